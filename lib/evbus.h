@@ -68,6 +68,7 @@ enum evbus_code {
 struct evbus_err {
 	enum evbus_code code;
 	int sys_errno;             /* errno of the call that failed, or 0 */
+	uint32_t column;           /* of a payload that was refused: the byte, counted from 1, that cannot be; else 0 */
 	char text[512];
 };
 

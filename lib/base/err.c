@@ -6,14 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-static size_t append_errno(char *text, size_t size, size_t len, int sys_errno)
+static void append_errno(char *text, size_t size, size_t len, int sys_errno)
 {
 	char message[128];
 
 	/* The GNU form: may return a static string instead of filling message. */
-	const char *said = strerror_r(sys_errno, message, sizeof message);
-	int n = snprintf(text + len, size - len, ": %s", said);
-	return n < 0 ? len : len + (size_t)n;
+	snprintf(text + len, size - len, ": %s", strerror_r(sys_errno, message, sizeof message));
+}
+
+/* Names and arguments stand in the text as they were given: what would leave the line, or the terminal, is replaced. */
+static void keep_one_line(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < ' ' || *text == 0x7f)
+			*text = '?';
 }
 
 enum evbus_code err_set(struct evbus_err *err, enum evbus_code code, int sys_errno, const char *format, ...)
@@ -22,28 +28,35 @@ enum evbus_code err_set(struct evbus_err *err, enum evbus_code code, int sys_err
 		return code;
 	err->code = code;
 	err->sys_errno = sys_errno;
+	err->column = 0;
 	va_list args;
 	va_start(args, format);
 	int n = vsnprintf(err->text, sizeof err->text, format, args);
 	va_end(args);
 	if (sys_errno && n >= 0 && (size_t)n < sizeof err->text)
 		append_errno(err->text, sizeof err->text, (size_t)n, sys_errno);
+	keep_one_line(err->text);
 	return code;
 }
 
 enum evbus_code err_prefix(struct evbus_err *err, const char *format, ...)
 {
-	char old[sizeof err->text];
+	char front[sizeof err->text];
 
 	if (!err)
 		return EVBUS_BUG;
-	memcpy(old, err->text, sizeof old);
 	va_list args;
 	va_start(args, format);
-	int n = vsnprintf(err->text, sizeof err->text, format, args);
+	vsnprintf(front, sizeof front - 2, format, args);
 	va_end(args);
-	if (n >= 0 && (size_t)n < sizeof err->text)
-		snprintf(err->text + n, sizeof err->text - (size_t)n, ": %s", old);
+	keep_one_line(front);
+	size_t len = strlen(front);
+	front[len++] = ':';
+	front[len++] = ' ';
+	size_t rest = sizeof err->text - len - 1;
+	memmove(err->text + len, err->text, rest);
+	memcpy(err->text, front, len);
+	err->text[sizeof err->text - 1] = '\0';
 	return err->code;
 }
 

@@ -1,0 +1,46 @@
+# A front door. Everything is built by meson in build/; each target here is a line or two that one could type.
+
+PREFIX = /usr/local
+DESTDIR =
+BUILD = build
+TESTS =
+
+# What the build directory was told, so that it is told again only where that changed.
+TOLD = $(BUILD)/meson-private/cmd_line.txt
+
+.PHONY: all with-tests platform-smoke test install bench lint help clean
+
+all: $(BUILD)/build.ninja           ## build the program and the library (the default)
+	@ninja -C $(BUILD)
+
+$(BUILD)/build.ninja:
+	@tests/deps build
+	meson setup $(BUILD) -Dtests=false -Dprefix=$(PREFIX)
+
+# Configured, and the tests with it.
+with-tests: $(BUILD)/build.ninja
+	@tests/deps build test
+	@grep -qx 'tests = true' $(TOLD) || meson configure $(BUILD) -Dtests=true
+
+platform-smoke: all                 ## install what is missing, build, and run the main job on real events
+	@tests/smoke $(BUILD)/cmd/evbus
+
+test: with-tests                    ## run the tests, or only those named by TESTS="version publish"
+	@meson test -C $(BUILD) --print-errorlogs $(TESTS)
+
+install: all                        ## install under PREFIX (/usr/local), staged below DESTDIR
+	@grep -qx 'prefix = $(PREFIX)' $(TOLD) || { meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD); }
+	DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
+
+bench: with-tests                   ## measure, and print each figure beside its target
+	@meson test -C $(BUILD) --benchmark --verbose $(TESTS)
+
+lint: with-tests                    ## clang-tidy, cppcheck, shellcheck, mandoc: any finding is an error
+	@tests/deps build lint
+	@tests/lint $(BUILD)
+
+help:                               ## print this
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
+
+clean:                              ## remove the build directories
+	rm -rf build build-*

@@ -1,0 +1,119 @@
+/* call.c: failing, opening the bus, and what several commands share. */
+#include "cmd.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+__attribute__((format(printf, 4, 0))) static void set(struct call *call, enum evbus_code code, int sys_errno,
+						      const char *format, va_list args)
+{
+	char text[sizeof call->err.text]; /* the arguments may lie in call->err.text */
+	int n = vsnprintf(text, sizeof text, format, args);
+
+	if (sys_errno && n >= 0 && (size_t)n < sizeof text)
+		snprintf(text + n, sizeof text - (size_t)n, ": %s", strerror(sys_errno));
+	call->err.code = code;
+	call->err.sys_errno = sys_errno;
+	memcpy(call->err.text, text, sizeof text);
+}
+
+enum evbus_code fail(struct call *call, enum evbus_code code, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	set(call, code, 0, format, args);
+	va_end(args);
+	return code;
+}
+
+enum evbus_code fail_errno(struct call *call, enum evbus_code code, const char *format, ...)
+{
+	int sys_errno = errno;
+	va_list args;
+
+	va_start(args, format);
+	set(call, code, sys_errno, format, args);
+	va_end(args);
+	return code;
+}
+
+enum evbus_code fail_within(struct call *call, const char *format, ...)
+{
+	struct evbus_err inner = call->err;
+	va_list args;
+
+	va_start(args, format);
+	set(call, inner.code, 0, format, args);
+	va_end(args);
+	size_t len = strlen(call->err.text);
+	snprintf(call->err.text + len, sizeof call->err.text - len, ": %s", inner.text);
+	call->err.sys_errno = inner.sys_errno;
+	return inner.code;
+}
+
+static void copy_text(char *to, size_t size, const char *text, size_t len)
+{
+	len = len < size ? len : size - 1;
+	memcpy(to, text, len);
+	to[len] = '\0';
+}
+
+void about_topic(struct call *call, const char *topic, int32_t partition_id)
+{
+	copy_text(call->about.topic, sizeof call->about.topic, topic, strlen(topic));
+	call->about.partition_id = partition_id;
+	call->about.offset[0] = '\0';
+}
+
+void about_record(struct call *call, const struct evbus_record *record)
+{
+	copy_text(call->about.topic, sizeof call->about.topic, record->topic.data, record->topic.len);
+	call->about.partition_id = record->partition_id;
+	copy_text(call->about.offset, sizeof call->about.offset, record->offset.data, record->offset.len);
+}
+
+static void notice(void *context, const char *text)
+{
+	talk(context, NOTICE, "%s", text);
+}
+
+enum evbus_code bus_open(struct call *call, const struct evbus_options *more, struct evbus **bus)
+{
+	struct evbus_options options = more ? *more : (struct evbus_options){ .store = NULL };
+
+	options.store = call->common->store;
+	options.notice = notice;
+	options.notice_context = call;
+	talk(call, DETAIL, "bus '%s'", call->common->bus);
+	return evbus_open(call->common->bus, &options, bus, &call->err);
+}
+
+void bus_cleanup(struct evbus **bus)
+{
+	if (*bus)
+		evbus_close(*bus);
+}
+
+struct evbus_selection reading_selection(const struct reading *reading)
+{
+	return (struct evbus_selection){
+		.topic = reading->topic,
+		.partition_id = (int32_t)reading->partition,
+		.from = reading->offset.text,
+		.to = reading->to_offset.text,
+		.since = reading->since.text,
+		.until = reading->until.text,
+		.group = reading->group,
+		.filter = {
+			.type = reading->type,
+			.tenant = reading->tenant,
+			.correlation_id = reading->correlation_id,
+			.event_key = reading->event_key,
+			.where = reading->where.items,
+			.where_count = reading->where.count,
+		},
+	};
+}

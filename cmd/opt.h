@@ -1,0 +1,47 @@
+/* opt.h: options and their values; for main and the printers of documentation. */
+#ifndef OPT_H
+#define OPT_H
+
+#include "cmd.h"
+
+#define NAME_MAX_BYTES 64u
+
+struct name {
+	char text[NAME_MAX_BYTES];
+};
+
+/* "common.from_offset" as an option's or command's name: "from-offset"; and as that of its variable. */
+struct name name_of(const char *member);
+struct name env_name_of(const char *member);
+
+#define COMMANDS_MAX 64u
+
+/* All of them, in the order of cmd/meson.build; ends with NULL. */
+extern const struct command *const commands[];
+const struct command *command_named(const char *name);
+
+/* Finds the command that argv asks for, sets call->command, and returns how many words of argv named it; 0: none, and
+ * call->err says so. */
+int command_find(struct call *call, int argc, char **argv);
+
+/* The candidate that was probably meant. Begin with best NULL. */
+struct nearest {
+	const char *word;
+	struct name best;
+	size_t distance;
+};
+void nearest_try(struct nearest *nearest, const char *candidate);
+
+/* Sets args (of ARGS_MAX_BYTES, zeroed) and the operands of call from argv, the words after the command; argv is
+ * reordered. Also after a failure as much as was understood is set: --log decides how to tell of it. */
+CHECKED enum evbus_code opt_parse(struct call *call, void *args, int argc, char **argv);
+
+#define WHY_MAX_BYTES 320u
+
+/* Parses text into the member at `at`. false: why says what text should be. */
+bool value_parse(const struct opt *opt, const char *text, void *at, char why[WHY_MAX_BYTES]);
+
+/* Whether word is one of "a|b|c". */
+bool word_is_one_of(const char *words, const char *word, size_t len);
+
+#endif

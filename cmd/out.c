@@ -1,0 +1,346 @@
+/* out.c: the buffer in front of stdout, and records in it.
+ *
+ * A reader prints a million records a second or more, so a record in JSON costs two copies: a prefix that is constant
+ * for a partition, and the stored line from "offset" on. The buffer is written between records: a line up to 256 KiB is
+ * never torn over two writes. */
+#include "out.h"
+#include "template.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WRITE_BYTES (256u * 1024u)
+#define PREFIXES 64u
+
+struct prefix {
+	char text[EVBUS_TOPIC_MAX_BYTES + 128];
+	size_t len;
+	size_t topic_len;
+	int32_t partition_id;
+	const char *offset_kind;
+};
+
+static struct {
+	char data[2 * WRITE_BYTES];
+	size_t len;
+	int failed; /* errno of the write that failed */
+	enum { UNKNOWN, PLAIN, TERMINAL } device;
+	enum record_form form;
+	struct template template;
+	struct prefix prefixes[PREFIXES];
+} out;
+
+bool out_is_terminal(void)
+{
+	if (out.device == UNKNOWN)
+		out.device = isatty(STDOUT_FILENO) ? TERMINAL : PLAIN;
+	return out.device == TERMINAL;
+}
+
+bool out_is_closed(void)
+{
+	return out.failed == EPIPE;
+}
+
+/* ---- bytes ----------------------------------------------------------------------------------------------------- */
+
+/* Once we are asked to stop, a reader that stands still gets this long. */
+#define STOP_PATIENCE_MS 1000
+
+/* A stdout that whoever shares it made non-blocking is waited for. */
+static bool can_be_written(void)
+{
+	struct pollfd fd = { .fd = STDOUT_FILENO, .events = POLLOUT };
+	int n;
+
+	do {
+		n = poll(&fd, 1, stopped() ? STOP_PATIENCE_MS : -1);
+	} while (n < 0 && errno == EINTR);
+	errno = n ? errno : EINTR;
+	return n > 0;
+}
+
+/* A write to a full pipe ends early or with EINTR where a signal comes. From then on only what a pipe that is ready
+ * takes without blocking is written at a time. */
+static void write_all(const char *data, size_t len)
+{
+	if (len && out_is_terminal())
+		progress_clear();
+	while (len && !out.failed) {
+		bool careful = stopped() != 0;
+
+		if (careful && !can_be_written()) {
+			out.failed = errno;
+			return;
+		}
+		ssize_t n = write(STDOUT_FILENO, data, careful && len > PIPE_BUF ? PIPE_BUF : len);
+		if (n >= 0) {
+			data += n;
+			len -= (size_t)n;
+		} else if (errno != EINTR && (errno != EAGAIN || !can_be_written())) {
+			out.failed = errno;
+		}
+	}
+}
+
+static void write_buffer(void)
+{
+	write_all(out.data, out.len);
+	out.len = 0;
+}
+
+static enum evbus_code code_of_writes(struct call *call)
+{
+	if (!out.failed)
+		return EVBUS_OK;
+	errno = out.failed;
+	return fail_errno(call, EVBUS_IO, "cannot write to stdout");
+}
+
+enum evbus_code out_flush(struct call *call)
+{
+	write_buffer();
+	return code_of_writes(call);
+}
+
+/* Some file systems tell of a full disk only now. */
+enum evbus_code out_finish(struct call *call)
+{
+	bool printed = out.device != UNKNOWN;
+
+	progress_clear();
+	write_buffer();
+	if (printed && close(STDOUT_FILENO) && !out.failed)
+		out.failed = errno;
+	return code_of_writes(call);
+}
+
+void out_bytes(const char *data, size_t len)
+{
+	if (len > sizeof out.data - out.len)
+		write_buffer();
+	if (len > sizeof out.data) {
+		write_all(data, len);
+		return;
+	}
+	memcpy(out.data + out.len, data, len);
+	out.len += len;
+}
+
+void out_text(const char *text)
+{
+	out_bytes(text, strlen(text));
+}
+
+void out_printf(const char *format, ...)
+{
+	va_list args;
+
+	if (sizeof out.data - out.len < WRITE_BYTES)
+		write_buffer();
+	va_start(args, format);
+	int n = vsnprintf(out.data + out.len, WRITE_BYTES, format, args);
+	va_end(args);
+	if (n > 0)
+		out.len += (size_t)n < WRITE_BYTES ? (size_t)n : WRITE_BYTES - 1;
+}
+
+/* The length of a control character at data, 0 if there is none: C0 without the tab, DEL, and C1 in UTF-8. */
+static size_t control_len(const unsigned char *data, size_t len)
+{
+	if ((data[0] < 0x20 && data[0] != '\t') || data[0] == 0x7f)
+		return 1;
+	return data[0] == 0xc2 && len > 1 && data[1] >= 0x80 && data[1] < 0xa0 ? 2 : 0;
+}
+
+static void out_visible(const char *data, size_t len)
+{
+	size_t plain = 0;
+
+	for (size_t at = 0; at < len;) {
+		size_t n = control_len((const unsigned char *)data + at, len - at);
+
+		if (n) {
+			out_bytes(data + plain, at - plain);
+			out_printf("\\u%04x", (unsigned char)data[at + n - 1]);
+			plain = at + n;
+		}
+		at += n ? n : 1;
+	}
+	out_bytes(data + plain, len - plain);
+}
+
+void out_data(const char *data, size_t len)
+{
+	if (out_is_terminal())
+		out_visible(data, len);
+	else
+		out_bytes(data, len);
+}
+
+/* The letters that follow a backslash for these bytes, in pairs. */
+static const char json_named[] = "\"\"\\\\\bb\ff\nn\rr\tt";
+static const char copy_named[] = "\\\\\bb\ff\nn\rr\tt\vv";
+
+static const char *escape_of(const char *named, char byte)
+{
+	for (; *named; named += 2)
+		if (*named == byte)
+			return named + 1;
+	return NULL;
+}
+
+void json_escape(struct evbus_slice text, void (*put)(void *, const char *, size_t), void *context)
+{
+	size_t plain = 0;
+
+	for (size_t at = 0; at < text.len; at++) {
+		unsigned char byte = (unsigned char)text.data[at];
+		const char *letter = escape_of(json_named, text.data[at]);
+		char escape[8];
+
+		if (byte >= 0x20 && !letter)
+			continue;
+		put(context, text.data + plain, at - plain);
+		int n = letter ? snprintf(escape, sizeof escape, "\\%c", *letter)
+			       : snprintf(escape, sizeof escape, "\\u%04x", byte);
+		put(context, escape, (size_t)n);
+		plain = at + 1;
+	}
+	put(context, text.data + plain, text.len - plain);
+}
+
+void out_copy(const char *data, size_t len)
+{
+	size_t plain = 0;
+
+	for (size_t at = 0; at < len; at++) {
+		const char *letter = escape_of(copy_named, data[at]);
+
+		if (!letter)
+			continue;
+		out_data(data + plain, at - plain);
+		out_bytes((const char[]){ '\\', *letter }, 2);
+		plain = at + 1;
+	}
+	out_data(data + plain, len - plain);
+}
+
+void out_fail(int sys_errno)
+{
+	out.failed = out.failed ? out.failed : sys_errno;
+}
+
+/* ---- records --------------------------------------------------------------------------------------------------- */
+
+static void make_prefix(struct prefix *prefix, const struct evbus_record *record)
+{
+	int n = snprintf(prefix->text, sizeof prefix->text,
+			 "{\"topic\":\"%.*s\",\"partition_id\":%d,\"offset_kind\":\"%s\",", (int)record->topic.len,
+			 record->topic.data, record->partition_id, record->offset_kind);
+
+	prefix->len = (size_t)n;
+	prefix->topic_len = record->topic.len;
+	prefix->partition_id = record->partition_id;
+	prefix->offset_kind = record->offset_kind;
+}
+
+static void out_prefix(const struct evbus_record *record)
+{
+	static const size_t topic_at = sizeof "{\"topic\":\"" - 1;
+	struct evbus_slice topic = record->topic;
+	unsigned hash = (unsigned)record->partition_id * 7u + (unsigned)topic.len;
+
+	hash += topic.len ? (unsigned char)topic.data[topic.len - 1] * 3u : 0;
+	struct prefix *prefix = &out.prefixes[hash % PREFIXES];
+	if (!prefix->len || prefix->partition_id != record->partition_id || prefix->topic_len != topic.len ||
+	    prefix->offset_kind != record->offset_kind || memcmp(prefix->text + topic_at, topic.data, topic.len) != 0)
+		make_prefix(prefix, record);
+	out_bytes(prefix->text, prefix->len);
+}
+
+/* members begins with "offset":"…","published_at_utc":"…" */
+static size_t receipt_len(const struct evbus_record *record)
+{
+	return sizeof "\"offset\":\"" - 1 + record->offset.len + sizeof "\",\"published_at_utc\":\"" - 1 +
+	       record->published_at_utc.len + 1;
+}
+
+static void out_json(const struct evbus_record *record, bool receipt)
+{
+	out_prefix(record);
+	if (receipt) {
+		out_bytes(record->members.data, receipt_len(record));
+		out_text("}");
+	} else {
+		out_data(record->members.data, record->members.len);
+	}
+}
+
+static void out_tsv(const struct evbus_record *record, bool receipt)
+{
+	out_bytes(record->topic.data, record->topic.len);
+	out_printf("\t%d\t%s\t", record->partition_id, record->offset_kind);
+	out_bytes(record->offset.data, record->offset.len);
+	out_text("\t");
+	out_bytes(record->published_at_utc.data, record->published_at_utc.len);
+	if (receipt)
+		return;
+	out_text("\t");
+	out_value(record->partition_key, true);
+	out_text("\t");
+	out_value(record->payload, true);
+}
+
+static enum evbus_code print(struct call *call, const struct evbus_record *record, bool receipt)
+{
+	switch (out.form) {
+	case FORM_JSON:
+		out_json(record, receipt);
+		break;
+	case FORM_PAYLOAD:
+		out_data(record->payload.data, record->payload.len);
+		break;
+	case FORM_STORED:
+		out_data(record->stored.data, record->stored.len);
+		break;
+	case FORM_PRETTY:
+		pretty_print(record);
+		break;
+	case FORM_TSV:
+		out_tsv(record, receipt);
+		break;
+	case FORM_TEMPLATE:
+		template_print(&out.template, record);
+		break;
+	}
+	if (out.form != FORM_TEMPLATE)
+		out_text("\n");
+	if (out.len >= WRITE_BYTES)
+		write_buffer();
+	return code_of_writes(call);
+}
+
+enum evbus_code out_record(struct call *call, const struct evbus_record *record)
+{
+	return print(call, record, false);
+}
+
+enum evbus_code out_receipt(struct call *call, const struct evbus_record *receipt)
+{
+	return print(call, receipt, true);
+}
+
+enum evbus_code out_format(struct call *call, struct record_format format)
+{
+	char why[320];
+
+	if (record_format_parse(format.text, &out.form, &out.template, why, sizeof why))
+		return EVBUS_OK;
+	return fail(call, EVBUS_USAGE, "format '%s' %s", format.text, why);
+}

@@ -1,0 +1,101 @@
+# bash completion for evbus, printed by `evbus completion bash`
+
+# What is asked of evbus has 300 ms and must not disturb the line that is being typed.
+_evbus_ask() {
+	local i bus=()
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		-b | --bus)
+			[[ ${COMP_WORDS[i + 1]} == '=' ]] && ((i++))
+			bus=(--bus "${COMP_WORDS[i + 1]}") ;;
+		esac
+	done
+	timeout 0.3 evbus "$@" "${bus[@]}" --quiet --format tsv 2>/dev/null </dev/null | cut -f 1 | sort -u
+}
+
+# Not compgen -W, which would expand what the names contain.
+_evbus_names() {
+	local name
+	while IFS= read -r name; do
+		[[ $name == "$2"* ]] && printf -v name %q "$name" && COMPREPLY+=("$name")
+	done < <(_evbus_ask "$1")
+}
+
+_evbus_values() {
+	case $1 in
+	TOPIC) _evbus_names topic-list "$2" ;;
+	GROUP) _evbus_names checkpoint-list "$2" ;;
+	FILE) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -f -- "$2") ;;
+	DIR) compopt -o filenames 2>/dev/null; mapfile -t COMPREPLY < <(compgen -d -- "$2") ;;
+	COMMAND) COMPREPLY=($(compgen -W "$_evbus_commands" -- "$2")) ;;
+	*) COMPREPLY=($(compgen -W "${1//|/ }" -- "$2")) ;;
+	esac
+}
+
+_evbus_commands='topic-list topic-create topic-describe completion help version'
+
+_evbus_options() {
+	case $1 in
+	topic-list)
+		options='--topic -t --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='TOPIC' ;;
+	topic-create)
+		options='--topic -t --partitions --segment-size --file-mode --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partitions: --segment-size: --file-mode: --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='TOPIC' ;;
+	topic-describe)
+		options='--topic -t --partition -p --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='TOPIC' ;;
+	completion)
+		options='--log --quiet -q --verbose -v --help -h'
+		values='--log:text|json'
+		operands='bash|zsh|fish' ;;
+	help)
+		options='--log --quiet -q --verbose -v --help -h'
+		values='--log:text|json'
+		operands='COMMAND' ;;
+	version)
+		options='--log --quiet -q --verbose -v --help -h'
+		values='--log:text|json'
+		operands='' ;;
+	esac
+}
+
+_evbus() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} i=1
+	local command=${COMP_WORDS[0]##*/} options='' values='' operands=''
+	COMPREPLY=()
+	if [[ $command == evbus-* ]]; then
+		command=${command#evbus-}
+	elif ((COMP_CWORD == 1)); then
+		COMPREPLY=($(compgen -W "$_evbus_commands --help --version" -- "$cur"))
+		return
+	else
+		command=${COMP_WORDS[1]}
+		[[ $COMP_CWORD -gt 2 && " $_evbus_commands " == *" $command-${COMP_WORDS[2]} "* ]] &&
+			command+=-${COMP_WORDS[2]}
+	fi
+	[[ " $_evbus_commands " == *" $command "* ]] || command+=-list
+	_evbus_options "$command"
+	# --name=value comes as three words.
+	if [[ $cur == '=' ]]; then
+		cur=''
+	elif [[ $prev == '=' ]]; then
+		prev=${COMP_WORDS[COMP_CWORD - 2]}
+	fi
+	for i in $values; do
+		if [[ $i == "$prev:"* ]]; then
+			_evbus_values "${i#*:}" "$cur"
+			return
+		fi
+	done
+	if [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "$options" -- "$cur"))
+	else
+		_evbus_values "$operands" "$cur"
+	fi
+}
+
+complete -F _evbus evbus evbus-topic-list evbus-topic-create evbus-topic-describe evbus-completion evbus-help evbus-version

@@ -1,0 +1,80 @@
+/* module.c: finds and loads modules.
+ *
+ * They lie beside libevbus.so and are loaded by absolute path: what stands in LD_LIBRARY_PATH or the working directory
+ * must not become part of the program. */
+#include "base/module.h"
+
+#include "base/os.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+/* Something of ours with an address: what dladdr is asked about. */
+static const char anchor;
+
+static enum evbus_code own_dir(char dir[PATH_MAX], struct evbus_err *err)
+{
+	Dl_info info;
+
+	if (!dladdr(&anchor, &info) || !info.dli_fname)
+		return err_set(err, EVBUS_BUG, 0, "cannot tell where libevbus.so lies");
+	/* The linker keeps a relative path as it was given, and the working directory may be another one by now. */
+	if (info.dli_fname[0] != '/')
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "cannot tell where libevbus.so lies, as it was loaded by the relative path '%s': use "
+			       "absolute ones in LD_LIBRARY_PATH",
+			       info.dli_fname);
+	if (!realpath(info.dli_fname, dir))
+		return err_set(err, EVBUS_CONFIG, errno, "cannot find '%s'", info.dli_fname);
+	*strrchr(dir, '/') = '\0';
+	return EVBUS_OK;
+}
+
+static enum evbus_code check(const struct evbus_module *module, const char *path, const char *name,
+			     struct evbus_err *err)
+{
+	if (!module)
+		return err_set(err, EVBUS_CONFIG, 0, "'%s' is not a module of evbus", path);
+	if (module->abi != EVBUS_MODULE_ABI)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "'%s' is made for module ABI %u, and this libevbus has ABI %u: install both from one "
+			       "release",
+			       path, module->abi, EVBUS_MODULE_ABI);
+	if (strcmp(module->name, name) != 0)
+		return err_set(err, EVBUS_CONFIG, 0, "'%s' is the module '%s', not '%s'", path, module->name, name);
+	return EVBUS_OK;
+}
+
+enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
+			    const struct evbus_module **module, struct evbus_err *err)
+{
+	char own[PATH_MAX], path[PATH_MAX];
+	struct stat st;
+
+	if (!dir) {
+		TRY(own_dir(own, err));
+		dir = own;
+	}
+	int len = snprintf(path, sizeof path, "%s/libevbus-%s.so", dir, name);
+	if (path[0] != '/' || len < 0 || (size_t)len >= sizeof path)
+		return err_set(err, EVBUS_BUG, 0, "'%s' is not a directory for modules", dir);
+	if (os.fstatat(AT_FDCWD, path, &st, 0) && errno == ENOENT)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the %s '%s' needs libevbus-%s.so beside libevbus.so (in '%s'): install evbus-%s (or "
+			       "build with %s)",
+			       what, name, name, dir, name, dev_package);
+	void *handle = dlopen(path, RTLD_LOCAL | RTLD_NOW);
+	if (!handle)
+		return err_set(err, EVBUS_CONFIG, 0, "cannot load the %s '%s': %s", what, name, dlerror());
+	const struct evbus_module *found = dlsym(handle, "evbus_module");
+	enum evbus_code code = check(found, path, name, err);
+	if (code) {
+		dlclose(handle);
+		return code;
+	}
+	*module = found;
+	/* cppcheck-suppress resourceLeak ; it stays loaded, as what it gave out may be used for ever */
+	return EVBUS_OK;
+}

@@ -1,0 +1,28 @@
+/* module.h: parts of the library that come in only where they are asked for.
+ *
+ * What needs an outside library (a database, a broker) is a shared object of its own, so that a start of the program
+ * that does not need it does not pay for it. */
+#ifndef EVBUS_BASE_MODULE_H
+#define EVBUS_BASE_MODULE_H
+
+#include "base/err.h"
+
+/* One more whenever struct evbus_module, struct store_driver or what they refer to changes. */
+#define EVBUS_MODULE_ABI 1u
+
+/* The one symbol that a module exports. abi stays the first member for ever: it is read before the rest is believed. */
+struct evbus_module {
+	uint32_t abi;
+	const char *name;
+	const void *ops;           /* for a store: struct store_driver */
+};
+
+extern EVBUS_API const struct evbus_module evbus_module;
+
+/* Loads libevbus-NAME.so from dir, an absolute path, or where it is NULL from the directory in which libevbus.so lies;
+ * from nowhere else. It stays loaded. EVBUS_CONFIG: it is missing, cannot be loaded, or is of another ABI; the text
+ * says what to install: what ("store") and dev_package ("libsqlite3-dev") are for it. */
+CHECKED enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
+				    const struct evbus_module **module, struct evbus_err *err);
+
+#endif

@@ -1,0 +1,30 @@
+/* position.h: POSITION as the command line and selections write it. */
+#ifndef EVBUS_DELIVERY_POSITION_H
+#define EVBUS_DELIVERY_POSITION_H
+
+#include "log/cursor.h"
+
+enum position_kind {
+	POSITION_OFFSET,             /* N */
+	POSITION_BEGINNING,
+	POSITION_END,
+	POSITION_BEFORE_END,         /* -N */
+	POSITION_TIME,               /* @TIME */
+	POSITION_STORED,             /* the group's checkpoint */
+};
+
+struct position {
+	enum position_kind kind;
+	uint64_t number;
+	int64_t time_us;
+};
+
+/* EVBUS_USAGE names the forms that there are. */
+CHECKED enum evbus_code position_parse(const char *text, struct position *position, struct evbus_err *err);
+
+/* The offset that it is in a log, which for POSITION_OFFSET may lie outside; not for POSITION_STORED. May move the
+ * cursor. */
+CHECKED enum evbus_code position_resolve(const struct position *position, struct cursor *cursor, uint64_t *offset,
+					 struct evbus_err *err);
+
+#endif

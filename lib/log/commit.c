@@ -1,0 +1,227 @@
+/* commit.c: making durable what was appended, by one sync for all who wait.
+ *
+ *	commit:  durable ≥ mine? else try lock(sync), or wait and look again · syncing := 1 · target = end · fdatasync ·
+ *	         durable := target · syncing := 0 · unlock · wake
+ *	ack:     epoch unchanged and durable ≥ mine
+ *
+ * Who gets the sync lock syncs for all who have appended; who does not get it waits for the futex word to change. A
+ * blocking lock would hand the lock from one to the next, and each would sync for itself alone.
+ *
+ * A sync that failed is final: the kernel has dropped the dirty pages or marked them clean, and a second sync on them
+ * returns 0 and proves nothing (https://wiki.postgresql.org/wiki/Fsync_Errors). So what it should have covered is cut
+ * off, and `epoch` tells everybody who waited for it. */
+#include "log/writer.h"
+
+#include "log/recover.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sched.h>
+#include <string.h>
+
+#define COMMIT_WAIT_MS 100          /* a leader may have died without waking anybody */
+#define LEADER_YIELDS_MAX 64
+
+/* ---- a sync that failed ---- */
+
+/* The cut itself has to be durable, and the descriptor that reported the failure is not to be asked again. */
+static enum evbus_code sync_afresh(const struct log_writer *writer, struct evbus_err *err)
+{
+	CLEANUP(os_close_cleanup) int fd = -1;
+
+	TRY(segment_open_live(writer->topic, writer->partition, O_RDWR, &fd, err));
+	if (os.fdatasync(fd))
+		return err_set(err, EVBUS_IO, errno, "cannot sync '%s'", writer->name);
+	return EVBUS_OK;
+}
+
+enum evbus_code writer_cut_unsynced(struct log_writer *writer, const struct control_view *view, struct evbus_err *err)
+{
+	struct cell cell = view->durable;
+
+	assert(cell.base == writer->base);
+	TRY(control_flag(&writer->control, CONTROL_HALT, true, err));
+	if (os.ftruncate(writer->fd, (off_t)cell.bytes))
+		return err_set(err, EVBUS_IO, errno, "cannot cut '%s' back to byte %llu", writer->name,
+			       (unsigned long long)cell.bytes);
+	cell.epoch = (view->end.epoch > cell.epoch ? view->end.epoch : cell.epoch) + 1;
+	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
+	TRY(control_set(&writer->control, CONTROL_DURABLE, &cell, err));
+	TRY(sync_afresh(writer, err));
+	TRY(control_flag(&writer->control, CONTROL_SYNCING, false, err));
+	return control_flag(&writer->control, CONTROL_HALT, false, err);
+}
+
+enum evbus_code writer_sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err)
+{
+	struct control_view view;
+	struct evbus_err why;
+
+	/* Of a page that is not the partition's any more we know nothing; whoever has the new one takes care. */
+	if (writer_is_current(writer, NULL) && control_read(&writer->control, &view) == CONTROL_OURS &&
+	    writer_cut_unsynced(writer, &view, &why) != EVBUS_OK)
+		root_notice(writer->topic->root, "%s; publishing to '%s' stays halted", why.text, writer->name);
+	return err_set(err, EVBUS_IO, sys_errno,
+		       "cannot sync '%s': what was not acknowledged is cut off, and the disk wants looking after",
+		       writer->name);
+}
+
+/* ---- commit ---- */
+
+enum evbus_code writer_say_durable(struct log_writer *writer, const struct cell *cell, struct evbus_err *err)
+{
+	TRY(control_set(&writer->control, CONTROL_DURABLE, cell, err));
+	return control_flag(&writer->control, CONTROL_SYNCING, false, err);
+}
+
+/* Others who are about to append may come along: a yield each is cheap beside a sync. */
+static enum control_state gather(struct log_writer *writer, struct control_view *view)
+{
+	enum control_state state = control_read(&writer->control, view);
+
+	for (int i = 0; i < LEADER_YIELDS_MAX && state == CONTROL_OURS; i++) {
+		uint64_t seen = view->end.next;
+		sched_yield();
+		state = control_read(&writer->control, view);
+		if (view->end.next == seen)
+			break;
+	}
+	return state;
+}
+
+/* A leader that was killed between its sync and what it had to say, or in a roll. With the sync lock held. */
+static enum evbus_code finish_for_the_dead(struct log_writer *writer, struct evbus_err *err)
+{
+	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+	enum evbus_code code = writer_is_current(writer, NULL) ? recover(writer, false, err) : EVBUS_OK;
+	control_unlock(writer->fd, LOCK_APPEND);
+	return code;
+}
+
+static enum evbus_code sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err)
+{
+	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+	enum evbus_code code = writer_sync_failed(writer, sys_errno, err);
+	control_unlock(writer->fd, LOCK_APPEND);
+	return code;
+}
+
+/* With the sync lock held. *stale: the files are not the partition's any more. */
+static enum evbus_code lead(struct log_writer *writer, uint64_t next, bool *stale, struct evbus_err *err)
+{
+	struct control_view view;
+
+	*stale = !writer_is_current(writer, NULL) || gather(writer, &view) != CONTROL_OURS ||
+		 view.end.base != writer->base;
+	if (*stale)
+		return EVBUS_OK;
+	if (view.halt || view.syncing || view.durable.base != writer->base)
+		return finish_for_the_dead(writer, err);
+	if (view.durable.next >= next)
+		return EVBUS_OK;
+	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
+	if (os.fdatasync(writer->fd))
+		return sync_failed(writer, errno, err);
+	return writer_say_durable(writer, &view.end, err);
+}
+
+/* Whether the bytes of the group still stand where they were written: asked when the page that knew is gone. */
+static enum evbus_code still_there(struct log_writer *writer, const struct mark *mark, const struct group *group,
+				   bool *there, struct evbus_err *err)
+{
+	CLEANUP(os_close_cleanup) int older = -1;
+	CLEANUP(buf_release) struct buf buf = { 0 };
+	uint64_t size;
+	int fd = writer->fd;
+	size_t len = group->lines.len;
+
+	if (mark->base != writer->base) {
+		TRY(segment_open(writer->topic, writer->partition, mark->base, O_RDONLY, &older, &size, err));
+		fd = older;
+	}
+	TRY(buf_reserve(&buf, len, err));
+	ssize_t n = os_read_at(fd, buf.data, len, mark->at);
+	*there = n == (ssize_t)len && memcmp(buf.data, group->lines.data, len) == 0;
+	return EVBUS_OK;
+}
+
+static enum evbus_code lost(const struct log_writer *writer, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_IO, 0,
+		       "'%s' was cut back while we waited, after a sync that failed or by hand: the event is not in it",
+		       writer->name);
+}
+
+/* Opens the partition anew. Under the same page the mark stays as it is (a roll); under another one the group counts
+ * only if its bytes are still in the log. */
+static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark *mark, const struct group *group,
+					  struct evbus_err *err)
+{
+	struct control_view view;
+	bool there = false;
+
+	TRY(writer_reattach(writer, err));
+	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+	enum evbus_code code = EVBUS_OK;
+	bool current = writer_is_current(writer, NULL) && control_read(&writer->control, &view) == CONTROL_OURS;
+	bool proved = !current || view.page_id == mark->page_id;
+	if (!proved && view.end.next >= mark->next)
+		code = still_there(writer, mark, group, &there, err);
+	control_unlock(writer->fd, LOCK_APPEND);
+	TRY(code);
+	if (proved)
+		return EVBUS_OK;    /* the same page, or one that went away again: the caller looks once more */
+	if (!there)
+		return lost(writer, err);
+	mark->page_id = view.page_id;
+	mark->epoch = view.end.epoch;
+	return EVBUS_OK;
+}
+
+/* One round: syncs if nobody else does, else waits for who does. */
+static enum evbus_code commit_once(struct log_writer *writer, const struct mark *mark, uint32_t word, bool *stale,
+				   struct evbus_err *err)
+{
+	enum evbus_code code = control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, false, err);
+
+	*stale = false;
+	if (code == EVBUS_AGAIN) {
+		control_wait(&writer->control, word, COMMIT_WAIT_MS);
+		return EVBUS_OK;
+	}
+	TRY(code);
+	code = lead(writer, mark->next, stale, err);
+	control_unlock(writer->control.fd, LOCK_SYNC);
+	control_wake(&writer->control);
+	return code;
+}
+
+enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, const struct group *group,
+			      struct evbus_err *err)
+{
+	struct control_view view;
+	bool stale = false;
+
+	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
+		if (stale || control_read(&writer->control, &view) != CONTROL_OURS || view.page_id != mark->page_id) {
+			TRY(reattach_and_prove(writer, mark, group, err));
+			stale = false;
+			attempt++;
+			continue;
+		}
+		if (view.end.epoch != mark->epoch || view.durable.epoch != mark->epoch)
+			return lost(writer, err);
+		if (view.durable.next >= mark->next)
+			return EVBUS_OK;
+		TRY(commit_once(writer, mark, view.word, &stale, err));
+	}
+	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
+}
+
+enum evbus_code writer_commit_others(struct log_writer *writer, const struct control_view *view, struct evbus_err *err)
+{
+	struct mark mark = { .page_id = view->page_id, .epoch = view->end.epoch, .next = view->end.next };
+	bool stale;    /* append looks for itself */
+
+	return commit_once(writer, &mark, view->word, &stale, err);
+}

@@ -1,0 +1,268 @@
+/* control.c: the page in the lock file. */
+#include "log/control.h"
+
+#include "base/crc32c.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define PAGE_BYTES 4096u
+#define PAGE_VERSION 1u
+
+/* In the byte order of the machine: the page does not outlive it. */
+struct page_head {
+	char magic[8];
+	uint32_t version;
+	uint32_t checksum;             /* of what follows in this struct */
+	uint64_t page_id;
+	uint64_t dev, ino;             /* of the lock file itself: a copy of it is not it */
+	int64_t birth_s;
+	uint32_t birth_ns;
+	char boot_id[36];
+	char log_id[LOG_ID_LEN];
+};
+
+struct page_copy {
+	struct cell cell;
+	uint32_t checksum;
+	uint32_t unused;
+};
+
+struct page_cell {
+	struct page_copy copy[2];
+	uint32_t selector;
+	uint32_t unused;
+};
+
+struct page {
+	struct page_head head;
+	uint32_t word;
+	uint32_t flag[2];              /* by enum control_flag */
+	uint32_t unused;
+	struct page_cell cell[2];      /* by enum control_cell */
+};
+
+static const char magic[8] = "evbusct";
+
+static uint32_t head_checksum(const struct page_head *head)
+{
+	return crc32c(0, &head->page_id, sizeof *head - offsetof(struct page_head, page_id));
+}
+
+/* The page's id is part of it, so that a copy left over from an earlier page is no cell of this one. */
+static uint32_t copy_checksum(const struct page_head *head, const struct page_copy *copy)
+{
+	return crc32c(crc32c(0, &head->page_id, sizeof head->page_id), &copy->cell, sizeof copy->cell);
+}
+
+/* What the head has to say of the file it stands in. */
+static void fill_head(const struct control *control, struct page_head *head)
+{
+	memset(head, 0, sizeof *head);
+	memcpy(head->magic, magic, sizeof magic);
+	head->version = PAGE_VERSION;
+	head->dev = control->id.dev;
+	head->ino = control->id.ino;
+	head->birth_s = control->birth_s;
+	head->birth_ns = control->birth_ns;
+	memcpy(head->boot_id, control->boot_id, sizeof head->boot_id);
+	memcpy(head->log_id, control->log_id, LOG_ID_LEN);
+}
+
+static enum evbus_code identify(struct control *control, const char *name, struct evbus_err *err)
+{
+	struct statx stx;
+
+	TRY(file_id_of(control->fd, name, &control->id, err));
+	if (statx(control->fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx))
+		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", name);
+	if (stx.stx_mask & STATX_BTIME) {
+		control->birth_s = stx.stx_btime.tv_sec;
+		control->birth_ns = stx.stx_btime.tv_nsec;
+	}
+	if (os.boot_id(control->boot_id))
+		return err_set(err, EVBUS_IO, errno, "cannot read the boot id of this machine");
+	return EVBUS_OK;
+}
+
+void control_close(struct control *control)
+{
+	if (control->map)
+		munmap(control->map, PAGE_BYTES);
+	control->map = NULL;
+	os_close_cleanup(&control->fd);
+}
+
+enum evbus_code control_open(const struct topic *topic, int32_t partition, bool writer, struct control *control,
+			     struct evbus_err *err)
+{
+	char name[NAME_IN_MESSAGE];
+	CLEANUP(control_close) struct control opened = { .fd = -1 };
+
+	snprintf(opened.path, sizeof opened.path, "partition=%d.lock", partition);
+	snprintf(name, sizeof name, "%s/%s", topic->name, opened.path);
+	memcpy(opened.log_id, topic->log_id, LOG_ID_LEN);
+	TRY(os_open_file(topic->fd, opened.path, writer ? O_RDWR | O_CREAT : O_RDONLY, topic->file_mode, name,
+			 &opened.fd, err));
+	TRY(identify(&opened, name, err));
+	void *map = os.mmap(NULL, PAGE_BYTES, PROT_READ, MAP_SHARED, opened.fd, 0);
+	if (map == MAP_FAILED)
+		return err_set(err, EVBUS_IO, errno, "cannot map '%s'", name);
+	opened.map = map;
+	*control = opened;
+	opened = (struct control){ .fd = -1 };
+	return EVBUS_OK;
+}
+
+static bool take_cell(const struct page *page, enum control_cell which, struct cell *cell)
+{
+	const struct page_cell *from = &page->cell[which];
+
+	if (from->selector > 1 || copy_checksum(&page->head, &from->copy[from->selector]) !=
+					  from->copy[from->selector].checksum)
+		return false;
+	*cell = from->copy[from->selector].cell;
+	return true;
+}
+
+/* A cell that was rewritten twice while we read it does not match its checksum: read again. A page that stays so was
+ * damaged by somebody else. */
+static bool read_page(const struct control *control, struct page *page, struct control_view *view)
+{
+	for (int tries = 0; tries < 1000; tries++) {
+		if (os_read_at(control->fd, page, sizeof *page, 0) != (ssize_t)sizeof *page ||
+		    memcmp(page->head.magic, magic, sizeof magic) || page->head.version != PAGE_VERSION ||
+		    page->head.checksum != head_checksum(&page->head))
+			return false;
+		if (take_cell(page, CONTROL_END, &view->end) && take_cell(page, CONTROL_DURABLE, &view->durable))
+			return true;
+	}
+	return false;
+}
+
+enum control_state control_read(const struct control *control, struct control_view *view)
+{
+	struct page page;
+	struct control_view seen;
+	struct page_head expected;
+
+	if (!read_page(control, &page, &seen))
+		return CONTROL_NONE;
+	fill_head(control, &expected);
+	if (page.head.dev != expected.dev || page.head.ino != expected.ino || page.head.birth_s != expected.birth_s ||
+	    page.head.birth_ns != expected.birth_ns || memcmp(page.head.log_id, expected.log_id, LOG_ID_LEN) != 0)
+		return CONTROL_NONE;
+	seen.page_id = page.head.page_id;
+	seen.word = page.word;
+	seen.syncing = page.flag[CONTROL_SYNCING] != 0;
+	seen.halt = page.flag[CONTROL_HALT] != 0;
+	*view = seen;
+	return memcmp(page.head.boot_id, expected.boot_id, sizeof expected.boot_id) ? CONTROL_OTHER_BOOT :
+										     CONTROL_OURS;
+}
+
+static enum evbus_code write_page(struct control *control, const void *data, size_t len, size_t at,
+				  struct evbus_err *err)
+{
+	if (!os_write_at(control->fd, data, len, at))
+		return err_set(err, EVBUS_IO, errno, "cannot write '%s'", control->path);
+	return EVBUS_OK;
+}
+
+enum evbus_code control_init(struct control *control, const struct cell *cell, struct evbus_err *err)
+{
+	char block[PAGE_BYTES] = { 0 };
+	struct page page;
+
+	memset(&page, 0, sizeof page);
+	fill_head(control, &page.head);
+	if (os.getrandom(&page.head.page_id, sizeof page.head.page_id, 0) != (ssize_t)sizeof page.head.page_id)
+		return err_set(err, EVBUS_IO, errno, "cannot get random bytes");
+	page.head.checksum = head_checksum(&page.head);
+	for (int i = 0; i < 2; i++) {
+		page.cell[i].copy[0].cell = *cell;
+		page.cell[i].copy[0].checksum = copy_checksum(&page.head, &page.cell[i].copy[0]);
+	}
+	memcpy(block, &page, sizeof page);
+	/* The magic last, after everything else is in its place: until then it is no page. */
+	memset(block, 0, sizeof magic);
+	TRY(write_page(control, block, sizeof block, 0, err));
+	TRY(write_page(control, magic, sizeof magic, 0, err));
+	if (os.fsync(control->fd))
+		return err_set(err, EVBUS_IO, errno, "cannot sync '%s'", control->path);
+	return EVBUS_OK;
+}
+
+enum evbus_code control_set(struct control *control, enum control_cell which, const struct cell *cell,
+			    struct evbus_err *err)
+{
+	struct page page;
+	size_t at = offsetof(struct page, cell) + which * sizeof(struct page_cell);
+
+	ssize_t n = os_read_at(control->fd, &page, sizeof page, 0);
+	if (n < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", control->path);
+	/* Somebody truncated it: there is no page any more, and whoever looks at it next makes it from the log. */
+	if (n != (ssize_t)sizeof page)
+		return EVBUS_OK;
+	uint32_t other = page.cell[which].selector == 0;
+	struct page_copy copy = { .cell = *cell };
+	copy.checksum = copy_checksum(&page.head, &copy);
+	TRY(write_page(control, &copy, sizeof copy, at + other * sizeof copy, err));
+	return write_page(control, &other, sizeof other, at + offsetof(struct page_cell, selector), err);
+}
+
+enum evbus_code control_flag(struct control *control, enum control_flag flag, bool value, struct evbus_err *err)
+{
+	uint32_t stored = value;
+
+	return write_page(control, &stored, sizeof stored, offsetof(struct page, flag) + flag * sizeof stored, err);
+}
+
+static uint32_t *word_of(const struct control *control)
+{
+	return (uint32_t *)(void *)((char *)control->map + offsetof(struct page, word));
+}
+
+void control_wake(struct control *control)
+{
+	uint32_t word = 0;
+	size_t at = offsetof(struct page, word);
+
+	/* Not atomic, and need not be: whoever waited saw an older value, and two that write the same new one wake both. */
+	if (os_read_at(control->fd, &word, sizeof word, at) == (ssize_t)sizeof word) {
+		word++;
+		if (os_write_at(control->fd, &word, sizeof word, at))
+			os.futex_wake(word_of(control));
+	}
+}
+
+bool control_wait(const struct control *control, uint32_t word, int timeout_ms)
+{
+	struct timespec timeout = { timeout_ms / 1000, (long)(timeout_ms % 1000) * 1000000 };
+
+	return os.futex_wait(word_of(control), word, &timeout) == 0 || errno != EINTR;
+}
+
+enum evbus_code control_lock(int fd, enum control_lock which, short type, bool wait, struct evbus_err *err)
+{
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE, .l_len = 1 };
+
+	while (os.lock(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock)) {
+		if (errno == EINTR)
+			continue;
+		if (!wait && (errno == EAGAIN || errno == EACCES))
+			return err_set(err, EVBUS_AGAIN, 0, "another process holds the lock");
+		return err_set(err, EVBUS_IO, errno, "cannot lock");
+	}
+	return EVBUS_OK;
+}
+
+void control_unlock(int fd, enum control_lock which)
+{
+	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE, .l_len = 1 };
+
+	os.lock(fd, F_OFD_SETLK, &lock);
+}

@@ -1,0 +1,52 @@
+/* group.c: lines that are appended together. */
+#include "log/writer.h"
+
+#include <assert.h>
+
+void group_clear(struct group *group)
+{
+	group->lines.len = 0;
+	group->entries.len = 0;
+}
+
+void group_release(struct group *group)
+{
+	buf_release(&group->lines);
+	buf_release(&group->entries);
+}
+
+size_t group_count(const struct group *group)
+{
+	return group->entries.len / sizeof(struct group_entry);
+}
+
+const struct group_entry *group_entry(const struct group *group, size_t i)
+{
+	assert(i < group_count(group));
+	return (const struct group_entry *)(const void *)group->entries.data + i;
+}
+
+enum evbus_code group_add(struct group *group, const struct line_body *body, uint64_t offset, int64_t time_us,
+			  struct evbus_err *err)
+{
+	struct group_entry entry = { .at = (uint32_t)group->lines.len, .time_us = time_us };
+
+	TRY(buf_reserve(&group->entries, sizeof entry, err));
+	enum evbus_code code = line_add(&group->lines, body, offset, time_us, &entry.split, err);
+	if (code != EVBUS_OK) {
+		group->lines.len = entry.at;
+		return code;
+	}
+	entry.len = (uint32_t)(group->lines.len - entry.at);
+	entry.payload_len = (uint32_t)body->payload.len;
+	return buf_add(&group->entries, &entry, sizeof entry, err);
+}
+
+void group_record(const struct group *group, size_t i, struct evbus_slice topic, int32_t partition,
+		  struct evbus_record *record)
+{
+	const struct group_entry *entry = group_entry(group, i);
+	struct evbus_slice text = { group->lines.data + entry->at, entry->len - 1 };
+
+	line_receipt(text, entry->split, entry->payload_len, topic, partition, record);
+}

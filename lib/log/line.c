@@ -1,0 +1,342 @@
+/* line.c: writing and reading one line of the log. */
+#include "log/line.h"
+
+#include "base/crc32c.h"
+#include "event/json.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define HEAD_A "{\"crc32c\":\""
+#define HEAD_B "\",\"offset\":\""
+#define HEAD_C "\",\"published_at_utc\":\""
+#define HEAD_D "\",\"partition_key\":"
+#define OFFSET_AT (LINE_MEMBERS_AT + sizeof "\"offset\":\"" - 1)
+
+size_t decimal_format(uint64_t value, char *text)
+{
+	char digits[20];
+	size_t n = 0;
+
+	do {
+		digits[n++] = (char)('0' + value % 10);
+		value /= 10;
+	} while (value);
+	for (size_t i = 0; i < n; i++)
+		text[i] = digits[n - 1 - i];
+	return n;
+}
+
+bool decimal_parse(struct evbus_slice text, uint64_t *value)
+{
+	uint64_t v = 0;
+
+	if (text.len == 0 || text.len > 20 || (text.len > 1 && text.data[0] == '0'))
+		return false;
+	for (size_t i = 0; i < text.len; i++) {
+		uint64_t digit = (uint64_t)(unsigned char)text.data[i] - '0';
+		if (digit > 9 || v > (UINT64_MAX - 1 - digit) / 10)
+			return false;
+		v = v * 10 + digit;
+	}
+	*value = v;
+	return true;
+}
+
+static void put_hex(char *to, uint32_t value)
+{
+	for (int i = 7; i >= 0; i--, value >>= 4)
+		to[i] = "0123456789abcdef"[value & 15];
+}
+
+/* Lower case only: what we never wrote is not a checksum. */
+static bool get_hex(const char *from, uint32_t *value)
+{
+	uint32_t v = 0;
+
+	for (int i = 0; i < 8; i++) {
+		char c = from[i];
+		uint32_t digit;
+		if (c >= '0' && c <= '9')
+			digit = (uint32_t)(c - '0');
+		else if (c >= 'a' && c <= 'f')
+			digit = (uint32_t)(c - 'a' + 10);
+		else
+			return false;
+		v = v << 4 | digit;
+	}
+	*value = v;
+	return true;
+}
+
+/* ---- writing ---- */
+
+static char *put(char *to, const void *from, size_t len)
+{
+	memcpy(to, from, len);
+	return to + len;
+}
+
+#define PUT(to, literal) put(to, literal, sizeof(literal) - 1)
+
+static char *put_head(char *to, uint64_t offset, int64_t time_us)
+{
+	to = PUT(to, HEAD_A "00000000" HEAD_B);
+	to += decimal_format(offset, to);
+	to = PUT(to, HEAD_C);
+	clock_format(time_us, to);
+	return to + TIME_TEXT_LEN;
+}
+
+static void seal(char *line, size_t len)
+{
+	assert(len > LINE_MEMBERS_AT + 1 && line[len - 1] == '\n' && line[len - 2] == '}');
+	put_hex(line + LINE_CRC_AT, crc32c(0, line + LINE_MEMBERS_AT, len - 1 - LINE_MEMBERS_AT));
+}
+
+/* Everything between partition_key's value and payload that does not depend on where the line will stand. */
+static enum evbus_code add_extras(struct buf *out, const struct line_body *body, struct evbus_err *err)
+{
+	if (body->origin.data) {
+		TRY(buf_add(out, ",\"origin\":", 10, err));
+		TRY(json_quote(out, body->origin, err));
+	}
+	if (body->returns) {
+		char digits[20];
+		TRY(buf_add(out, ",\"returns\":", 11, err));
+		TRY(buf_add(out, digits, decimal_format(body->returns, digits), err));
+	}
+	return EVBUS_OK;
+}
+
+enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
+			 uint32_t *split, struct evbus_err *err)
+{
+	size_t start = out->len;
+
+	TRY(buf_reserve(out, LINE_HEAD_MAX + 64 + body->payload.len, err));
+	char *to = PUT(put_head(out->data + start, offset, time_us), HEAD_D);
+	if (!body->key.data)
+		to = PUT(to, "null");
+	out->len = (size_t)(to - out->data);
+	if (body->key.data)
+		TRY(json_quote(out, body->key, err));
+	*split = (uint32_t)(out->len - start);
+	if (body->origin.data || body->returns)
+		TRY(add_extras(out, body, err));
+	TRY(buf_reserve(out, body->payload.len + 16, err));
+	to = PUT(out->data + out->len, ",\"payload\":");
+	to = put(to, body->payload.data, body->payload.len);
+	to = PUT(to, "}\n");
+	out->len = (size_t)(to - out->data);
+	seal(out->data + start, out->len - start);
+	return EVBUS_OK;
+}
+
+enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset, int64_t time_us,
+			   uint64_t batch_first, uint64_t batch_last, struct evbus_err *err)
+{
+	size_t start = out->len;
+	const char *rest = memchr(old.data + OFFSET_AT, '"', old.len - OFFSET_AT);
+
+	assert(rest);
+	rest += sizeof HEAD_C - 1 + TIME_TEXT_LEN;    /* from the quote that ends published_at_utc */
+	TRY(buf_reserve(out, old.len + LINE_HEAD_MAX + 64, err));
+	char *to = put_head(out->data + start, offset, time_us);
+	to = put(to, rest, (size_t)(old.data + *split - rest));
+	uint32_t new_split = (uint32_t)(to - out->data - (ptrdiff_t)start);
+	if (batch_first <= batch_last) {
+		to = PUT(to, ",\"batch\":\"");
+		to += decimal_format(batch_first, to);
+		*to++ = '-';
+		to += decimal_format(batch_last, to);
+		*to++ = '"';
+	}
+	to = put(to, old.data + *split, old.len - *split);
+	*split = new_split;
+	out->len = (size_t)(to - out->data);
+	seal(out->data + start, out->len - start);
+	return EVBUS_OK;
+}
+
+/* ---- reading ---- */
+
+struct scan {
+	const char *at, *end;
+};
+
+static bool expect(struct scan *scan, const char *text, size_t len)
+{
+	if ((size_t)(scan->end - scan->at) < len || memcmp(scan->at, text, len) != 0)
+		return false;
+	scan->at += len;
+	return true;
+}
+
+#define EXPECT(scan, literal) expect(scan, literal, sizeof(literal) - 1)
+
+/* Up to a quote that is not escaped: the text without quotes. */
+static bool take_plain(struct scan *scan, struct evbus_slice *text)
+{
+	const char *quote = memchr(scan->at, '"', (size_t)(scan->end - scan->at));
+
+	if (!quote)
+		return false;
+	*text = (struct evbus_slice){ scan->at, (size_t)(quote - scan->at) };
+	scan->at = quote;
+	return true;
+}
+
+static bool take_value(struct scan *scan, struct evbus_slice *value)
+{
+	struct evbus_slice rest = { scan->at, (size_t)(scan->end - scan->at) };
+
+	*value = (struct evbus_slice){ scan->at, json_value_len(rest) };
+	scan->at += value->len;
+	return value->len > 0;
+}
+
+static bool take_key(struct scan *scan, struct line *line)
+{
+	if (scan->end - scan->at >= 5 && memcmp(scan->at, "null,", 5) == 0) {
+		line->key = (struct evbus_slice){ scan->at, 4 };
+		scan->at += 4;
+		return true;
+	}
+	return take_value(scan, &line->key);
+}
+
+static bool parse_batch(struct line *line)
+{
+	const char *text = line->batch.data + 1;
+	size_t len = line->batch.len;
+
+	if (len < 5 || line->batch.data[0] != '"')
+		return false;
+	len -= 2;
+	const char *dash = memchr(text, '-', len);
+	if (!dash)
+		return false;
+	struct evbus_slice first = { text, (size_t)(dash - text) };
+	struct evbus_slice last = { dash + 1, len - first.len - 1 };
+	return decimal_parse(first, &line->batch_first) && decimal_parse(last, &line->batch_last) &&
+	       line->batch_first <= line->offset && line->offset <= line->batch_last;
+}
+
+static bool is(struct evbus_slice name, const char *text)
+{
+	return name.len == strlen(text) && memcmp(name.data, text, name.len) == 0;
+}
+
+/* One member between partition_key and payload; what is not known is passed over, for later versions. */
+static bool take_extra(struct scan *scan, struct line *line)
+{
+	struct evbus_slice name, value;
+	uint64_t returns;
+
+	if (!EXPECT(scan, ",\"") || !take_plain(scan, &name) || !EXPECT(scan, "\":") || !take_value(scan, &value))
+		return false;
+	if (is(name, "tenant_id"))
+		line->tenant_id = value;
+	else if (is(name, "event_key"))
+		line->event_key = value;
+	else if (is(name, "origin"))
+		line->origin = value;
+	else if (is(name, "batch")) {
+		line->batch = value;
+		return parse_batch(line);
+	} else if (is(name, "returns")) {
+		if (!decimal_parse(value, &returns) || returns > UINT32_MAX)
+			return false;
+		line->returns = (uint32_t)returns;
+	}
+	return true;
+}
+
+static bool take_head(struct scan *scan, struct line *line)
+{
+	if (!EXPECT(scan, "\"offset\":\"") || !take_plain(scan, &line->offset_text) ||
+	    !decimal_parse(line->offset_text, &line->offset) || !EXPECT(scan, HEAD_C) ||
+	    !take_plain(scan, &line->time_text) || line->time_text.len != TIME_TEXT_LEN)
+		return false;
+	return clock_parse_exact(line->time_text.data, &line->time_us) && EXPECT(scan, HEAD_D);
+}
+
+const char *line_parse(struct evbus_slice text, struct line *line)
+{
+	struct scan scan = { text.data, text.data + text.len };
+	uint32_t claimed;
+
+	*line = (struct line){ .text = text };
+	if (!EXPECT(&scan, HEAD_A) || scan.end - scan.at < 8 || !get_hex(scan.at, &claimed))
+		return "it does not begin with a checksum";
+	if (text.len < LINE_MEMBERS_AT ||
+	    crc32c(0, text.data + LINE_MEMBERS_AT, text.len - LINE_MEMBERS_AT) != claimed)
+		return "its checksum does not match";
+	scan.at += 8;
+	if (!EXPECT(&scan, "\",") || !take_head(&scan, line) || !take_key(&scan, line))
+		return "its members are not those of a record";
+	while (!EXPECT(&scan, ",\"payload\":"))
+		if (!take_extra(&scan, line))
+			return "its members are not those of a record";
+	if (scan.end - scan.at < 3 || scan.at[0] != '{' || scan.end[-1] != '}')
+		return "its payload is not an object";
+	line->payload = (struct evbus_slice){ scan.at, (size_t)(scan.end - 1 - scan.at) };
+	return NULL;
+}
+
+bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us)
+{
+	struct scan scan = { text, text + len };
+	struct line line;
+
+	if (!EXPECT(&scan, HEAD_A) || scan.end - scan.at < 8)
+		return false;
+	scan.at += 8;
+	if (!EXPECT(&scan, "\",") || !take_head(&scan, &line))
+		return false;
+	*offset = line.offset;
+	*time_us = line.time_us;
+	return true;
+}
+
+void line_to_record(const struct line *line, struct evbus_slice topic, int32_t partition, struct evbus_record *record)
+{
+	*record = (struct evbus_record){
+		.topic = topic,
+		.partition_id = partition,
+		.offset_kind = "file_line",
+		.offset = line->offset_text,
+		.published_at_utc = line->time_text,
+		.partition_key = line->key,
+		.tenant_id = line->tenant_id,
+		.event_key = line->event_key,
+		.batch = line->batch,
+		.origin = line->origin,
+		.returns = line->returns,
+		.payload = line->payload,
+		.members = { line->text.data + LINE_MEMBERS_AT, line->text.len - LINE_MEMBERS_AT },
+		.stored = line->text,
+	};
+}
+
+void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len, struct evbus_slice topic,
+		  int32_t partition, struct evbus_record *record)
+{
+	const char *offset = text.data + OFFSET_AT;
+	const char *quote = memchr(offset, '"', text.len - OFFSET_AT);
+
+	assert(quote && split < text.len && payload_len + 1 < text.len);
+	const char *key = quote + sizeof HEAD_C - 1 + TIME_TEXT_LEN + sizeof HEAD_D - 1;
+	*record = (struct evbus_record){
+		.topic = topic,
+		.partition_id = partition,
+		.offset_kind = "file_line",
+		.offset = { offset, (size_t)(quote - offset) },
+		.published_at_utc = { quote + sizeof HEAD_C - 1, TIME_TEXT_LEN },
+		.partition_key = { key, (size_t)(text.data + split - key) },
+		.payload = { text.data + text.len - 1 - payload_len, payload_len },
+		.members = { text.data + LINE_MEMBERS_AT, text.len - LINE_MEMBERS_AT },
+		.stored = text,
+	};
+}

@@ -1,0 +1,61 @@
+/* line.h: one record as it lies in the log (evbus-log(5)).
+ *
+ *	{"crc32c":"9ae0daaf","offset":"42","published_at_utc":"2026-01-29T12:00:00.123456Z","partition_key":…,"payload":{…}}
+ *
+ * The checksum covers every byte from "offset" to the last brace, so a line is believed only as a whole. */
+#ifndef EVBUS_LOG_LINE_H
+#define EVBUS_LOG_LINE_H
+
+#include "base/buf.h"
+#include "base/clock.h"
+
+#define LINE_MAX_BYTES (4u * 1024 * 1024)    /* with its newline */
+#define LINE_CRC_AT 11u                      /* where the eight digits of the checksum stand */
+#define LINE_MEMBERS_AT 21u                  /* where "offset" begins, and what the checksum covers */
+#define LINE_HEAD_MAX 128u                   /* at most, up to and with "partition_key": */
+
+struct line {
+	struct evbus_slice text;             /* without the newline */
+	uint64_t offset;
+	int64_t time_us;
+	struct evbus_slice offset_text, time_text, key, tenant_id, event_key, batch, origin, payload;
+	uint64_t batch_first, batch_last;    /* meaningful where batch.data is set */
+	uint32_t returns;
+};
+
+/* Reads one line (text without its newline), checksum included. NULL: it is whole; else the reason why it is not. */
+const char *line_parse(struct evbus_slice text, struct line *line);
+
+/* Only the offset and the time that the head of a line claims, unproved: for searching. false: it is no such head. */
+bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us);
+
+/* The members behind published_at_utc, encoded once; head and checksum are put in front by line_finish(). */
+struct line_body {
+	struct evbus_slice key;              /* raw text; data NULL: null */
+	struct evbus_slice origin;
+	uint32_t returns;
+	struct evbus_slice payload;
+};
+
+/* Appends a whole line with a blank head to out; *split is where, relative to its beginning, "batch" would go. */
+CHECKED enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
+				 uint32_t *split, struct evbus_err *err);
+
+/* Appends the line `old` (as line_add made it, with its newline) again with another offset, time and batch (last < first:
+ * none). *split becomes that of the new line. */
+CHECKED enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset,
+				   int64_t time_us, uint64_t batch_first, uint64_t batch_last, struct evbus_err *err);
+
+/* Decimal digits; returns how many. text has room for 20. */
+size_t decimal_format(uint64_t value, char *text);
+/* All of text, no sign, no leading zero except "0" itself, at most UINT64_MAX - 1. */
+bool decimal_parse(struct evbus_slice text, uint64_t *value);
+
+/* The record of a line that was just made (line_add or line_readd), without reading it again. */
+void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len, struct evbus_slice topic,
+		  int32_t partition, struct evbus_record *record);
+
+/* What a record as printed or handed out is made of. */
+void line_to_record(const struct line *line, struct evbus_slice topic, int32_t partition, struct evbus_record *record);
+
+#endif

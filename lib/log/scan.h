@@ -1,0 +1,37 @@
+/* scan.h: the lines of a file, one after the other, in bounded memory. */
+#ifndef EVBUS_LOG_SCAN_H
+#define EVBUS_LOG_SCAN_H
+
+#include "base/buf.h"
+
+struct scan {
+	int fd;
+	const char *name;        /* for messages; the caller's */
+	uint64_t at;             /* byte where the next line begins */
+	uint64_t limit;          /* nothing is read beyond */
+	struct buf buf;          /* holds file bytes from buf_at on */
+	uint64_t buf_at;
+	size_t chunk;            /* how much is read at once */
+};
+
+enum scan_what {
+	SCAN_LINE,               /* text is a line without its newline */
+	SCAN_PARTIAL,            /* text is what stands at the limit without a newline */
+	SCAN_LONG,               /* text is the beginning of a line of LINE_MAX_BYTES or more: not one of ours */
+	SCAN_END,
+};
+
+void scan_init(struct scan *scan, int fd, const char *name, uint64_t at, uint64_t limit, size_t chunk);
+void scan_release(struct scan *scan);
+
+/* Goes to another place, keeping what of the buffer is of use. */
+void scan_seek(struct scan *scan, uint64_t at, uint64_t limit);
+
+/* text lives until the next call. scan->at is then behind the line; after SCAN_LONG behind text, before any newline. */
+CHECKED enum evbus_code scan_next(struct scan *scan, struct evbus_slice *text, enum scan_what *what,
+				  struct evbus_err *err);
+
+/* Moves behind the next newline at or after scan->at, or to the limit. */
+CHECKED enum evbus_code scan_resync(struct scan *scan, struct evbus_err *err);
+
+#endif

@@ -1,0 +1,154 @@
+/* seek.c: finding a line by its offset or time without an index.
+ *
+ * Interpolation alone creeps towards the place from one side, and far worse where the sizes of lines are mixed. So we aim
+ * a little short, then a little beyond, which brackets the place from both sides within two reads, and bisect every
+ * fourth step, which bounds the worst case. What is left, 64 KiB, is read in one piece. A JSON string cannot contain a
+ * raw newline, so a newline always ends a line. */
+#include "log/seek.h"
+
+#include "base/os.h"
+#include "log/line.h"
+#include "log/scan.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LEFT_BYTES (64u * 1024)
+#define PROBE_BYTES 4096u
+#define PROBE_MAX_BYTES (256u * 1024)
+
+struct bracket {
+	uint64_t low, high;              /* bytes: a line begins at low; none that begins at or behind high is asked for… */
+	uint64_t low_value, high_value;
+	uint64_t found;                  /* …but the one that begins here, which has at least the value */
+};
+
+static uint64_t value_of(enum seek_by by, uint64_t offset, int64_t time_us)
+{
+	return by == SEEK_OFFSET ? offset : (uint64_t)time_us;
+}
+
+static enum evbus_code read_head(const struct seek *seek, uint64_t at, uint64_t *value, struct evbus_err *err)
+{
+	char head[LINE_HEAD_MAX];
+	uint64_t offset;
+	int64_t time_us;
+
+	ssize_t n = os_read_at(seek->fd, head, sizeof head, at);
+	if (n < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", seek->name);
+	if (!line_peek(head, (size_t)n, &offset, &time_us))
+		return err_set(err, EVBUS_IO, 0, "'%s': the line at byte %llu is damaged: its head is not that of a record",
+			       seek->name, (unsigned long long)at);
+	*value = value_of(seek->by, offset, time_us);
+	return EVBUS_OK;
+}
+
+/* The first line that begins behind byte `from` and before `high`: *at (high where there is none) and its value. */
+static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t from, uint64_t high, uint64_t *at,
+			     uint64_t *value, struct evbus_err *err)
+{
+	uint64_t offset;
+	int64_t time_us;
+
+	*at = high;
+	for (size_t want = PROBE_BYTES; from < high; want = want * 4 < PROBE_MAX_BYTES ? want * 4 : PROBE_MAX_BYTES) {
+		buf->len = 0;
+		TRY(buf_reserve(buf, want, err));
+		ssize_t n = os_read_at(seek->fd, buf->data, want, from);
+		if (n < 0)
+			return err_set(err, EVBUS_IO, errno, "cannot read '%s'", seek->name);
+		if (n == 0)
+			return EVBUS_OK;
+		const char *newline = memchr(buf->data, '\n', (size_t)n);
+		if (!newline) {
+			from += (uint64_t)n;
+			continue;
+		}
+		size_t skip = (size_t)(newline + 1 - buf->data);
+		if (from + skip >= high)
+			return EVBUS_OK;
+		*at = from + skip;
+		if (line_peek(buf->data + skip, (size_t)n - skip, &offset, &time_us))
+			*value = value_of(seek->by, offset, time_us);
+		else
+			return read_head(seek, *at, value, err);
+		return EVBUS_OK;
+	}
+	return EVBUS_OK;
+}
+
+static uint64_t aim(const struct bracket *bracket, uint64_t value, unsigned step)
+{
+	uint64_t span = bracket->high - bracket->low;
+
+	if (step % 4 == 3 || bracket->high_value <= bracket->low_value || value < bracket->low_value)
+		return bracket->low + span / 2;
+	uint64_t margin = span / 32 > LEFT_BYTES / 4 ? span / 32 : LEFT_BYTES / 4;
+	double part = (double)(value - bracket->low_value) / (double)(bracket->high_value - bracket->low_value);
+	uint64_t place = (uint64_t)((double)span * (part < 1 ? part : 1));
+	if (step % 2 == 0)
+		place = place > margin ? place - margin : 0;
+	else
+		place = place + margin < span ? place + margin : span - 1;
+	return bracket->low + place;
+}
+
+static enum evbus_code narrow(const struct seek *seek, struct buf *buf, uint64_t value, struct bracket *bracket,
+			      struct evbus_err *err)
+{
+	for (unsigned step = 0; bracket->high - bracket->low > LEFT_BYTES; step++) {
+		uint64_t guess = aim(bracket, value, step), at, seen = 0;
+		TRY(probe(seek, buf, guess, bracket->high, &at, &seen, err));
+		if (at == bracket->high) {
+			/* No line begins between the two: one long line covers them. */
+			bracket->high = guess > bracket->low ? guess : bracket->low + 1;
+		} else if (seen < value) {
+			bracket->low = at;
+			bracket->low_value = seen;
+		} else {
+			bracket->high = guess > bracket->low ? guess : bracket->low + 1;
+			bracket->high_value = seen;
+			bracket->found = at;
+		}
+	}
+	return EVBUS_OK;
+}
+
+/* The lines that begin in what is left. */
+static enum evbus_code walk(const struct seek *seek, uint64_t value, const struct bracket *bracket, uint64_t *at,
+			    struct evbus_err *err)
+{
+	CLEANUP(scan_release) struct scan scan;
+	struct evbus_slice text;
+	enum scan_what what;
+	uint64_t offset;
+	int64_t time_us;
+
+	scan_init(&scan, seek->fd, seek->name, bracket->low, seek->size, LEFT_BYTES);
+	while (scan.at <= bracket->high && scan.at < seek->size) {
+		uint64_t start = scan.at;
+		TRY(scan_next(&scan, &text, &what, err));
+		if (what != SCAN_LINE)
+			break;
+		if (!line_peek(text.data, text.len, &offset, &time_us))
+			return err_set(err, EVBUS_IO, 0,
+				       "'%s': the line at byte %llu is damaged: its head is not that of a record",
+				       seek->name, (unsigned long long)start);
+		if (value_of(seek->by, offset, time_us) >= value) {
+			*at = start;
+			return EVBUS_OK;
+		}
+	}
+	*at = bracket->found;
+	return EVBUS_OK;
+}
+
+enum evbus_code seek_find(const struct seek *seek, uint64_t value, uint64_t *at, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf buf = { 0 };
+	struct bracket bracket = { 0, seek->size, seek->low, seek->high, seek->size };
+
+	TRY(narrow(seek, &buf, value, &bracket, err));
+	return walk(seek, value, &bracket, at, err);
+}

@@ -1,0 +1,246 @@
+/* segment.c: naming, listing, opening and rolling the files of a partition. */
+#include "log/segment.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#ifndef RENAME_EXCHANGE
+#define RENAME_EXCHANGE (1 << 1)
+#endif
+
+#define SEGMENT_NAME_LEN (20u + sizeof ".jsonl" - 1)
+
+void segment_live_path(int32_t partition, char path[SEGMENT_PATH_MAX])
+{
+	snprintf(path, SEGMENT_PATH_MAX, "partition=%d.jsonl", partition);
+}
+
+void segment_path(int32_t partition, uint64_t base, char path[SEGMENT_PATH_MAX])
+{
+	snprintf(path, SEGMENT_PATH_MAX, "partition=%d/%020llu.jsonl", partition, (unsigned long long)base);
+}
+
+void segments_release(struct segments *segments)
+{
+	free(segments->bases);
+	*segments = (struct segments){ 0 };
+}
+
+static int ascending(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static bool parse_name(const char *name, uint64_t *base)
+{
+	if (strlen(name) != SEGMENT_NAME_LEN || strcmp(name + 20, ".jsonl") != 0 || strspn(name, "0123456789") != 20)
+		return false;
+	size_t zeros = strspn(name, "0");
+	zeros -= zeros == 20;
+	return decimal_parse((struct evbus_slice){ name + zeros, 20 - zeros }, base);
+}
+
+static void close_dir(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+/* The directory of the older segments; *fd stays -1 where nothing was rolled yet. */
+static enum evbus_code open_older(const struct topic *topic, int32_t partition, int *fd, struct evbus_err *err)
+{
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+
+	snprintf(path, sizeof path, "partition=%d", partition);
+	snprintf(name, sizeof name, "%s/%s", topic->name, path);
+	enum evbus_code code = os_open_dir(topic->fd, path, name, fd, err);
+	return code == EVBUS_NONE ? EVBUS_OK : code;
+}
+
+enum evbus_code segments_list(const struct topic *topic, int32_t partition, struct segments *segments,
+			      struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf bases = { 0 };
+	int fd = -1;
+	uint64_t base;
+
+	*segments = (struct segments){ 0 };
+	TRY(open_older(topic, partition, &fd, err));
+	if (fd < 0)
+		return EVBUS_OK;
+	CLEANUP(close_dir) DIR *dir = fdopendir(fd);
+	if (!dir) {
+		os_close_cleanup(&fd);
+		return err_set(err, EVBUS_IO, errno, "cannot list '%s/partition=%d'", topic->name, partition);
+	}
+	for (struct dirent *entry; errno = 0, (entry = readdir(dir));)
+		if (parse_name(entry->d_name, &base))
+			TRY(buf_add(&bases, &base, sizeof base, err));
+	if (errno)
+		return err_set(err, EVBUS_IO, errno, "cannot list '%s/partition=%d'", topic->name, partition);
+	segments->count = bases.len / sizeof base;
+	if (segments->count)
+		qsort(bases.data, segments->count, sizeof base, ascending);
+	segments->bases = (uint64_t *)(void *)bases.data;
+	bases.data = NULL;
+	return EVBUS_OK;
+}
+
+enum evbus_code segment_open_live(const struct topic *topic, int32_t partition, int flags, int *fd,
+				  struct evbus_err *err)
+{
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+
+	segment_live_path(partition, path);
+	snprintf(name, sizeof name, "%s/%s", topic->name, path);
+	return os_open_file(topic->fd, path, flags, topic->file_mode, name, fd, err);
+}
+
+enum evbus_code segment_open(const struct topic *topic, int32_t partition, uint64_t base, int flags, int *fd,
+			     uint64_t *size, struct evbus_err *err)
+{
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+	CLEANUP(os_close_cleanup) int dir = -1, opened = -1;
+	struct stat st;
+
+	segment_path(partition, base, path);
+	snprintf(name, sizeof name, "%s/%s", topic->name, path);
+	TRY(open_older(topic, partition, &dir, err));
+	if (dir < 0)
+		return err_set(err, EVBUS_NONE, 0, "there is no '%s'", name);
+	TRY(os_open_file(dir, strchr(path, '/') + 1, flags, topic->file_mode, name, &opened, err));
+	if (os.fstat(opened, &st))
+		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", name);
+	*size = (uint64_t)st.st_size;
+	*fd = opened;
+	opened = -1;
+	return EVBUS_OK;
+}
+
+enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, struct buf *buf, struct line *line,
+				    bool *found, struct evbus_err *err)
+{
+	*found = false;
+	for (uint64_t span = 4096; end; span *= 8) {
+		uint64_t from = end > span ? end - span : 0;
+		size_t len = (size_t)(end - from);
+		buf->len = 0;
+		TRY(buf_reserve(buf, len, err));
+		if (os_read_at(fd, buf->data, len, from) != (ssize_t)len)
+			return err_set(err, EVBUS_IO, errno, "cannot read '%s'", name);
+		const char *newline = len > 1 ? memrchr(buf->data, '\n', len - 1) : NULL;
+		if (!newline && from && span < LINE_MAX_BYTES)
+			continue;
+		const char *start = newline ? newline + 1 : buf->data;
+		size_t text = (size_t)(buf->data + len - 1 - start);
+		const char *why = buf->data[len - 1] == '\n' ? line_parse((struct evbus_slice){ start, text }, line) :
+							       "it does not end with a newline";
+		if (why)
+			return err_set(err, EVBUS_IO, 0, "'%s': the line that ends at byte %llu is damaged: %s", name,
+				       (unsigned long long)end, why);
+		*found = true;
+		return EVBUS_OK;
+	}
+	return EVBUS_OK;
+}
+
+static enum evbus_code first_offset(int fd, const char *name, uint64_t *base, struct evbus_err *err)
+{
+	char head[LINE_HEAD_MAX];
+	int64_t time_us;
+
+	ssize_t n = os_read_at(fd, head, sizeof head, 0);
+	if (n < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", name);
+	if (!line_peek(head, (size_t)n, base, &time_us))
+		*base = 0;
+	return EVBUS_OK;
+}
+
+enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, int live,
+				  const struct segments *older, uint64_t *base, int64_t *time_us, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf buf = { 0 };
+	CLEANUP(os_close_cleanup) int fd = -1;
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+	struct line line;
+	uint64_t size;
+	bool found;
+
+	*time_us = 0;
+	if (older->count == 0) {
+		segment_live_path(partition, path);
+		snprintf(name, sizeof name, "%s/%s", topic->name, path);
+		return first_offset(live, name, base, err);
+	}
+	uint64_t last = older->bases[older->count - 1];
+	segment_path(partition, last, path);
+	snprintf(name, sizeof name, "%s/%s", topic->name, path);
+	TRY(segment_open(topic, partition, last, O_RDONLY, &fd, &size, err));
+	TRY(segment_line_before(fd, name, size, &buf, &line, &found, err));
+	*base = found ? line.offset + 1 : last;
+	*time_us = found ? line.time_us : 0;
+	return EVBUS_OK;
+}
+
+enum evbus_code segments_undo_roll(const struct topic *topic, int32_t partition, struct segments *older,
+				   struct evbus_err *err)
+{
+	char path[SEGMENT_PATH_MAX];
+	CLEANUP(os_close_cleanup) int fd = -1;
+	uint64_t size;
+
+	if (older->count == 0)
+		return EVBUS_OK;
+	TRY(segment_open(topic, partition, older->bases[older->count - 1], O_RDONLY, &fd, &size, err));
+	if (size)
+		return EVBUS_OK;
+	segment_path(partition, older->bases[older->count - 1], path);
+	if (os.unlinkat(topic->fd, path, 0))
+		return err_set(err, EVBUS_IO, errno, "cannot remove the empty segment '%s/%s'", topic->name, path);
+	older->count--;
+	return EVBUS_OK;
+}
+
+/* Where the kernel or the file system cannot exchange: the live name is away for a moment, which opening survives. */
+static int exchange(const struct topic *topic, const char *live, const char *older)
+{
+	CLEANUP(os_close_cleanup) int fd = -1;
+
+	if (!os.renameat2(topic->fd, live, topic->fd, older, RENAME_EXCHANGE))
+		return 0;
+	if (errno != ENOSYS && errno != EINVAL)
+		return -1;
+	if (os.renameat2(topic->fd, live, topic->fd, older, 0))
+		return -1;
+	return os_open_file(topic->fd, live, O_WRONLY | O_CREAT, topic->file_mode, live, &fd, NULL) == EVBUS_OK ? 0 : -1;
+}
+
+enum evbus_code segment_roll(const struct topic *topic, int32_t partition, uint64_t base, struct evbus_err *err)
+{
+	char live[SEGMENT_PATH_MAX], older[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE], dir_path[SEGMENT_PATH_MAX];
+	CLEANUP(os_close_cleanup) int dir = -1, fd = -1;
+	struct stat st;
+
+	segment_live_path(partition, live);
+	segment_path(partition, base, older);
+	snprintf(dir_path, sizeof dir_path, "partition=%d", partition);
+	snprintf(name, sizeof name, "%s/%s", topic->name, older);
+	TRY(os_make_dir(topic->fd, dir_path, topic->dir_mode, name, NULL, err));
+	TRY(open_older(topic, partition, &dir, err));
+	/* One that is there and empty is left from a roll that was killed. */
+	TRY(os_open_file(dir, strchr(older, '/') + 1, O_WRONLY | O_CREAT, topic->file_mode, name, &fd, err));
+	if (os.fstat(fd, &st) || os.fsync(fd))
+		return err_set(err, EVBUS_IO, errno, "cannot sync '%s'", name);
+	if (st.st_size)
+		return err_set(err, EVBUS_CONFLICT, 0, "cannot roll to '%s': it is there already", name);
+	TRY(os_sync_dir(dir, name, err));
+	if (exchange(topic, live, older))
+		return err_set(err, EVBUS_IO, errno, "cannot exchange '%s/%s' and '%s'", topic->name, live, name);
+	TRY(os_sync_dir(dir, name, err));
+	return os_sync_dir(topic->fd, live, err);
+}

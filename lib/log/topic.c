@@ -1,0 +1,396 @@
+/* topic.c: making, opening and listing topics. */
+#include "log/topic.h"
+
+#include "event/json.h"
+#include "event/subject.h"
+#include "log/line.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/magic.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define TOPIC_JSON_MAX_BYTES 65536u
+
+/* ---- the root ---- */
+
+static void *copy_text(const char *text)
+{
+	size_t len = strlen(text) + 1;
+	char *copy = os.realloc(NULL, len);
+
+	return copy ? memcpy(copy, text, len) : NULL;
+}
+
+/* mkdir -p: each directory that is made is synced into its parent before the next. */
+static enum evbus_code make_path(const char *path, mode_t mode, struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) char *part = copy_text(path);
+	CLEANUP(os_close_cleanup) int dir = -1;
+	char *name = part;
+
+	if (!part)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot make directory '%s'", path);
+	dir = os.openat(AT_FDCWD, *name == '/' ? "/" : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	while (dir >= 0 && *(name += strspn(name, "/"))) {
+		size_t len = strcspn(name, "/");
+		bool last = name[len] == '\0';
+		name[len] = '\0';
+		TRY(os_make_dir(dir, name, mode, path, NULL, err));
+		int next = os.openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+		int saved = errno;
+		os.close(dir);
+		dir = next;
+		errno = saved;
+		name += len + !last;
+	}
+	if (dir < 0)
+		return err_set(err, errno == EACCES ? EVBUS_PERMISSION : EVBUS_CANTCREATE, errno,
+			       "cannot make directory '%s'", path);
+	return EVBUS_OK;
+}
+
+enum evbus_code root_open(struct root *root, const char *path, bool create, struct evbus_err *err)
+{
+	int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+	bool made = false;
+
+	root->fd = os.openat(AT_FDCWD, path, flags, 0);
+	if (root->fd < 0 && errno == ENOENT && create) {
+		TRY(make_path(path, root->dir_mode, err));
+		made = true;
+		root->fd = os.openat(AT_FDCWD, path, flags, 0);
+	}
+	if (root->fd < 0 && errno == ENOENT)
+		return err_set(err, EVBUS_NONE, 0, "there is no bus at '%s'", path);
+	if (root->fd < 0)
+		return err_set(err, err_code_of(errno), errno, "cannot open the bus at '%s'", path);
+	root->path = copy_text(path);
+	if (!root->path) {
+		os_close_cleanup(&root->fd);
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the bus at '%s'", path);
+	}
+	if (made)
+		root_notice(root, "made the bus '%s'", path);
+	return EVBUS_OK;
+}
+
+void root_close(struct root *root)
+{
+	os_close_cleanup(&root->fd);
+	free(root->path);
+	root->path = NULL;
+}
+
+void root_notice(const struct root *root, const char *format, ...)
+{
+	char text[512];
+
+	if (!root->notice)
+		return;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	root->notice(root->notice_context, text);
+}
+
+enum evbus_code root_check_local(const struct root *root, struct evbus_err *err)
+{
+	/* Those that linux/magic.h does not name: fs/ceph/super.h, fs/smb/client, fs/fuse/inode.c, Lustre, GFS2, OCFS2. */
+	static const uint32_t remote[] = { NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, 0xff534d42, 0xfe534d42, 0x65735546,
+					   V9FS_MAGIC,	    AFS_SUPER_MAGIC, 0x00c36400, CODA_SUPER_MAGIC, 0x564c,
+					   0x0bd00bd0,	    0x01161970,	     0x7461636f, 0x5346414f };
+	struct statfs fs;
+
+	if (fstatfs(root->fd, &fs))
+		return err_set(err, err_code_of(errno), errno, "cannot look at the file system of '%s'", root->path);
+	for (size_t i = 0; i < sizeof remote / sizeof *remote; i++)
+		if ((uint32_t)fs.f_type == remote[i])
+			return err_set(err, EVBUS_CONFIG, 0,
+				       "'%s' is on a network or FUSE file system (type 0x%x), where a file bus can only be "
+				       "read: put it on a local disk",
+				       root->path, remote[i]);
+	return EVBUS_OK;
+}
+
+/* ---- one topic ---- */
+
+static enum evbus_code bad_topic_json(const char *name, const char *why, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_IO, 0, "'%s/topic.json' is damaged: %s", name, why);
+}
+
+static uint64_t number_of(const struct json_want *want)
+{
+	uint64_t value;
+
+	return want->times == 1 && decimal_parse(want->value, &value) ? value : 0;
+}
+
+static enum evbus_code parse_topic_json(struct topic *topic, struct evbus_slice text, struct evbus_err *err)
+{
+	struct json_want want[] = { { .name = SLICE("log_id") },
+				    { .name = SLICE("partitions") },
+				    { .name = SLICE("segment_max_bytes") },
+				    { .name = SLICE("file_mode") } };
+	struct json_fault fault;
+	char mode[5] = "";
+
+	while (text.len && text.data[text.len - 1] == '\n')
+		text.len--;
+	if (!json_scan(text, want, 4, &fault))
+		return bad_topic_json(topic->name, fault.reason, err);
+	if (want[0].times != 1 || evbus_json_text(want[0].value, topic->log_id, LOG_ID_LEN) != LOG_ID_LEN)
+		return bad_topic_json(topic->name, "it has no log_id of 32 digits", err);
+	uint64_t partitions = number_of(&want[1]);
+	if (partitions < 1 || partitions > EVBUS_PARTITIONS_MAX)
+		return bad_topic_json(topic->name, "partitions is not a number from 1 to 1024", err);
+	topic->partitions = (uint32_t)partitions;
+	topic->segment_max_bytes = number_of(&want[2]);
+	if (topic->segment_max_bytes == 0)
+		return bad_topic_json(topic->name, "segment_max_bytes is not a number above 0", err);
+	if (want[3].times != 1 || evbus_json_text(want[3].value, mode, 4) != 4 || strspn(mode, "01234567") != 4)
+		return bad_topic_json(topic->name, "file_mode is not four octal digits", err);
+	topic->file_mode = (mode_t)strtoul(mode, NULL, 8);
+	topic->dir_mode = topic->file_mode | (topic->file_mode & 0444) >> 2;
+	return EVBUS_OK;
+}
+
+static enum evbus_code read_topic_json(struct topic *topic, struct evbus_err *err)
+{
+	char name[NAME_IN_MESSAGE];
+	char text[TOPIC_JSON_MAX_BYTES];
+	CLEANUP(os_close_cleanup) int fd = -1;
+
+	snprintf(name, sizeof name, "%s/topic.json", topic->name);
+	TRY(os_open_file(topic->fd, "topic.json", O_RDONLY, 0, name, &fd, err));
+	ssize_t len = os_read_at(fd, text, sizeof text, 0);
+	if (len < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", name);
+	return parse_topic_json(topic, (struct evbus_slice){ text, (size_t)len }, err);
+}
+
+void topic_close(struct topic *topic)
+{
+	os_close_cleanup(&topic->fd);
+}
+
+static enum evbus_code no_topic(const struct root *root, const char *name, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_NONE, 0, "there is no topic '%s' in '%s' (evbus topic-list shows those that are there)",
+		       name, root->path);
+}
+
+static void name_topic(struct topic *topic, const struct root *root, const char *name)
+{
+	*topic = (struct topic){ .root = root, .fd = -1 };
+	snprintf(topic->name, sizeof topic->name, "%s", name);
+}
+
+enum evbus_code topic_open(const struct root *root, const char *name, struct topic *topic, struct evbus_err *err)
+{
+	CLEANUP(topic_close) struct topic opened;
+
+	name_topic(&opened, root, name);
+	TRY(subject_check_name("topic", name, err));
+	enum evbus_code code = os_open_dir(root->fd, name, name, &opened.fd, err);
+	if (code == EVBUS_OK)
+		code = read_topic_json(&opened, err);
+	if (code == EVBUS_NONE)
+		return no_topic(root, name, err);
+	if (code != EVBUS_OK)
+		return code;
+	*topic = opened;
+	opened.fd = -1;
+	return EVBUS_OK;
+}
+
+static enum evbus_code random_hex(char text[LOG_ID_LEN + 1], struct evbus_err *err)
+{
+	unsigned char bytes[LOG_ID_LEN / 2];
+
+	if (os.getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
+		return err_set(err, EVBUS_IO, errno, "cannot get random bytes");
+	for (size_t i = 0; i < sizeof bytes; i++)
+		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+	return EVBUS_OK;
+}
+
+/* Writes topic.json under a name of its own, whole and synced, and links it: the link is what creates the topic. */
+static enum evbus_code link_topic_json(const struct topic *topic, const struct evbus_topic_options *options,
+				       bool *created, struct evbus_err *err)
+{
+	char log_id[LOG_ID_LEN + 1], temporary[64], time[TIME_TEXT_LEN], text[512], name[NAME_IN_MESSAGE];
+	CLEANUP(os_close_cleanup) int fd = -1;
+
+	TRY(random_hex(log_id, err));
+	clock_format(os_now_us(), time);
+	int len = snprintf(text, sizeof text,
+			   "{\"topic\":\"%s\",\"log_id\":\"%s\",\"partitions\":%u,\"segment_max_bytes\":%llu,"
+			   "\"file_mode\":\"%04o\",\"created_at_utc\":\"%.27s\"}\n",
+			   topic->name, log_id, options->partitions ? options->partitions : 1,
+			   (unsigned long long)(options->segment_max_bytes ? options->segment_max_bytes :
+									     EVBUS_SEGMENT_MAX_BYTES),
+			   (unsigned)topic->root->file_mode, time);
+	snprintf(temporary, sizeof temporary, ".topic.json.%s", log_id);
+	snprintf(name, sizeof name, "%s/%s", topic->name, temporary);
+	TRY(os_open_file(topic->fd, temporary, O_WRONLY | O_CREAT | O_EXCL, topic->root->file_mode, name, &fd, err));
+	bool linked = false;
+	int saved = 0;
+	if (!os_write_at(fd, text, (size_t)len, 0) || os.fsync(fd) ||
+	    os.linkat(topic->fd, temporary, topic->fd, "topic.json", 0))
+		saved = errno;
+	else
+		linked = true;
+	os.unlinkat(topic->fd, temporary, 0);
+	if (!linked && saved != EEXIST)
+		return err_set(err, EVBUS_CANTCREATE, saved, "cannot make '%s/topic.json'", topic->name);
+	*created = linked;
+	return os_sync_dir(topic->fd, topic->name, err);
+}
+
+static enum evbus_code check_options(const struct topic *topic, const struct evbus_topic_options *options,
+				     struct evbus_err *err)
+{
+	if (options->partitions && options->partitions != topic->partitions)
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' is there with %u partitions, not %u", topic->name,
+			       topic->partitions, options->partitions);
+	if (options->segment_max_bytes && options->segment_max_bytes != topic->segment_max_bytes)
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' is there with a segment size of %llu bytes, not %llu",
+			       topic->name, (unsigned long long)topic->segment_max_bytes,
+			       (unsigned long long)options->segment_max_bytes);
+	return EVBUS_OK;
+}
+
+enum evbus_code topic_create(const struct root *root, const char *name, const struct evbus_topic_options *options,
+			     struct topic *topic, bool *created, struct evbus_err *err)
+{
+	struct evbus_topic_options none = { 0 };
+	CLEANUP(topic_close) struct topic opened;
+
+	options = options ? options : &none;
+	name_topic(&opened, root, name);
+	*created = false;
+	TRY(subject_check_name("topic", name, err));
+	if (options->partitions > EVBUS_PARTITIONS_MAX)
+		return err_set(err, EVBUS_USAGE, 0, "a topic has at most %d partitions, not %u", EVBUS_PARTITIONS_MAX,
+			       options->partitions);
+	TRY(root_check_local(root, err));
+	TRY(os_make_dir(root->fd, name, root->dir_mode, name, NULL, err));
+	TRY(os_open_dir(root->fd, name, name, &opened.fd, err));
+	enum evbus_code code = read_topic_json(&opened, err);
+	if (code == EVBUS_NONE) {
+		TRY(link_topic_json(&opened, options, created, err));
+		code = read_topic_json(&opened, err);
+	}
+	if (code != EVBUS_OK)
+		return code;
+	TRY(check_options(&opened, options, err));
+	if (*created)
+		root_notice(root, "made topic '%s' with %u partition%s", name, opened.partitions,
+			    opened.partitions == 1 ? "" : "s");
+	*topic = opened;
+	opened.fd = -1;
+	return EVBUS_OK;
+}
+
+enum evbus_code topic_check_partition(const struct topic *topic, int32_t partition, struct evbus_err *err)
+{
+	if (partition >= 0 && (uint32_t)partition < topic->partitions)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0", topic->name,
+		       partition, topic->partitions);
+}
+
+enum evbus_code file_id_of(int fd, const char *name, struct file_id *id, struct evbus_err *err)
+{
+	struct stat st;
+
+	if (os.fstat(fd, &st))
+		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", name);
+	*id = (struct file_id){ st.st_dev, st.st_ino };
+	return EVBUS_OK;
+}
+
+bool file_is_at(const struct topic *topic, const char *path, const struct file_id *id, uint64_t *size)
+{
+	struct stat st;
+	char full[NAME_IN_MESSAGE];
+
+	/* From the root, not from the topic's descriptor: a topic that was moved away is noticed too. */
+	snprintf(full, sizeof full, "%s/%s", topic->name, path);
+	if (os.fstatat(topic->root->fd, full, &st, AT_SYMLINK_NOFOLLOW) || st.st_dev != id->dev ||
+	    st.st_ino != id->ino || st.st_nlink == 0)
+		return false;
+	if (size)
+		*size = (uint64_t)st.st_size;
+	return true;
+}
+
+/* ---- listing ---- */
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool is_topic(const struct root *root, const char *name)
+{
+	char path[NAME_IN_MESSAGE];
+	struct stat st;
+
+	snprintf(path, sizeof path, "%s/topic.json", name);
+	return subject_check_name("topic", name, NULL) == EVBUS_OK && !os.fstatat(root->fd, path, &st, 0);
+}
+
+/* One block: the pointers, then the texts. */
+static enum evbus_code to_names(const struct buf *texts, size_t count, char ***names, struct evbus_err *err)
+{
+	size_t head = (count + 1) * sizeof(char *);
+	char **list = os.realloc(NULL, head + texts->len + 1);
+
+	if (!list)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot list the topics");
+	char *text = (char *)list + head;
+	if (texts->len)
+		memcpy(text, texts->data, texts->len);
+	for (size_t i = 0; i < count; i++, text += strlen(text) + 1)
+		list[i] = text;
+	list[count] = NULL;
+	qsort(list, count, sizeof *list, by_name);
+	*names = list;
+	return EVBUS_OK;
+}
+
+static void close_dir(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+enum evbus_code topic_names(const struct root *root, const char *pattern, char ***names, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf texts = { 0 };
+	size_t count = 0;
+	int fd = os.openat(root->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+
+	if (!dir) {
+		err_set(err, err_code_of(errno), errno, "cannot list '%s'", root->path);
+		os_close_cleanup(&fd);
+		return err ? err->code : EVBUS_IO;
+	}
+	for (struct dirent *entry; errno = 0, (entry = readdir(dir));) {
+		if (!is_topic(root, entry->d_name) || (pattern && !evbus_topic_matches(pattern, entry->d_name)))
+			continue;
+		TRY(buf_add(&texts, entry->d_name, strlen(entry->d_name) + 1, err));
+		count++;
+	}
+	if (errno)
+		return err_set(err, EVBUS_IO, errno, "cannot list '%s'", root->path);
+	return to_names(&texts, count, names, err);
+}

@@ -1,0 +1,232 @@
+/* verify.c: reading a partition from end to end, and going on behind what is damaged. */
+#include "log/verify.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#define CHUNK_BYTES (512u * 1024)
+#define PROGRESS_BYTES (4u * 1024 * 1024)
+
+struct walk {
+	struct log_verify *verify;
+	uint64_t next;                   /* the offset that the next line should have */
+	int64_t time_us;
+	uint64_t start;                  /* where the segment begins, counted over all */
+	uint64_t told;                   /* bytes at the last progress */
+	bool lost;                       /* the line before was damaged: offsets begin anew with the next good one */
+	bool in_batch;
+	uint64_t batch_first, batch_last;
+};
+
+static void tell(struct walk *walk, enum evbus_severity severity, const char *what, uint64_t offset, uint64_t byte,
+		 const char *format, ...) __attribute__((format(printf, 6, 7)));
+
+static void tell(struct walk *walk, enum evbus_severity severity, const char *what, uint64_t offset, uint64_t byte,
+		 const char *format, ...)
+{
+	char text[256];
+
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	walk->verify->finding(walk->verify, severity, what, offset, byte, text);
+}
+
+static void check_offset(struct walk *walk, const struct line *line, uint64_t byte)
+{
+	if (line->offset == walk->next || walk->lost)
+		return;
+	if (line->offset > walk->next)
+		tell(walk, EVBUS_DAMAGE, "gap", walk->next, byte, "offsets %llu to %llu are missing",
+		     (unsigned long long)walk->next, (unsigned long long)line->offset - 1);
+	else
+		tell(walk, EVBUS_DAMAGE, "order", line->offset, byte, "offset %llu stands where %llu should be",
+		     (unsigned long long)line->offset, (unsigned long long)walk->next);
+}
+
+static void check_time(struct walk *walk, const struct line *line, uint64_t byte)
+{
+	if (line->time_us < walk->time_us)
+		tell(walk, EVBUS_DAMAGE, "order", line->offset, byte,
+		     "published_at_utc %.*s is before the one of the record before", (int)line->time_text.len,
+		     line->time_text.data);
+	else
+		walk->time_us = line->time_us;
+}
+
+static void broken_batch(struct walk *walk, uint64_t offset, uint64_t byte)
+{
+	tell(walk, EVBUS_DAMAGE, "batch", offset, byte, "the batch %llu-%llu is not whole",
+	     (unsigned long long)walk->batch_first, (unsigned long long)walk->batch_last);
+	walk->in_batch = false;
+}
+
+static void check_batch(struct walk *walk, const struct line *line, uint64_t byte)
+{
+	bool same = line->batch.data && line->batch_first == walk->batch_first && line->batch_last == walk->batch_last;
+
+	if (walk->in_batch && !same)
+		broken_batch(walk, line->offset, byte);
+	if (line->batch.data && !walk->in_batch) {
+		walk->batch_first = line->batch_first;
+		walk->batch_last = line->batch_last;
+		if (line->offset != line->batch_first && !walk->lost)
+			broken_batch(walk, line->offset, byte);
+	}
+	walk->in_batch = line->batch.data && line->offset != line->batch_last;
+}
+
+static enum evbus_code check_line(struct walk *walk, struct evbus_slice text, uint64_t byte, struct evbus_err *err)
+{
+	struct log_verify *verify = walk->verify;
+	struct line line;
+	const char *why = line_parse(text, &line);
+
+	if (why) {
+		bool checksum = strstr(why, "checksum does not") != NULL;
+		tell(walk, EVBUS_DAMAGE, checksum ? "checksum" : "shape", walk->next, byte, "%s", why);
+		walk->next++;
+		walk->lost = true;
+		walk->in_batch = false;
+		return EVBUS_OK;
+	}
+	check_offset(walk, &line, byte);
+	check_time(walk, &line, byte);
+	check_batch(walk, &line, byte);
+	walk->next = line.offset + 1;
+	walk->lost = false;
+	verify->records++;
+	return verify->record ? verify->record(verify, &line, byte, err) : EVBUS_OK;
+}
+
+static void show_progress(struct walk *walk, uint64_t byte)
+{
+	struct log_verify *verify = walk->verify;
+
+	verify->bytes += byte - walk->told;
+	walk->told = byte;
+	if (verify->progress)
+		verify->progress(verify);
+}
+
+/* The lines of one segment, to byte `limit` of it. */
+static enum evbus_code walk_segment(struct walk *walk, int fd, const char *name, uint64_t limit,
+				    struct evbus_err *err)
+{
+	CLEANUP(scan_release) struct scan scan;
+	struct evbus_slice text;
+	enum scan_what what;
+
+	scan_init(&scan, fd, name, 0, limit, CHUNK_BYTES);
+	for (;;) {
+		uint64_t byte = walk->start + scan.at;
+		TRY(scan_next(&scan, &text, &what, err));
+		if (what == SCAN_END)
+			break;
+		if (what == SCAN_LINE)
+			TRY(check_line(walk, text, byte, err));
+		else {
+			tell(walk, EVBUS_DAMAGE, "shape", walk->next++, byte,
+			     what == SCAN_LONG ? "it is longer than a line may be" : "it has no newline");
+			walk->lost = true;
+			TRY(scan_resync(&scan, err));
+		}
+		if (byte - walk->told >= PROGRESS_BYTES)
+			show_progress(walk, byte);
+	}
+	if (scan.at < limit)
+		tell(walk, EVBUS_DAMAGE, "segment", walk->next, walk->start + scan.at,
+		     "'%s' ends %llu bytes before what was acknowledged: it was cut", name,
+		     (unsigned long long)(limit - scan.at));
+	walk->start += limit;
+	show_progress(walk, walk->start);
+	return EVBUS_OK;
+}
+
+static void check_base(struct walk *walk, uint64_t base)
+{
+	if (base > walk->next)
+		tell(walk, EVBUS_DAMAGE, "segment", walk->next, walk->start,
+		     "offsets %llu to %llu are missing before the segment that begins at %llu",
+		     (unsigned long long)walk->next, (unsigned long long)base - 1, (unsigned long long)base);
+	else if (base < walk->next)
+		tell(walk, EVBUS_DAMAGE, "segment", base, walk->start,
+		     "the segment that begins at %llu overlaps the one before, which ends at %llu",
+		     (unsigned long long)base, (unsigned long long)walk->next);
+	walk->next = base;
+}
+
+static enum evbus_code walk_older(struct walk *walk, const struct segments *older, struct evbus_err *err)
+{
+	const struct topic *topic = walk->verify->topic;
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+	uint64_t size;
+
+	for (size_t i = 0; i < older->count; i++) {
+		CLEANUP(os_close_cleanup) int fd = -1;
+		segment_path(walk->verify->partition, older->bases[i], path);
+		snprintf(name, sizeof name, "%s/%s", topic->name, path);
+		TRY(segment_open(topic, walk->verify->partition, older->bases[i], O_RDONLY, &fd, &size, err));
+		if (i)
+			check_base(walk, older->bases[i]);
+		else
+			walk->next = older->bases[i];
+		TRY(walk_segment(walk, fd, name, size, err));
+	}
+	return EVBUS_OK;
+}
+
+/* A writer that has the partition open may be writing right now: what is behind `durable` is then no news. */
+static bool has_writer(const struct cursor *cursor)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1 };
+
+	return cursor->control.fd >= 0 && !os.lock(cursor->control.fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK;
+}
+
+static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor, struct evbus_err *err)
+{
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+	CLEANUP(os_close_cleanup) int fd = -1;
+	struct stat st;
+
+	walk->verify->live_byte = walk->start;
+	enum evbus_code code = segment_open_live(walk->verify->topic, walk->verify->partition, O_RDONLY, &fd, err);
+	if (code == EVBUS_NONE && cursor->durable.next == 0)
+		return EVBUS_OK;
+	TRY(code);
+	segment_live_path(walk->verify->partition, path);
+	snprintf(name, sizeof name, "%s/%s", walk->verify->topic->name, path);
+	if (os.fstat(fd, &st))
+		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", name);
+	TRY(walk_segment(walk, fd, name, cursor->durable.bytes, err));
+	if (walk->in_batch)
+		broken_batch(walk, walk->next, walk->start);
+	if ((uint64_t)st.st_size > cursor->durable.bytes && !has_writer(cursor))
+		tell(walk, EVBUS_NOTE, "tail", walk->next, walk->start,
+		     "%llu bytes of an interrupted write stand behind the last record; the next publisher, or --repair, "
+		     "takes care of them",
+		     (unsigned long long)st.st_size - (unsigned long long)cursor->durable.bytes);
+	return EVBUS_OK;
+}
+
+enum evbus_code log_verify(struct log_verify *verify, struct evbus_err *err)
+{
+	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	CLEANUP(segments_release) struct segments older = { 0 };
+	struct walk walk = { .verify = verify };
+
+	TRY(cursor_open(verify->topic, verify->partition, CHUNK_BYTES, &cursor, err));
+	/* The live segment of this snapshot may have been rolled since: then it stands among the older ones. */
+	TRY(segments_list(verify->topic, verify->partition, &older, err));
+	while (older.count && older.bases[older.count - 1] >= cursor.durable.base)
+		older.count--;
+	TRY(walk_older(&walk, &older, err));
+	if (older.count)
+		check_base(&walk, cursor.durable.base);
+	else
+		walk.next = cursor.durable.base;
+	return walk_live(&walk, &cursor, err);
+}

@@ -1,0 +1,367 @@
+/* writer.c: opening a partition for writing, appending to it, rolling it.
+ *
+ *	append:  lock(append) · is this still the live file? does its size equal end? · write the lines · end := · unlock
+ *	commit:  commit.c */
+#include "log/writer.h"
+
+#include "log/recover.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#define CLOCK_BACK_TOLD_US 60000000
+
+/* ---- opening ---- */
+
+static void detach(struct log_writer *writer)
+{
+	os_close_cleanup(&writer->fd);
+	control_close(&writer->control);
+}
+
+void writer_close(struct log_writer *writer)
+{
+	detach(writer);
+}
+
+/* The live segment, made where there was none; whether that may be is for recover() to say. */
+static enum evbus_code attach_files(struct log_writer *writer, struct evbus_err *err)
+{
+	TRY(control_open(writer->topic, writer->partition, true, &writer->control, err));
+	TRY(segment_open_live(writer->topic, writer->partition, O_RDWR | O_CREAT, &writer->fd, err));
+	return file_id_of(writer->fd, writer->name, &writer->id, err);
+}
+
+bool writer_is_current(const struct log_writer *writer, uint64_t *size)
+{
+	return file_is_at(writer->topic, writer->path, &writer->id, size) &&
+	       file_is_at(writer->topic, writer->control.path, &writer->control.id, NULL);
+}
+
+/* Runs recover() under both locks. *again: the files were replaced meanwhile. */
+static enum evbus_code recover_locked(struct log_writer *writer, bool first, bool *again, struct evbus_err *err)
+{
+	enum evbus_code code;
+
+	*again = false;
+	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
+	code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
+	if (code == EVBUS_OK) {
+		*again = !writer_is_current(writer, NULL);
+		code = *again ? EVBUS_OK : recover(writer, first, err);
+		control_unlock(writer->fd, LOCK_APPEND);
+	}
+	control_unlock(writer->control.fd, LOCK_SYNC);
+	control_wake(&writer->control);
+	return code;
+}
+
+/* Whether the page can be used as it is, without locks; append looks again under its own. */
+static bool page_fits(struct log_writer *writer)
+{
+	struct control_view view;
+	uint64_t size;
+
+	if (control_read(&writer->control, &view) != CONTROL_OURS || view.halt || !writer_is_current(writer, &size) ||
+	    size < view.end.bytes || view.end.ino != writer->id.ino)
+		return false;
+	writer->base = view.end.base;
+	return true;
+}
+
+static enum evbus_code attach_once(struct log_writer *writer, bool *again, struct evbus_err *err)
+{
+	*again = false;
+	TRY(attach_files(writer, err));
+	enum evbus_code code = control_lock(writer->control.fd, LOCK_PRESENCE, F_WRLCK, false, err);
+	bool first = code == EVBUS_OK;
+	if (code == EVBUS_AGAIN)
+		code = control_lock(writer->control.fd, LOCK_PRESENCE, F_RDLCK, true, err);
+	if (code != EVBUS_OK)
+		return code;
+	if (first || !page_fits(writer))
+		code = recover_locked(writer, first, again, err);
+	if (first && code == EVBUS_OK)
+		code = control_lock(writer->control.fd, LOCK_PRESENCE, F_RDLCK, true, err);
+	return code;
+}
+
+static enum evbus_code attach(struct log_writer *writer, struct evbus_err *err)
+{
+	struct control_view view;
+	bool again = true;
+
+	for (int attempt = 0; again && attempt < ATTEMPTS_MAX; attempt++) {
+		enum evbus_code code = attach_once(writer, &again, err);
+		if (code != EVBUS_OK || again)
+			detach(writer);
+		/* A page of another boot may be one that its first writer was killed over while we waited for him. */
+		again = again || (code == EVBUS_UNAVAILABLE && attempt < 3);
+		if (again)
+			continue;
+		if (code != EVBUS_OK)
+			return code;
+	}
+	if (again)
+		return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
+	if (control_read(&writer->control, &view) == CONTROL_OURS)
+		writer->expected = view.end;
+	return EVBUS_OK;
+}
+
+enum evbus_code writer_open(const struct topic *topic, int32_t partition, struct log_writer *writer,
+			    struct evbus_err *err)
+{
+	*writer = (struct log_writer){ .topic = topic, .partition = partition, .fd = -1, .control = { .fd = -1 } };
+	TRY(topic_check_partition(topic, partition, err));
+	TRY(root_check_local(topic->root, err));
+	segment_live_path(partition, writer->path);
+	snprintf(writer->name, sizeof writer->name, "%s/%s", topic->name, writer->path);
+	return attach(writer, err);
+}
+
+/* The topic's own directory must still be the one we opened. */
+static enum evbus_code check_topic(const struct log_writer *writer, struct evbus_err *err)
+{
+	struct topic now;
+
+	enum evbus_code code = topic_open(writer->topic->root, writer->topic->name, &now, err);
+	if (code == EVBUS_NONE)
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed while it was open",
+			       writer->topic->name);
+	TRY(code);
+	bool same = memcmp(now.log_id, writer->topic->log_id, LOG_ID_LEN) == 0;
+	topic_close(&now);
+	if (!same)
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed and made again while it was open",
+			       writer->topic->name);
+	return EVBUS_OK;
+}
+
+enum evbus_code writer_reattach(struct log_writer *writer, struct evbus_err *err)
+{
+	struct file_id before = writer->id;
+	uint64_t base = writer->base;
+
+	TRY(check_topic(writer, err));
+	detach(writer);
+	TRY(attach(writer, err));
+	if (writer->base != base || writer->id.ino == before.ino)
+		return EVBUS_OK;
+	detach(writer);
+	return err_set(err, EVBUS_CONFLICT, 0,
+		       "'%s' was replaced by another file while it was open: put the log back, or, if this is meant, remove "
+		       "'%s/%s' and publish again",
+		       writer->name, writer->topic->name, writer->control.path);
+}
+
+/* ---- rolling ---- */
+
+/* With both locks held and the file found to be the live one. */
+static enum evbus_code roll(struct log_writer *writer, const struct control_view *view, struct evbus_err *err)
+{
+	struct cell cell = view->end;
+	struct stat st;
+
+	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
+	if (os.fdatasync(writer->fd))
+		return writer_sync_failed(writer, errno, err);
+	TRY(writer_say_durable(writer, &cell, err));
+	TRY(segment_roll(writer->topic, writer->partition, writer->base, err));
+	if (os.fstatat(writer->topic->fd, writer->path, &st, AT_SYMLINK_NOFOLLOW))
+		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", writer->name);
+	cell.base = cell.next;
+	cell.ino = st.st_ino;
+	cell.bytes = 0;
+	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
+	return control_set(&writer->control, CONTROL_DURABLE, &cell, err);
+}
+
+static bool wants_roll(const struct log_writer *writer, const struct cell *end, size_t more)
+{
+	return end->bytes > 0 && end->bytes + more > writer->topic->segment_max_bytes;
+}
+
+/* With both locks held: rolls, unless somebody else did meanwhile. */
+static enum evbus_code roll_if_wanted(struct log_writer *writer, size_t more, struct evbus_err *err)
+{
+	struct control_view view;
+	uint64_t size;
+
+	if (!writer_is_current(writer, &size) || control_read(&writer->control, &view) != CONTROL_OURS ||
+	    view.end.base != writer->base || view.end.bytes != size || !wants_roll(writer, &view.end, more))
+		return EVBUS_OK;
+	if (view.halt || view.syncing || view.durable.base != writer->base)
+		return recover(writer, false, err);
+	return roll(writer, &view, err);
+}
+
+static enum evbus_code roll_locked(struct log_writer *writer, size_t more, struct evbus_err *err)
+{
+	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
+	enum evbus_code code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
+	if (code == EVBUS_OK) {
+		code = roll_if_wanted(writer, more, err);
+		control_unlock(writer->fd, LOCK_APPEND);
+	}
+	control_unlock(writer->control.fd, LOCK_SYNC);
+	control_wake(&writer->control);
+	TRY(code);
+	return writer_reattach(writer, err);
+}
+
+/* ---- append ---- */
+
+static enum evbus_code restamp(struct group *group, const struct cell *end, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf lines = { 0 };
+	size_t count = group_count(group);
+	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
+	uint64_t first = group->atomic ? end->next : 1, last = group->atomic ? end->next + count - 1 : 0;
+	int64_t time_us = end->time_us;
+
+	TRY(buf_reserve(&lines, group->lines.len + count * 64, err));
+	for (size_t i = 0; i < count; i++) {
+		struct group_entry *entry = &entries[i];
+		struct evbus_slice old = { group->lines.data + entry->at, entry->len };
+		size_t at = lines.len;
+		time_us = entry->time_us > time_us ? entry->time_us : time_us;
+		TRY(line_readd(&lines, old, &entry->split, end->next + i, time_us, first, last, err));
+		entry->at = (uint32_t)at;
+		entry->len = (uint32_t)(lines.len - at);
+		entry->time_us = time_us;
+	}
+	struct buf swap = group->lines;
+	group->lines = lines;
+	lines = swap;
+	return EVBUS_OK;
+}
+
+static bool is_stamped_for(const struct group *group, const struct cell *end)
+{
+	uint64_t offset;
+	int64_t time_us;
+
+	return !group->atomic && line_peek(group->lines.data, group->lines.len, &offset, &time_us) &&
+	       offset == end->next && time_us >= end->time_us;
+}
+
+static void tell_clock(struct log_writer *writer, const struct group *group, const struct cell *end)
+{
+	int64_t back = end->time_us - group_entry(group, 0)->time_us;
+
+	if (back <= CLOCK_BACK_TOLD_US || writer->clock_told)
+		return;
+	writer->clock_told = true;
+	root_notice(writer->topic->root,
+		    "the clock is %lld s behind the last record of '%s': records get its time until the clock is past it",
+		    (long long)(back / 1000000), writer->name);
+}
+
+/* One write at the end; cut back to it where not all of it could be written. */
+static enum evbus_code write_lines(struct log_writer *writer, const struct group *group, const struct cell *end,
+				   struct evbus_err *err)
+{
+	assert(group->lines.len && group->lines.data[group->lines.len - 1] == '\n');
+	if (os_write_at(writer->fd, group->lines.data, group->lines.len, end->bytes))
+		return EVBUS_OK;
+	int saved = errno;
+	/* Where this fails too, the size is not `end`, and the next writer recovers. */
+	bool cut = os.ftruncate(writer->fd, (off_t)end->bytes) == 0;
+	return err_set(err, EVBUS_IO, saved, "cannot write to '%s'%s", writer->name,
+		       cut ? "" : ", nor cut back what was written");
+}
+
+static enum evbus_code append_here(struct log_writer *writer, struct group *group, const struct control_view *view,
+				   struct mark *mark, struct evbus_err *err)
+{
+	struct cell end = view->end;
+
+	tell_clock(writer, group, &end);
+	if (!is_stamped_for(group, &end))
+		TRY(restamp(group, &end, err));
+	*mark = (struct mark){ view->page_id, end.epoch, end.base, end.bytes, end.next, end.next + group_count(group) };
+	TRY(write_lines(writer, group, &end, err));
+	end.bytes += group->lines.len;
+	end.next = mark->next;
+	end.time_us = group_entry(group, group_count(group) - 1)->time_us;
+	TRY(control_set(&writer->control, CONTROL_END, &end, err));
+	writer->expected = end;
+	return EVBUS_OK;
+}
+
+enum append_step {
+	APPEND_DONE,
+	APPEND_REATTACH,     /* other files stand in the place of ours */
+	APPEND_RECOVER,      /* the page does not fit the log */
+	APPEND_ROLL,
+	APPEND_COMMIT,       /* too much is unsynced */
+};
+
+/* With the append lock held: appends, or says what has to be done first without it. */
+static enum evbus_code append_step(struct log_writer *writer, struct group *group, uint64_t expect, struct mark *mark,
+				   struct control_view *view, enum append_step *step, struct evbus_err *err)
+{
+	uint64_t size;
+	size_t more = group->lines.len + (group->atomic ? group_count(group) * 64 : 0);
+
+	*step = APPEND_REATTACH;
+	if (!writer_is_current(writer, &size))
+		return EVBUS_OK;
+	enum control_state state = control_read(&writer->control, view);
+	if (state == CONTROL_OURS && view->end.base != writer->base)
+		return EVBUS_OK;
+	*step = APPEND_RECOVER;
+	if (state != CONTROL_OURS || view->halt || view->end.bytes != size || view->end.ino != writer->id.ino)
+		return EVBUS_OK;
+	if (expect != UINT64_MAX && view->end.next != expect)
+		return err_set(err, EVBUS_CONFLICT, 0, "the next offset of '%s' is %llu, not %llu", writer->name,
+			       (unsigned long long)view->end.next, (unsigned long long)expect);
+	*step = APPEND_ROLL;
+	if (wants_roll(writer, &view->end, more))
+		return EVBUS_OK;
+	*step = APPEND_COMMIT;
+	uint64_t synced = view->durable.base == view->end.base ? view->durable.bytes : 0;
+	if (view->end.bytes > synced && view->end.bytes - synced + more > UNSYNCED_MAX_BYTES)
+		return EVBUS_OK;
+	*step = APPEND_DONE;
+	return append_here(writer, group, view, mark, err);
+}
+
+static enum evbus_code prepare(struct log_writer *writer, enum append_step step, const struct control_view *view,
+			       const struct group *group, struct evbus_err *err)
+{
+	bool again;
+
+	switch (step) {
+	case APPEND_RECOVER:
+		TRY(recover_locked(writer, false, &again, err));
+		return again ? writer_reattach(writer, err) : EVBUS_OK;
+	case APPEND_ROLL:
+		return roll_locked(writer, group->lines.len, err);
+	case APPEND_COMMIT:
+		return writer_commit_others(writer, view, err);
+	default:
+		return writer_reattach(writer, err);
+	}
+}
+
+enum evbus_code writer_append(struct log_writer *writer, struct group *group, uint64_t expect, struct mark *mark,
+			      struct evbus_err *err)
+{
+	struct control_view view;
+	enum append_step step;
+
+	if (writer->fd < 0)
+		TRY(attach(writer, err));
+	for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+		TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+		enum evbus_code code = append_step(writer, group, expect, mark, &view, &step, err);
+		control_unlock(writer->fd, LOCK_APPEND);
+		if (code != EVBUS_OK || step == APPEND_DONE)
+			return code;
+		TRY(prepare(writer, step, &view, group, err));
+	}
+	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
+}

@@ -1,0 +1,92 @@
+/* writer.h: appending to a partition, and waiting until it is durable. */
+#ifndef EVBUS_LOG_WRITER_H
+#define EVBUS_LOG_WRITER_H
+
+#include "log/control.h"
+#include "log/line.h"
+#include "log/segment.h"
+
+/* Lines that are appended by one write. They are encoded with the offset and time that are expected, and again when
+ * they turn out otherwise under the lock. */
+struct group {
+	struct buf lines;
+	struct buf entries;      /* of struct group_entry */
+	bool atomic;
+};
+
+struct group_entry {
+	uint32_t at, len, split; /* within lines; len with the newline; split: see line_add() */
+	uint32_t payload_len;
+	int64_t time_us;
+};
+
+void group_clear(struct group *group);
+void group_release(struct group *group);
+size_t group_count(const struct group *group);
+const struct group_entry *group_entry(const struct group *group, size_t i);
+CHECKED enum evbus_code group_add(struct group *group, const struct line_body *body, uint64_t offset, int64_t time_us,
+				  struct evbus_err *err);
+
+/* The i-th line as a record; its slices live as long as the group is not changed. */
+void group_record(const struct group *group, size_t i, struct evbus_slice topic, int32_t partition,
+		  struct evbus_record *record);
+
+struct log_writer {
+	const struct topic *topic;       /* outlives it */
+	int32_t partition;
+	int fd;                          /* of the live segment */
+	struct file_id id;
+	char path[SEGMENT_PATH_MAX];
+	char name[NAME_IN_MESSAGE];
+	uint64_t base;
+	struct control control;
+	bool clock_told;
+	struct cell expected;            /* where the next group will probably stand */
+};
+
+/* Opens for appending, makes the files where they are missing and recovers what a crash left (recover.c). */
+CHECKED enum evbus_code writer_open(const struct topic *topic, int32_t partition, struct log_writer *writer,
+				    struct evbus_err *err);
+void writer_close(struct log_writer *writer);
+
+/* What a publisher waits for. */
+struct mark {
+	uint64_t page_id, epoch;
+	uint64_t base, at;               /* where the group's bytes begin */
+	uint64_t first, next;            /* offsets */
+};
+
+/* Appends the group, encoding it again where it must be. expect: the offset that it has to get, or UINT64_MAX
+ * (EVBUS_CONFLICT: it would get another one). On failure nothing of it will be acknowledged, and the file was cut back. */
+CHECKED enum evbus_code writer_append(struct log_writer *writer, struct group *group, uint64_t expect,
+				      struct mark *mark, struct evbus_err *err);
+
+/* Returns when the group is durable; EVBUS_IO when it never will be. */
+CHECKED enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, const struct group *group,
+				      struct evbus_err *err);
+
+/* ---- between writer.c, commit.c and recover.c ---- */
+
+#define ATTEMPTS_MAX 1000           /* of taking a lock on files that somebody keeps replacing */
+
+/* Whether the live segment and the lock file that are open are still those at their paths; *size of the former. */
+bool writer_is_current(const struct log_writer *writer, uint64_t *size);
+
+/* Opens the files anew, after a roll or when a lock file was removed. EVBUS_CONFLICT: the log was replaced. */
+CHECKED enum evbus_code writer_reattach(struct log_writer *writer, struct evbus_err *err);
+
+/* One round of a commit, for what others have appended. */
+CHECKED enum evbus_code writer_commit_others(struct log_writer *writer, const struct control_view *view,
+					     struct evbus_err *err);
+
+/* With the sync lock held, after a sync that covers the cell. */
+CHECKED enum evbus_code writer_say_durable(struct log_writer *writer, const struct cell *cell, struct evbus_err *err);
+
+/* With both locks held, after a sync of the live file failed: cuts back to `durable`; always a failure. */
+CHECKED enum evbus_code writer_sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err);
+
+/* With both locks held: cuts the live file to `durable`, whatever was appended behind it, and says so in the page. */
+CHECKED enum evbus_code writer_cut_unsynced(struct log_writer *writer, const struct control_view *view,
+					    struct evbus_err *err);
+
+#endif

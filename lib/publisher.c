@@ -1,0 +1,338 @@
+/* publisher.c: from events to receipts.
+ *
+ * Events are encoded into a slot: for each partition a group of lines that will be one write, and the order in which they
+ * came. A flush with nothing under way writes and syncs in the calling thread, so a lone event costs no hand-over. When a
+ * slot fills up before anybody asks for a flush, a thread of the publisher's writes and syncs it while the caller goes on
+ * to encode the next: of three slots one is being filled, one is on its way to the disk, and one has its receipts given
+ * out. */
+#include "publisher.h"
+
+#include "event/envelope.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LANES_KEEP_BUFFERS 8u             /* more partitions than this: buffers are not kept between groups */
+
+/* ---- writing a slot ---- */
+
+size_t ticket_count(const struct slot *slot)
+{
+	return slot->tickets.len / sizeof(struct ticket);
+}
+
+const struct ticket *ticket_at(const struct slot *slot, size_t i)
+{
+	return (const struct ticket *)(const void *)slot->tickets.data + i;
+}
+
+/* Receipts end before the first event whose partition was not committed. */
+static void count_durable(struct slot *slot, uint32_t failed_lane)
+{
+	size_t count = ticket_count(slot);
+
+	for (slot->durable = 0; slot->durable < count; slot->durable++)
+		if (ticket_at(slot, slot->durable)->lane >= failed_lane)
+			return;
+}
+
+/* Appends and commits each group. Runs without the mutex: while a slot is under way its groups and the writers are the
+ * thread's alone. */
+static void write_slot(struct lane *const *lanes, struct slot *slot)
+{
+	slot->code = EVBUS_OK;
+	for (uint32_t i = 0; i < slot->group_count; i++) {
+		struct group *group = &slot->groups[i];
+		struct mark mark;
+		if (group_count(group) == 0)
+			continue;
+		slot->code = writer_append(&lanes[i]->writer, group, slot->expect, &mark, &slot->err);
+		if (slot->code == EVBUS_OK)
+			slot->code = writer_commit(&lanes[i]->writer, &mark, group, &slot->err);
+		if (slot->code != EVBUS_OK) {
+			count_durable(slot, i);
+			return;
+		}
+	}
+	slot->durable = ticket_count(slot);
+}
+
+static void *work(void *context)
+{
+	struct evbus_publisher *publisher = context;
+
+	pthread_mutex_lock(&publisher->mutex);
+	while (!publisher->stop) {
+		struct slot *slot = publisher->work;
+		if (!slot) {
+			pthread_cond_wait(&publisher->changed, &publisher->mutex);
+			continue;
+		}
+		struct lane **lanes = publisher->lanes;
+		pthread_mutex_unlock(&publisher->mutex);
+		write_slot(lanes, slot);
+		pthread_mutex_lock(&publisher->mutex);
+		publisher->work = NULL;
+		pthread_cond_broadcast(&publisher->changed);
+	}
+	pthread_mutex_unlock(&publisher->mutex);
+	return NULL;
+}
+
+/* ---- slots ---- */
+
+static void clear_slot(struct evbus_publisher *publisher, struct slot *slot)
+{
+	for (uint32_t i = 0; i < slot->group_count; i++) {
+		if (publisher->lane_count > LANES_KEEP_BUFFERS)
+			group_release(&slot->groups[i]);
+		else
+			group_clear(&slot->groups[i]);
+	}
+	slot->tickets.len = 0;
+	slot->bytes = slot->durable = slot->given = 0;
+	slot->expect = UINT64_MAX;
+	slot->code = EVBUS_OK;
+	slot->state = SLOT_FREE;
+}
+
+/* What was predicted may have been wrong: others append too. */
+static void predict_again(struct evbus_publisher *publisher, const struct slot *done)
+{
+	struct slot *filling = &publisher->slots[publisher->filling];
+
+	for (uint32_t i = 0; i < done->group_count; i++) {
+		struct lane *lane = publisher->lanes[i];
+		if (group_count(&done->groups[i]) == 0)
+			continue;
+		uint64_t waiting = i < filling->group_count && filling->state == SLOT_FILLING ?
+					   group_count(&filling->groups[i]) :
+					   0;
+		lane->expected_next = lane->writer.expected.next + waiting;
+		if (lane->expected_time_us < lane->writer.expected.time_us)
+			lane->expected_time_us = lane->writer.expected.time_us;
+	}
+}
+
+static void finish(struct evbus_publisher *publisher, struct slot *slot)
+{
+	slot->state = SLOT_DONE;
+	predict_again(publisher, slot);
+	if (slot->code != EVBUS_OK && publisher->failed == EVBUS_OK) {
+		publisher->failed = slot->code;
+		publisher->failure = slot->err;
+	}
+}
+
+void publisher_wait(struct evbus_publisher *publisher)
+{
+	struct slot *under_way = NULL;
+
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (publisher->slots[i].state == SLOT_UNDER_WAY)
+			under_way = &publisher->slots[i];
+	if (!under_way)
+		return;
+	pthread_mutex_lock(&publisher->mutex);
+	while (publisher->work)
+		pthread_cond_wait(&publisher->changed, &publisher->mutex);
+	pthread_mutex_unlock(&publisher->mutex);
+	finish(publisher, under_way);
+}
+
+static enum evbus_code start_thread(struct evbus_publisher *publisher, struct evbus_err *err)
+{
+	if (publisher->has_thread)
+		return EVBUS_OK;
+	int failed = pthread_create(&publisher->thread, NULL, work, publisher);
+	if (failed)
+		return err_set(err, EVBUS_IO, failed, "cannot start a thread");
+	publisher->has_thread = true;
+	return EVBUS_OK;
+}
+
+enum evbus_code publisher_failure(const struct evbus_publisher *publisher, struct evbus_err *err)
+{
+	if (err && publisher->failed != EVBUS_OK)
+		*err = publisher->failure;
+	return publisher->failed;
+}
+
+/* The slot behind the one that was filled; its receipts, if nobody took them, are dropped. */
+static void next_slot(struct evbus_publisher *publisher)
+{
+	publisher->filling = (publisher->filling + 1) % SLOTS;
+	struct slot *slot = &publisher->slots[publisher->filling];
+	if (publisher->giving == publisher->filling && slot->state == SLOT_DONE)
+		publisher->giving = (publisher->giving + 1) % SLOTS;
+	clear_slot(publisher, slot);
+	slot->state = SLOT_FILLING;
+}
+
+/* Hands the slot over to the thread. */
+enum evbus_code publisher_hand_over(struct evbus_publisher *publisher, struct evbus_err *err)
+{
+	struct slot *slot = &publisher->slots[publisher->filling];
+
+	publisher_wait(publisher);
+	TRY(publisher_failure(publisher, err));
+	TRY(start_thread(publisher, err));
+	slot->state = SLOT_UNDER_WAY;
+	pthread_mutex_lock(&publisher->mutex);
+	publisher->work = slot;
+	pthread_cond_broadcast(&publisher->changed);
+	pthread_mutex_unlock(&publisher->mutex);
+	next_slot(publisher);
+	return EVBUS_OK;
+}
+
+enum evbus_code evbus_publisher_flush(struct evbus_publisher *publisher, struct evbus_err *err)
+{
+	TRY(bus_check(publisher->bus, err));
+	publisher_wait(publisher);
+	TRY(publisher_failure(publisher, err));
+	struct slot *slot = &publisher->slots[publisher->filling];
+	if (ticket_count(slot) == 0)
+		return EVBUS_OK;
+	slot->state = SLOT_UNDER_WAY;
+	write_slot(publisher->lanes, slot);
+	finish(publisher, slot);
+	next_slot(publisher);
+	return publisher_failure(publisher, err);
+}
+
+const struct evbus_record *evbus_publisher_next(struct evbus_publisher *publisher)
+{
+	/* Whoever asks while a slot is under way wants to know whether it has arrived. */
+	pthread_mutex_lock(&publisher->mutex);
+	bool busy = publisher->work != NULL;
+	pthread_mutex_unlock(&publisher->mutex);
+	if (!busy)
+		publisher_wait(publisher);
+	while (publisher->giving != publisher->filling) {
+		struct slot *slot = &publisher->slots[publisher->giving];
+		if (slot->state != SLOT_DONE)
+			return NULL;
+		if (slot->given < slot->durable) {
+			const struct ticket *ticket = ticket_at(slot, slot->given++);
+			const struct lane *lane = publisher->lanes[ticket->lane];
+			struct evbus_slice topic = { lane->topic->name, strlen(lane->topic->name) };
+			group_record(&slot->groups[ticket->lane], ticket->entry, topic, lane->writer.partition,
+				     &publisher->receipt);
+			return &publisher->receipt;
+		}
+		publisher->giving = (publisher->giving + 1) % SLOTS;
+	}
+	return NULL;
+}
+
+/* ---- open and close ---- */
+
+static void close_publisher(struct evbus_publisher **publisher)
+{
+	evbus_publisher_close(*publisher);
+}
+
+static enum evbus_code take_options(struct evbus_publisher *publisher, struct evbus_err *err)
+{
+	const char *expect = publisher->options.expect_offset;
+
+	publisher->expect = UINT64_MAX;
+	if (expect && !decimal_parse((struct evbus_slice){ expect, strlen(expect) }, &publisher->expect))
+		return err_set(err, EVBUS_USAGE, 0, "'%s' is not an offset: a number from 0", expect);
+	if (!publisher->options.key_from)
+		return EVBUS_OK;
+	size_t size = strlen(publisher->options.key_from) + 1;
+	publisher->key_from = os.realloc(NULL, size);
+	if (!publisher->key_from)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a publisher");
+	memcpy(publisher->key_from, publisher->options.key_from, size);
+	char room[EVBUS_KEY_MAX_BYTES];
+	size_t len;
+	return envelope_key_from(SLICE("{}"), publisher->key_from, room, &len, err);
+}
+
+enum evbus_code evbus_publisher_open(struct evbus *bus, const struct evbus_publisher_options *options,
+				     struct evbus_publisher **publisher, struct evbus_err *err)
+{
+	CLEANUP(close_publisher) struct evbus_publisher *opened = NULL;
+
+	TRY(bus_check(bus, err));
+	opened = os.realloc(NULL, sizeof *opened);
+	if (!opened)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a publisher");
+	*opened = (struct evbus_publisher){ .bus = bus };
+	pthread_mutex_init(&opened->mutex, NULL);
+	pthread_cond_init(&opened->changed, NULL);
+	if (options)
+		opened->options = *options;
+	for (unsigned i = 0; i < SLOTS; i++)
+		clear_slot(opened, &opened->slots[i]);
+	opened->slots[0].state = SLOT_FILLING;
+	TRY(take_options(opened, err));
+	GIVE(publisher, opened);
+	return EVBUS_OK;
+}
+
+static void stop_thread(struct evbus_publisher *publisher)
+{
+	/* In a forked child the thread is not there to be joined. */
+	if (!publisher->has_thread || bus_check(publisher->bus, NULL) != EVBUS_OK)
+		return;
+	publisher_wait(publisher);
+	pthread_mutex_lock(&publisher->mutex);
+	publisher->stop = true;
+	pthread_cond_broadcast(&publisher->changed);
+	pthread_mutex_unlock(&publisher->mutex);
+	pthread_join(publisher->thread, NULL);
+}
+
+void evbus_publisher_close(struct evbus_publisher *publisher)
+{
+	if (!publisher)
+		return;
+	stop_thread(publisher);
+	for (unsigned i = 0; i < SLOTS; i++) {
+		for (uint32_t g = 0; g < publisher->slots[i].group_count; g++)
+			group_release(&publisher->slots[i].groups[g]);
+		free(publisher->slots[i].groups);
+		buf_release(&publisher->slots[i].tickets);
+	}
+	for (uint32_t i = 0; i < publisher->lane_count; i++) {
+		writer_close(&publisher->lanes[i]->writer);
+		free(publisher->lanes[i]);
+	}
+	free(publisher->lanes);
+	for (struct open_topic *at = publisher->topics, *next; at; at = next) {
+		next = at->next;
+		topic_close(&at->topic);
+		free(at);
+	}
+	pthread_mutex_destroy(&publisher->mutex);
+	pthread_cond_destroy(&publisher->changed);
+	free(publisher->key_from);
+	free(publisher);
+}
+
+/* ---- one event ---- */
+
+enum evbus_code evbus_publish(struct evbus *bus, const char *topic, const char *payload,
+			      const struct evbus_record **receipt, struct evbus_err *err)
+{
+	struct evbus_event event = { .topic = topic, .payload = { payload, strlen(payload) },
+				     .partition_id = EVBUS_PARTITION_ANY };
+
+	TRY(bus_check(bus, err));
+	if (bus->publisher && bus->publisher->failed != EVBUS_OK) {
+		evbus_publisher_close(bus->publisher);
+		bus->publisher = NULL;
+	}
+	if (!bus->publisher)
+		TRY(evbus_publisher_open(bus, NULL, &bus->publisher, err));
+	TRY(evbus_publisher_add(bus->publisher, &event, err));
+	TRY(evbus_publisher_flush(bus->publisher, err));
+	const struct evbus_record *given = evbus_publisher_next(bus->publisher);
+	if (receipt)
+		*receipt = given;
+	return EVBUS_OK;
+}

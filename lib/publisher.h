@@ -1,0 +1,84 @@
+/* publisher.h: what publisher.c (slots, the thread, receipts) and publisher_add.c (topics, partitions, encoding) share. */
+#ifndef EVBUS_PUBLISHER_H
+#define EVBUS_PUBLISHER_H
+
+#include "bus.h"
+#include "log/writer.h"
+
+#include <pthread.h>
+
+#define SLOTS 3
+#define LANE_BUCKETS 256u
+
+struct open_topic {
+	struct open_topic *next;
+	struct topic topic;
+};
+
+/* A partition that is published to. */
+struct lane {
+	struct lane *next;                /* in its bucket */
+	struct topic *topic;
+	struct log_writer writer;
+	uint32_t index;
+	uint64_t expected_next;           /* what the next line will probably get */
+	int64_t expected_time_us;
+};
+
+struct ticket {
+	uint32_t lane, entry;
+};
+
+enum slot_state {
+	SLOT_FREE,
+	SLOT_FILLING,
+	SLOT_UNDER_WAY,
+	SLOT_DONE,
+};
+
+struct slot {
+	enum slot_state state;
+	struct group *groups;             /* by lane */
+	uint32_t group_count;
+	struct buf tickets;               /* of struct ticket, in the order of add */
+	size_t bytes;
+	uint64_t expect;                  /* offset that the first line must get, or UINT64_MAX */
+	size_t durable;                   /* tickets with a receipt */
+	size_t given;
+	enum evbus_code code;
+	struct evbus_err err;
+};
+
+struct evbus_publisher {
+	struct evbus *bus;
+	struct evbus_publisher_options options;
+	char *key_from;
+	uint64_t expect;
+	struct open_topic *topics;
+	struct lane **lanes;
+	uint32_t lane_count, lane_size;
+	struct lane *buckets[LANE_BUCKETS];
+	struct slot slots[SLOTS];
+	unsigned filling, giving;         /* slots go round: giving … under way … filling */
+	enum evbus_code failed;
+	struct evbus_err failure;
+	struct evbus_record receipt;
+
+	pthread_t thread;
+	bool has_thread, stop;
+	pthread_mutex_t mutex;
+	pthread_cond_t changed;
+	struct slot *work;                /* what the thread has to do, or does */
+};
+
+size_t ticket_count(const struct slot *slot);
+const struct ticket *ticket_at(const struct slot *slot, size_t i);
+
+/* Fails with what the publisher failed of before. */
+CHECKED enum evbus_code publisher_failure(const struct evbus_publisher *publisher, struct evbus_err *err);
+/* Returns when nothing is under way. */
+void publisher_wait(struct evbus_publisher *publisher);
+/* Has the slot that is being filled written by the thread, and begins the next. */
+CHECKED enum evbus_code publisher_hand_over(struct evbus_publisher *publisher, struct evbus_err *err);
+
+#endif

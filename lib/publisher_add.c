@@ -1,0 +1,238 @@
+/* publisher_add.c: taking an event: is it one, where does it go, how does it lie there. */
+#include "publisher.h"
+
+#include "event/envelope.h"
+#include "event/partition.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define SLOT_BYTES (1024u * 1024)         /* a slot that has so much is written */
+#define ATOMIC_MAX_BYTES UNSYNCED_MAX_BYTES
+#define BATCH_MEMBER_BYTES 64u            /* what "batch" adds to a line, at most */
+
+/* ---- topics and lanes ---- */
+
+static enum evbus_code find_topic(struct evbus_publisher *publisher, const char *name, struct topic **topic,
+				  struct evbus_err *err)
+{
+	struct evbus *bus = publisher->bus;
+	bool created;
+
+	for (struct open_topic **at = &publisher->topics, *hit; (hit = *at); at = &hit->next) {
+		if (strcmp(hit->topic.name, name) != 0)
+			continue;
+		/* To the front: the next event is probably for the same one. */
+		*at = hit->next;
+		hit->next = publisher->topics;
+		publisher->topics = hit;
+		*topic = &hit->topic;
+		return EVBUS_OK;
+	}
+	TRY(evbus_topic_check(name, false, err));
+	TRY(bus_root(bus, true, err));
+	CLEANUP(free_cleanup) struct open_topic *opened = os.realloc(NULL, sizeof *opened);
+	if (!opened)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", name);
+	enum evbus_code code = topic_open(&bus->root, name, &opened->topic, err);
+	if (code == EVBUS_NONE && !bus->options.no_create)
+		code = topic_create(&bus->root, name, NULL, &opened->topic, &created, err);
+	TRY(code);
+	opened->next = publisher->topics;
+	*topic = &opened->topic;
+	GIVE(&publisher->topics, opened);
+	return EVBUS_OK;
+}
+
+static uint32_t bucket_of(const struct topic *topic, int32_t partition)
+{
+	return ((uint32_t)((uintptr_t)topic >> 6) * 31u + (uint32_t)partition) % LANE_BUCKETS;
+}
+
+/* The thread reads the array of lanes while it works: it is grown only when nothing is under way. */
+static enum evbus_code keep_lane(struct evbus_publisher *publisher, struct lane *lane, uint32_t bucket,
+				 struct evbus_err *err)
+{
+	if (publisher->lane_count == publisher->lane_size) {
+		publisher_wait(publisher);
+		TRY(publisher_failure(publisher, err));
+		uint32_t size = publisher->lane_size ? publisher->lane_size * 2 : 8;
+		struct lane **lanes = os.realloc(publisher->lanes, size * sizeof(*lanes));
+		if (!lanes)
+			return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", lane->topic->name);
+		publisher->lanes = lanes;
+		publisher->lane_size = size;
+	}
+	lane->index = publisher->lane_count;
+	lane->next = publisher->buckets[bucket];
+	publisher->buckets[bucket] = lane;
+	publisher->lanes[publisher->lane_count++] = lane;
+	return EVBUS_OK;
+}
+
+static enum evbus_code find_lane(struct evbus_publisher *publisher, struct topic *topic, int32_t partition,
+				 struct lane **found, struct evbus_err *err)
+{
+	uint32_t bucket = bucket_of(topic, partition);
+
+	for (struct lane *at = publisher->buckets[bucket]; at; at = at->next) {
+		if (at->topic == topic && at->writer.partition == partition) {
+			*found = at;
+			return EVBUS_OK;
+		}
+	}
+	CLEANUP(free_cleanup) struct lane *lane = os.realloc(NULL, sizeof *lane);
+	if (!lane)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", topic->name);
+	*lane = (struct lane){ .topic = topic };
+	TRY(writer_open(topic, partition, &lane->writer, err));
+	lane->expected_next = lane->writer.expected.next;
+	lane->expected_time_us = lane->writer.expected.time_us;
+	enum evbus_code code = keep_lane(publisher, lane, bucket, err);
+	if (code != EVBUS_OK) {
+		writer_close(&lane->writer);
+		return code;
+	}
+	GIVE(found, lane);
+	return EVBUS_OK;
+}
+
+/* The group of a lane in a slot. */
+static enum evbus_code find_group(struct slot *slot, uint32_t index, struct group **group, struct evbus_err *err)
+{
+	if (index >= slot->group_count) {
+		uint32_t count = index + 8;
+		struct group *groups = os.realloc(slot->groups, count * sizeof(*groups));
+		if (!groups)
+			return err_set(err, EVBUS_IO, ENOMEM, "cannot take an event");
+		memset(groups + slot->group_count, 0, (count - slot->group_count) * sizeof(*groups));
+		slot->groups = groups;
+		slot->group_count = count;
+	}
+	*group = &slot->groups[index];
+	return EVBUS_OK;
+}
+
+/* ---- add ---- */
+
+static enum evbus_code check_payload(const struct evbus_publisher *publisher, struct evbus_slice payload,
+				     struct evbus_err *err)
+{
+	struct json_fault fault;
+
+	if (payload.len > bus_payload_max(publisher->bus))
+		return err_set(err, EVBUS_DATA, 0, "the event has %zu bytes, and %u is the most", payload.len,
+			       bus_payload_max(publisher->bus));
+	if (json_scan(payload, NULL, 0, &fault))
+		return EVBUS_OK;
+	err_set(err, EVBUS_DATA, 0, "the event is not one JSON object: %s at byte %zu", fault.reason, fault.at + 1);
+	if (err)
+		err->column = (uint32_t)fault.at + 1;
+	return EVBUS_DATA;
+}
+
+static enum evbus_code choose_key(const struct evbus_publisher *publisher, const struct evbus_event *event,
+				  char room[EVBUS_KEY_MAX_BYTES], struct evbus_slice *key, struct evbus_err *err)
+{
+	size_t len;
+
+	*key = event->key;
+	if (!key->data && publisher->key_from) {
+		TRY(envelope_key_from(event->payload, publisher->key_from, room, &len, err));
+		if (len == SIZE_MAX)
+			return err_set(err, EVBUS_DATA, 0, "the event has none of the members '%s' that give its key",
+				       publisher->key_from);
+		*key = (struct evbus_slice){ room, len };
+	}
+	if (key->data && key->len > EVBUS_KEY_MAX_BYTES)
+		return err_set(err, EVBUS_DATA, 0, "the partition key has %zu bytes, and %u is the most", key->len,
+			       EVBUS_KEY_MAX_BYTES);
+	if (key->data && !utf8_valid(*key))
+		return err_set(err, EVBUS_DATA, 0, "the partition key is not valid UTF-8");
+	return EVBUS_OK;
+}
+
+static enum evbus_code choose_partition(const struct topic *topic, const struct evbus_event *event,
+					struct evbus_slice key, int32_t *partition, struct evbus_err *err)
+{
+	*partition = event->partition_id;
+	if (*partition >= 0)
+		return topic_check_partition(topic, *partition, err);
+	if (!key.data && topic->partitions > 1)
+		return err_set(err, EVBUS_USAGE, 0,
+			       "topic '%s' has %u partitions: choose one by its number or by a key (--partition, --key, "
+			       "--key-from)",
+			       topic->name, topic->partitions);
+	*partition = key.data ? partition_of_key(key.data, key.len, topic->partitions) : 0;
+	return EVBUS_OK;
+}
+
+/* An atomic batch is one write to one partition. */
+static enum evbus_code check_atomic(const struct slot *slot, const struct lane *lane, size_t more,
+				    struct evbus_err *err)
+{
+	size_t count = ticket_count(slot);
+
+	if (count && ticket_at(slot, 0)->lane != lane->index)
+		return err_set(err, EVBUS_USAGE, 0, "an atomic batch goes to one partition, and this one to several");
+	if (slot->bytes + more + (count + 1) * BATCH_MEMBER_BYTES > ATOMIC_MAX_BYTES)
+		return err_set(err, EVBUS_DATA, 0, "the atomic batch has more than %u bytes", ATOMIC_MAX_BYTES);
+	return EVBUS_OK;
+}
+
+/* What the line will have at most beside the payload. */
+static size_t line_room(const struct evbus_event *event, struct evbus_slice key)
+{
+	return event->payload.len + LINE_HEAD_MAX + 6 * (key.len + event->origin.len) + 64;
+}
+
+static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *lane, const struct evbus_event *event,
+			      struct evbus_slice key, struct evbus_err *err)
+{
+	struct slot *slot = &publisher->slots[publisher->filling];
+	struct line_body body = { key, event->origin, event->returns, event->payload };
+	struct group *group = NULL;
+	int64_t now = os_now_us();
+
+	TRY(find_group(slot, lane->index, &group, err));
+	struct ticket ticket = { lane->index, (uint32_t)group_count(group) };
+	TRY(buf_reserve(&slot->tickets, sizeof ticket, err));
+	if (now < lane->expected_time_us && now + 60000000 > lane->expected_time_us)
+		now = lane->expected_time_us;
+	size_t before = group->lines.len;
+	group->atomic = publisher->options.atomic;
+	TRY(group_add(group, &body, lane->expected_next, now, err));
+	lane->expected_next++;
+	lane->expected_time_us = now > lane->expected_time_us ? now : lane->expected_time_us;
+	slot->bytes += group->lines.len - before;
+	if (ticket_count(slot) == 0) {
+		slot->expect = publisher->expect;
+		publisher->expect = UINT64_MAX;
+	}
+	return buf_add(&slot->tickets, &ticket, sizeof ticket, err);
+}
+
+enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const struct evbus_event *event,
+				    struct evbus_err *err)
+{
+	char room[EVBUS_KEY_MAX_BYTES];
+	struct evbus_slice key;
+	struct topic *topic = NULL;
+	struct lane *lane = NULL;
+	int32_t partition;
+
+	TRY(bus_check(publisher->bus, err));
+	TRY(publisher_failure(publisher, err));
+	TRY(check_payload(publisher, event->payload, err));
+	TRY(choose_key(publisher, event, room, &key, err));
+	TRY(find_topic(publisher, event->topic, &topic, err));
+	TRY(choose_partition(topic, event, key, &partition, err));
+	TRY(find_lane(publisher, topic, partition, &lane, err));
+	struct slot *slot = &publisher->slots[publisher->filling];
+	size_t more = line_room(event, key);
+	if (publisher->options.atomic)
+		TRY(check_atomic(slot, lane, more, err));
+	else if (slot->bytes && slot->bytes + more > SLOT_BYTES)
+		TRY(publisher_hand_over(publisher, err));
+	return encode(publisher, lane, event, key, err);
+}

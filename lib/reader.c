@@ -1,0 +1,183 @@
+/* reader.c: the records of several partitions, merged, filtered, followed. */
+#include "reader.h"
+
+#include "event/envelope.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define LOOK_MS 1000                     /* a writer may die before it wakes anybody, and topics may appear */
+#define LOOK_MANY_MS 20                  /* a futex is one partition's; with several, the first is waited for so long */
+#define LOOK_NONE_MS 100                 /* where there is nothing to wait for */
+
+/* ---- the merge: a binary heap by publish time, then topic and partition ---- */
+
+static bool before(const struct source *a, const struct source *b)
+{
+	if (a->line.time_us != b->line.time_us)
+		return a->line.time_us < b->line.time_us;
+	int by_name = strcmp(a->topic->name, b->topic->name);
+	return by_name ? by_name < 0 : a->cursor.partition < b->cursor.partition;
+}
+
+static void heap_push(struct evbus_reader *reader, struct source *source)
+{
+	size_t at = reader->heap_count++;
+
+	for (; at && before(source, reader->heap[(at - 1) / 2]); at = (at - 1) / 2)
+		reader->heap[at] = reader->heap[(at - 1) / 2];
+	reader->heap[at] = source;
+}
+
+static struct source *heap_pop(struct evbus_reader *reader)
+{
+	struct source *first = reader->heap[0], *last = reader->heap[--reader->heap_count];
+	size_t at = 0;
+
+	for (;;) {
+		size_t child = 2 * at + 1;
+		if (child >= reader->heap_count)
+			break;
+		if (child + 1 < reader->heap_count && before(reader->heap[child + 1], reader->heap[child]))
+			child++;
+		if (!before(reader->heap[child], last))
+			break;
+		reader->heap[at] = reader->heap[child];
+		at = child;
+	}
+	reader->heap[at] = last;
+	return first;
+}
+
+enum evbus_code reader_advance(struct evbus_reader *reader, struct source *source, struct evbus_err *err)
+{
+	do {
+		TRY(cursor_next(&source->cursor, source->end, &source->line, &source->has_line, err));
+		if (!source->has_line)
+			return EVBUS_OK;
+		reader->progress.records++;
+		reader->progress.bytes += source->line.text.len + 1;
+		if (source->line.time_us >= reader->until_us) {
+			source->end = source->line.offset;    /* times never decrease: nothing behind it is asked for */
+			source->has_line = false;
+			return EVBUS_OK;
+		}
+	} while (source->line.offset < source->skip_below || source->line.time_us < reader->since_us);
+	heap_push(reader, source);
+	return EVBUS_OK;
+}
+
+/* ---- next ---- */
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	return os.clock_gettime(CLOCK_MONOTONIC, &now) ? 0 : (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Looks whether anything came; topics that appeared, once a second. */
+static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err *err)
+{
+	for (size_t i = 0; i < reader->source_count; i++) {
+		struct source *source = reader->sources[i];
+		if (source->has_line || source->cursor.next >= source->end)
+			continue;
+		TRY(cursor_refresh(&source->cursor, err));
+		TRY(reader_advance(reader, source, err));
+	}
+	if (now_ms() - reader->looked_at_ms < LOOK_MS && reader->looked_at_ms)
+		return EVBUS_OK;
+	reader->looked_at_ms = now_ms();
+	if (!reader->is_pattern && reader->source_count)
+		return EVBUS_OK;
+	enum evbus_code code = reader_look_for_topics(reader, NULL, err);
+	if (code == EVBUS_NONE)
+		reader_tell_waiting(reader);
+	return code == EVBUS_NONE ? EVBUS_OK : code;
+}
+
+static bool is_finished(const struct evbus_reader *reader)
+{
+	for (size_t i = 0; i < reader->source_count; i++)
+		if (reader->sources[i]->cursor.next < reader->sources[i]->end)
+			return false;
+	return reader->source_count > 0 && !reader->is_pattern;
+}
+
+/* false: a signal came. */
+static bool wait_for_more(const struct evbus_reader *reader, int timeout_ms)
+{
+	int most = reader->source_count > 1 ? LOOK_MANY_MS : reader->source_count ? LOOK_MS : LOOK_NONE_MS;
+	int wait = timeout_ms < 0 || timeout_ms > most ? most : timeout_ms;
+	struct timespec time = { wait / 1000, (long)(wait % 1000) * 1000000 };
+
+	if (reader->source_count)
+		return cursor_wait(&reader->sources[0]->cursor, wait);
+	return nanosleep(&time, NULL) == 0 || errno != EINTR;
+}
+
+/* Returns with a line in the heap, at the end of what was asked for, when the time is up, or after a signal. */
+static enum evbus_code follow(struct evbus_reader *reader, int timeout_ms, struct evbus_err *err)
+{
+	int64_t start = now_ms();
+
+	for (;;) {
+		TRY(look_again(reader, err));
+		if (reader->heap_count || is_finished(reader))
+			return EVBUS_OK;
+		int64_t passed = now_ms() - start;
+		if (timeout_ms >= 0 && passed >= timeout_ms)
+			return EVBUS_OK;
+		if (!wait_for_more(reader, timeout_ms < 0 ? -1 : (int)(timeout_ms - passed)))
+			return EVBUS_OK;
+	}
+}
+
+static enum evbus_code next_line(struct evbus_reader *reader, int timeout_ms, struct source **source,
+				 struct evbus_err *err)
+{
+	if (reader->given) {
+		struct source *given = reader->given;
+		reader->given = NULL;
+		TRY(reader_advance(reader, given, err));
+	}
+	*source = NULL;
+	if (reader->heap_count == 0 && reader->follow)
+		TRY(follow(reader, timeout_ms, err));
+	if (reader->heap_count == 0)
+		return EVBUS_OK;
+	*source = reader->given = heap_pop(reader);
+	(*source)->has_line = false;
+	return EVBUS_OK;
+}
+
+enum evbus_code evbus_reader_next(struct evbus_reader *reader, int timeout_ms, const struct evbus_record **record,
+				  struct evbus_err *err)
+{
+	struct source *source;
+
+	TRY(bus_check(reader->bus, err));
+	for (;;) {
+		TRY(next_line(reader, timeout_ms, &source, err));
+		if (!source) {
+			*record = NULL;
+			return EVBUS_OK;
+		}
+		if (reader->skip) {
+			reader->skip--;
+			continue;
+		}
+		struct evbus_slice topic = { source->topic->name, strlen(source->topic->name) };
+		line_to_record(&source->line, topic, source->cursor.partition, &reader->record);
+		if (reader->filtered && !filter_matches(&reader->filter, &reader->record))
+			continue;
+		*record = &reader->record;
+		return EVBUS_OK;
+	}
+}
+
+struct evbus_progress evbus_reader_progress(const struct evbus_reader *reader)
+{
+	return reader->progress;
+}

@@ -1,0 +1,51 @@
+/* reader.h: what reader.c (merging, following) and reader_open.c (selecting) share. */
+#ifndef EVBUS_READER_H
+#define EVBUS_READER_H
+
+#include "bus.h"
+#include "log/cursor.h"
+
+/* A partition that is read. */
+struct source {
+	struct topic *topic;
+	struct cursor cursor;
+	uint64_t end;                    /* exclusive */
+	uint64_t skip_below;             /* began beyond the end of the log, while following */
+	struct line line;                /* the next one, if has_line */
+	bool has_line;
+};
+
+struct evbus_reader {
+	struct evbus *bus;
+	char *topic_name;
+	bool is_pattern, follow, waiting_told;
+	int32_t partition_id;
+	int64_t since_us, until_us;      /* INT64_MIN, INT64_MAX: none */
+	struct evbus_filter filter;
+	bool filtered;
+	char *texts;                     /* the filter's, copied */
+	struct topic **topics;
+	size_t topic_count;
+	struct source **sources;
+	size_t source_count;
+	struct source **heap;            /* those that have a line, the earliest first */
+	size_t heap_count;
+	struct source *given;            /* whose line the caller has */
+	uint64_t skip;                   /* of the merged records, for `last` */
+	int64_t looked_at_ms;
+	struct evbus_progress progress;
+	struct evbus_record record;
+};
+
+/* Reads the source's next line and puts it into the heap; nothing where it has none now. */
+CHECKED enum evbus_code reader_advance(struct evbus_reader *reader, struct source *source, struct evbus_err *err);
+
+/* Opens the topics that are there and not open yet. selection NULL: they appeared while following, and are read from
+ * their beginning. EVBUS_NONE: there is no such topic, or no bus. */
+CHECKED enum evbus_code reader_look_for_topics(struct evbus_reader *reader, const struct evbus_selection *selection,
+					       struct evbus_err *err);
+
+/* Says once that nothing is there to be followed yet. */
+void reader_tell_waiting(struct evbus_reader *reader);
+
+#endif

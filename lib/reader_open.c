@@ -1,0 +1,329 @@
+/* reader_open.c: which partitions are read, from where, to where. */
+#include "reader.h"
+
+#include "delivery/checkpoint.h"
+#include "delivery/position.h"
+#include "event/envelope.h"
+#include "event/subject.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CHUNK_BYTES (256u * 1024)        /* read at once, where few partitions are open */
+#define MEMORY_BYTES (16u * 1024 * 1024) /* for the buffers of all of them */
+#define CHUNK_MIN_BYTES (16u * 1024)
+
+/* ---- opening ---- */
+
+static void close_source(struct source *source)
+{
+	cursor_close(&source->cursor);
+	free(source);
+}
+
+void evbus_reader_close(struct evbus_reader *reader)
+{
+	if (!reader)
+		return;
+	for (size_t i = 0; i < reader->source_count; i++)
+		close_source(reader->sources[i]);
+	for (size_t i = 0; i < reader->topic_count; i++) {
+		topic_close(reader->topics[i]);
+		free(reader->topics[i]);
+	}
+	free(reader->sources);
+	free(reader->heap);
+	free(reader->topics);
+	free(reader->texts);
+	free(reader->topic_name);
+	free(reader);
+}
+
+static enum evbus_code no_memory(struct evbus_err *err)
+{
+	return err_set(err, EVBUS_IO, ENOMEM, "cannot open a reader");
+}
+
+static enum evbus_code grow(void *array, size_t count, size_t size, struct evbus_err *err)
+{
+	void **pointers = array;
+	void *larger = os.realloc(*pointers, (count + 1) * size);
+
+	if (!larger)
+		return no_memory(err);
+	*pointers = larger;
+	return EVBUS_OK;
+}
+
+/* Where the source begins and ends. */
+static enum evbus_code stored_position(struct evbus_reader *reader, struct source *source, const char *group,
+				       uint64_t *offset, struct evbus_err *err)
+{
+	struct evbus_checkpoint checkpoint;
+
+	if (!group)
+		return err_set(err, EVBUS_USAGE, 0, "'stored' needs a group: say which with --group");
+	enum evbus_code code = evbus_checkpoint_get(reader->bus, group, source->topic->name, source->cursor.partition,
+						    &checkpoint, err);
+	if (code == EVBUS_NONE) {
+		*offset = source->cursor.first;    /* a new group begins at the beginning */
+		return EVBUS_OK;
+	}
+	TRY(code);
+	return checkpoint_check(&source->cursor, &checkpoint, offset, err);
+}
+
+static enum evbus_code resolve(struct evbus_reader *reader, struct source *source, const char *text, const char *group,
+			       uint64_t *offset, struct evbus_err *err)
+{
+	struct position position;
+
+	TRY(position_parse(text, &position, err));
+	if (position.kind == POSITION_STORED)
+		return stored_position(reader, source, group, offset, err);
+	return position_resolve(&position, &source->cursor, offset, err);
+}
+
+static enum evbus_code set_range(struct evbus_reader *reader, struct source *source,
+				 const struct evbus_selection *selection, struct evbus_err *err)
+{
+	struct cursor *cursor = &source->cursor;
+	uint64_t start = cursor->first, since = 0, next = cursor->durable.next;
+
+	source->end = selection->follow ? UINT64_MAX : next;
+	if (selection->to) {
+		uint64_t to;
+		TRY(resolve(reader, source, selection->to, selection->group, &to, err));
+		source->end = to < source->end ? to : source->end;
+	}
+	if (selection->last)
+		start = next - cursor->first > selection->last ? next - selection->last : cursor->first;
+	else if (selection->from || selection->group)
+		TRY(resolve(reader, source, selection->from ? selection->from : "stored", selection->group, &start,
+			    err));
+	if (reader->since_us != INT64_MIN) {
+		TRY(cursor_seek_time(cursor, reader->since_us, err));
+		since = cursor->next;
+		start = since > start ? since : start;
+	}
+	source->skip_below = start;
+	return cursor_seek(cursor, start < next ? start : next, err);
+}
+
+static enum evbus_code add_source(struct evbus_reader *reader, struct topic *topic, int32_t partition, size_t chunk,
+				  const struct evbus_selection *selection, struct evbus_err *err)
+{
+	uint64_t left;
+
+	TRY(grow(&reader->sources, reader->source_count, sizeof *reader->sources, err));
+	TRY(grow(&reader->heap, reader->source_count, sizeof *reader->heap, err));
+	CLEANUP(free_cleanup) struct source *source = os.realloc(NULL, sizeof *source);
+	if (!source)
+		return no_memory(err);
+	*source = (struct source){ .topic = topic, .end = UINT64_MAX };
+	TRY(cursor_open(topic, partition, chunk, &source->cursor, err));
+	enum evbus_code code = selection ? set_range(reader, source, selection, err) : EVBUS_OK;
+	if (code == EVBUS_OK)
+		code = cursor_bytes_left(&source->cursor, &left, err);
+	if (code != EVBUS_OK) {
+		cursor_close(&source->cursor);
+		return code;
+	}
+	reader->progress.bytes_total += left;
+	reader->sources[reader->source_count++] = source;
+	source = NULL;
+	return EVBUS_OK;
+}
+
+static enum evbus_code add_topic(struct evbus_reader *reader, const char *name, size_t chunk,
+				 const struct evbus_selection *selection, struct evbus_err *err)
+{
+	TRY(grow(&reader->topics, reader->topic_count, sizeof *reader->topics, err));
+	CLEANUP(free_cleanup) struct topic *topic = os.realloc(NULL, sizeof *topic);
+	if (!topic)
+		return no_memory(err);
+	TRY(topic_open(&reader->bus->root, name, topic, err));
+	struct topic *kept = topic;
+	reader->topics[reader->topic_count++] = topic;
+	topic = NULL;
+	if (reader->partition_id >= 0)
+		return add_source(reader, kept, reader->partition_id, chunk, selection, err);
+	for (uint32_t i = 0; i < kept->partitions; i++)
+		TRY(add_source(reader, kept, (int32_t)i, chunk, selection, err));
+	return EVBUS_OK;
+}
+
+/* A number names a place in one partition only. */
+static enum evbus_code check_numbers(const struct evbus_reader *reader, const struct evbus_selection *selection,
+				     struct evbus_err *err)
+{
+	const char *texts[] = { selection->from, selection->to };
+
+	for (size_t i = 0; i < 2; i++) {
+		struct position position;
+		if (!texts[i])
+			continue;
+		TRY(position_parse(texts[i], &position, err));
+		if (position.kind == POSITION_OFFSET && reader->partition_id < 0 &&
+		    (reader->is_pattern || (reader->topic_count && reader->topics[0]->partitions > 1)))
+			return err_set(err, EVBUS_USAGE, 0,
+				       "'%s' is an offset in one partition, and several are read: choose one with "
+				       "--partition, or use beginning, end, -N, @TIME or stored",
+				       texts[i]);
+	}
+	return EVBUS_OK;
+}
+
+static bool has_topic(const struct evbus_reader *reader, const char *name)
+{
+	for (size_t i = 0; i < reader->topic_count; i++)
+		if (strcmp(reader->topics[i]->name, name) == 0)
+			return true;
+	return false;
+}
+
+enum evbus_code reader_look_for_topics(struct evbus_reader *reader, const struct evbus_selection *selection,
+				       struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) char **names = NULL;
+	char *only[] = { reader->topic_name, NULL };
+	char **list = only;
+	size_t count = 0;
+
+	TRY(bus_root(reader->bus, false, err));
+	if (reader->is_pattern) {
+		TRY(topic_names(&reader->bus->root, reader->topic_name, &names, err));
+		list = names;
+	}
+	while (list[count])
+		count++;
+	size_t chunk = count ? MEMORY_BYTES / count : CHUNK_BYTES;
+	chunk = chunk > CHUNK_BYTES ? CHUNK_BYTES : chunk < CHUNK_MIN_BYTES ? CHUNK_MIN_BYTES : chunk;
+	for (size_t i = 0; i < count; i++) {
+		if (has_topic(reader, list[i]))
+			continue;
+		size_t had = reader->source_count;
+		TRY(add_topic(reader, list[i], chunk, selection, err));
+		if (selection)
+			TRY(check_numbers(reader, selection, err));
+		for (size_t s = had; s < reader->source_count; s++)
+			TRY(reader_advance(reader, reader->sources[s], err));
+	}
+	return EVBUS_OK;
+}
+
+static size_t text_size(const char *text)
+{
+	return text ? strlen(text) + 1 : 0;
+}
+
+static const char *keep_text(char **to, const char *text)
+{
+	if (!text)
+		return NULL;
+	size_t size = strlen(text) + 1;
+	char *kept = memcpy(*to, text, size);
+	*to += size;
+	return kept;
+}
+
+/* The filter, with texts of our own, so that the caller may forget his. */
+static enum evbus_code copy_filter(struct evbus_reader *reader, const struct evbus_filter *filter,
+				   struct evbus_err *err)
+{
+	size_t pointers = filter->where_count * sizeof(char *);
+	size_t size = pointers + text_size(filter->type) + text_size(filter->tenant) +
+		      text_size(filter->correlation_id) + text_size(filter->event_key) + 1;
+
+	for (size_t i = 0; i < filter->where_count; i++)
+		size += text_size(filter->where[i]);
+	reader->texts = os.realloc(NULL, size);
+	if (!reader->texts)
+		return no_memory(err);
+	const char **where = (const char **)(void *)reader->texts;
+	char *to = reader->texts + pointers;
+	reader->filter = (struct evbus_filter){
+		.type = keep_text(&to, filter->type),
+		.tenant = keep_text(&to, filter->tenant),
+		.correlation_id = keep_text(&to, filter->correlation_id),
+		.event_key = keep_text(&to, filter->event_key),
+		.where = where,
+		.where_count = filter->where_count,
+	};
+	for (size_t i = 0; i < filter->where_count; i++)
+		where[i] = keep_text(&to, filter->where[i]);
+	TRY(filter_check(&reader->filter, err));
+	reader->filtered = !filter_is_empty(&reader->filter);
+	return EVBUS_OK;
+}
+
+static enum evbus_code take_selection(struct evbus_reader *reader, const struct evbus_selection *selection,
+				      struct evbus_err *err)
+{
+	int64_t now = os_now_us();
+
+	reader->is_pattern = subject_is_pattern(selection->topic);
+	TRY(evbus_topic_check(selection->topic, reader->is_pattern, err));
+	if (selection->group)
+		TRY(subject_check_name("group", selection->group, err));
+	size_t size = strlen(selection->topic) + 1;
+	reader->topic_name = os.realloc(NULL, size);
+	if (!reader->topic_name)
+		return no_memory(err);
+	memcpy(reader->topic_name, selection->topic, size);
+	reader->partition_id = selection->partition_id;
+	reader->follow = selection->follow;
+	if (selection->since)
+		TRY(evbus_time_parse(selection->since, now, &reader->since_us, err));
+	if (selection->until)
+		TRY(evbus_time_parse(selection->until, now, &reader->until_us, err));
+	TRY(check_numbers(reader, selection, err));
+	return copy_filter(reader, &selection->filter, err);
+}
+
+static void skip_to_last(struct evbus_reader *reader, uint64_t last)
+{
+	uint64_t there = 0;
+
+	for (size_t i = 0; i < reader->source_count; i++)
+		there += reader->sources[i]->cursor.durable.next - reader->sources[i]->skip_below;
+	reader->skip = there > last ? there - last : 0;
+}
+
+static void close_reader(struct evbus_reader **reader)
+{
+	evbus_reader_close(*reader);
+}
+
+void reader_tell_waiting(struct evbus_reader *reader)
+{
+	if (!reader->waiting_told && reader->source_count == 0)
+		root_notice(&reader->bus->root, "waiting for topic '%s'", reader->topic_name);
+	reader->waiting_told = true;
+}
+
+enum evbus_code evbus_reader_open(struct evbus *bus, const struct evbus_selection *selection,
+				  struct evbus_reader **reader, struct evbus_err *err)
+{
+	CLEANUP(close_reader) struct evbus_reader *opened = NULL;
+
+	TRY(bus_check(bus, err));
+	opened = os.realloc(NULL, sizeof *opened);
+	if (!opened)
+		return no_memory(err);
+	*opened = (struct evbus_reader){ .bus = bus, .since_us = INT64_MIN, .until_us = INT64_MAX };
+	TRY(take_selection(opened, selection, err));
+	enum evbus_code code = reader_look_for_topics(opened, selection, err);
+	if (code == EVBUS_NONE && selection->follow && opened->source_count == 0)
+		reader_tell_waiting(opened);
+	else if (code == EVBUS_NONE && opened->is_pattern && bus->root.fd < 0)
+		code = EVBUS_OK;    /* a pattern that matches nothing is no failure, and where there is no bus it does not */
+	else
+		TRY(code);
+	if (selection->last)
+		skip_to_last(opened, selection->last);
+	if (selection->follow)
+		opened->progress.bytes_total = 0;
+	GIVE(reader, opened);
+	return EVBUS_OK;
+}

@@ -1,0 +1,68 @@
+/* driver.h: what a database has to be able to do to hold the store.
+ *
+ * Meaning and SQL stand in the files that are named after the tables, in words that SQLite and Postgres both read and
+ * with "?" for every parameter; a driver only runs them. Rows go to a callback, and nothing stays open between two
+ * calls: a result that is read half keeps a lock, and with SQLite's rollback journal that stops every writer. */
+#ifndef EVBUS_STORE_DRIVER_H
+#define EVBUS_STORE_DRIVER_H
+
+#include "base/err.h"
+
+enum value_kind {
+	VALUE_NULL,
+	VALUE_INTEGER,
+	VALUE_TEXT,
+	VALUE_BLOB,
+};
+
+struct value {
+	enum value_kind kind;
+	int64_t integer;
+	struct evbus_slice bytes;  /* of VALUE_TEXT and VALUE_BLOB, kept byte for byte */
+};
+
+#define COLUMNS_MAX 32u
+
+struct query {
+	const char *sql;           /* one statement, a literal: prepared statements are kept by its address */
+	const struct value *args;
+	size_t arg_count;
+	/* Called for each row unless it is NULL. columns live until it returns; it runs no query; what is not EVBUS_OK
+	 * ends the query, which returns it. */
+	enum evbus_code (*row)(void *context, const struct value *columns, size_t count, struct evbus_err *err);
+	void *context;
+	int64_t changed;           /* out: rows that were inserted, updated or deleted */
+};
+
+#define ARGS(...)                                      \
+	.args = (const struct value[]){ __VA_ARGS__ }, \
+	.arg_count = sizeof((const struct value[]){ __VA_ARGS__ }) / sizeof(struct value)
+
+/* Every driver's own struct begins with this one. */
+struct db {
+	const struct store_driver *driver;
+};
+
+/* Codes: EVBUS_AGAIN when others kept us waiting for STORE_WAIT_MS, EVBUS_IO for a damaged database or a full disk,
+ * EVBUS_CONFIG for one that is not as it must be, EVBUS_PERMISSION, EVBUS_CONFLICT for a constraint, EVBUS_UNAVAILABLE
+ * for a server that is away. Texts name the database. */
+struct store_driver {
+	const char *table_exists;  /* SQL: a row if the table "?" is there, else none */
+
+	/* place: the absolute path of a file that is there (the mode is right, it is no link), or a server's URL. */
+	enum evbus_code (*open)(const char *place, struct db **db, struct evbus_err *err);
+	void (*close)(struct db *db);
+
+	/* A transaction that excludes other writers from its start, so that what it reads is still true when it writes. */
+	enum evbus_code (*begin)(struct db *db, struct evbus_err *err);
+	/* Durable when it returns; rolled back where it fails. */
+	enum evbus_code (*commit)(struct db *db, struct evbus_err *err);
+	void (*rollback)(struct db *db);
+
+	/* Reads anywhere; writes only within a transaction. */
+	enum evbus_code (*query)(struct db *db, struct query *query, struct evbus_err *err);
+};
+
+#define STORE_WAIT_MS 5000
+
+#endif

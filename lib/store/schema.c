@@ -1,0 +1,98 @@
+/* schema.c: the tables of the store, and how a store of an older version becomes one of ours.
+ *
+ * The version stands in a table and not in SQLite's user_version: that belongs to the application where the store shares
+ * its database, and Postgres has none. For Postgres the TEXT of keys is to be COLLATE "C", as lists are sorted by bytes. */
+#include "store/schema.h"
+
+#include "store/table.h"
+
+#include <inttypes.h>
+
+/* Only ever added to. The statements of a version that was released never change. */
+static const struct step {
+	int version;
+	const char *sql;
+} steps[] = {
+	{ 1, "CREATE TABLE checkpoints ("
+	     "group_name TEXT NOT NULL, "
+	     "topic TEXT NOT NULL, "
+	     "partition_id BIGINT NOT NULL, "
+	     "next_offset TEXT NOT NULL, "
+	     "offset_kind TEXT NOT NULL, "
+	     "log_id TEXT NOT NULL, "
+	     "fingerprint TEXT NOT NULL, "
+	     "updated_at TEXT NOT NULL, "
+	     "PRIMARY KEY (group_name, topic, partition_id))" },
+};
+
+static const char create_versions[] =
+	"CREATE TABLE IF NOT EXISTS evbus_schema (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)";
+static const char select_version[] = "SELECT version FROM evbus_schema WHERE id = 1";
+static const char upsert_version[] = "INSERT INTO evbus_schema (id, version) VALUES (1, ?) "
+				     "ON CONFLICT (id) DO UPDATE SET version = excluded.version";
+
+static enum evbus_code take_version(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	if (count != 1 || columns[0].kind != VALUE_INTEGER || columns[0].integer < 0)
+		return err_set(err, EVBUS_IO, 0, "the version of the tables is not a number: restore the store");
+	*(int64_t *)context = columns[0].integer;
+	return EVBUS_OK;
+}
+
+static enum evbus_code take_existence(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	(void)columns;
+	(void)count;
+	(void)err;
+	*(bool *)context = true;
+	return EVBUS_OK;
+}
+
+enum evbus_code schema_version(struct db *db, const char *name, int64_t *version, struct evbus_err *err)
+{
+	bool exists = false;
+	int64_t found = 0;
+	struct query table = { .sql = db->driver->table_exists,
+			       ARGS(value_text("evbus_schema")),
+			       .row = take_existence,
+			       .context = &exists };
+	struct query select = { .sql = select_version, .row = take_version, .context = &found };
+
+	TRY(db->driver->query(db, &table, err));
+	if (exists)
+		TRY(db->driver->query(db, &select, err));
+	if (found > SCHEMA_VERSION)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the store '%s' has tables of version %" PRId64
+			       ", and this evbus knows them up to %d: use a newer evbus",
+			       name, found, SCHEMA_VERSION);
+	*version = found;
+	return EVBUS_OK;
+}
+
+static enum evbus_code run_steps(struct db *db, const char *name, struct evbus_err *err)
+{
+	int64_t version = 0;
+
+	/* Asked again within the transaction: another process may have been first. */
+	TRY(schema_version(db, name, &version, err));
+	if (version == SCHEMA_VERSION)
+		return EVBUS_OK;
+	TRY(db->driver->query(db, &(struct query){ .sql = create_versions }, err));
+	for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+		if (steps[i].version > version)
+			TRY(db->driver->query(db, &(struct query){ .sql = steps[i].sql }, err));
+	struct query set = { .sql = upsert_version, ARGS(value_integer(SCHEMA_VERSION)) };
+	return db->driver->query(db, &set, err);
+}
+
+enum evbus_code schema_migrate(struct db *db, const char *name, struct evbus_err *err)
+{
+	TRY(db->driver->begin(db, err));
+	enum evbus_code code = run_steps(db, name, err);
+	if (code) {
+		db->driver->rollback(db);
+		return code;
+	}
+	return db->driver->commit(db, err);
+}

@@ -1,0 +1,240 @@
+/* store.c: from a URL to a database with our tables in it. */
+#include "store/file.h"
+#include "store/schema.h"
+#include "store/table.h"
+
+#include "base/module.h"
+#include "base/os.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <unistd.h>
+
+struct scheme {
+	const char *prefix;
+	const char *module;
+	const char *dev_package;   /* what the module is built with */
+};
+
+static const struct scheme schemes[] = {
+	{ "sqlite:", "sqlite", "libsqlite3-dev" },
+};
+
+struct store {
+	const struct scheme *scheme;
+	int dir;                   /* the caller's */
+	char *path;                /* as given, or absolute where it was relative to the working directory */
+	struct store_options options;
+	pid_t pid;
+	struct store_file file;    /* from here on only while db is not NULL */
+	struct db *db;
+	int64_t version;           /* of the tables, as far as we know */
+};
+
+/* ---- the URL --------------------------------------------------------------------------------------------------- */
+
+/* A plain path is one of the first kind. */
+static const struct scheme *find_scheme(const char *url, const char **path)
+{
+	for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+		size_t len = strlen(schemes[i].prefix);
+		if (strncmp(url, schemes[i].prefix, len) == 0) {
+			*path = url + len;
+			return &schemes[i];
+		}
+	}
+	*path = url;
+	return &schemes[0];
+}
+
+/* A URL may carry a password: of one that is not understood no more than the scheme is repeated. */
+static enum evbus_code check_path(const char *path, struct evbus_err *err)
+{
+	size_t len = strlen(path);
+	const char *colon = strstr(path, "://");
+
+	if (colon && !memchr(path, '/', (size_t)(colon - path)))
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "there is no store of the kind '%.*s': use sqlite:FILE or the path of a file",
+			       (int)(colon - path), path);
+	if (!len || path[len - 1] == '/')
+		return err_set(err, EVBUS_CONFIG, 0, "the store '%s' names no file: use sqlite:FILE", path);
+	if (path[0] == '/' && path[1] == '/' && path[2] != '/')
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the store 'sqlite:%s' names a host: write sqlite:%s, or sqlite:%s for a path from the "
+			       "root",
+			       path, path + 2, path + 1);
+	return EVBUS_OK;
+}
+
+/* The store is opened when it is needed: the working directory may have changed by then. */
+static enum evbus_code keep_path(int dir, const char *path, char **kept, struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) char *cwd = NULL;
+	char *text;
+
+	if (dir == AT_FDCWD && path[0] != '/' && !(cwd = getcwd(NULL, 0)))
+		return err_set(err, EVBUS_IO, errno, "cannot tell the working directory");
+	if (asprintf(&text, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", path) < 0)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the store '%s'", path);
+	*kept = text;
+	return EVBUS_OK;
+}
+
+enum evbus_code store_open(int dir, const char *url, const struct store_options *options, struct store **store,
+			   struct evbus_err *err)
+{
+	struct store opened = { .pid = getpid(), .file.dir = -1 };
+	const char *path;
+
+	opened.scheme = find_scheme(url, &path);
+	TRY(check_path(path, err));
+	if (options)
+		opened.options = *options;
+	if (!opened.options.file_mode)
+		opened.options.file_mode = 0600;
+	opened.dir = path[0] == '/' ? AT_FDCWD : dir;
+	TRY(keep_path(opened.dir, path, &opened.path, err));
+	struct store *kept = malloc(sizeof *kept);
+	if (!kept) {
+		free(opened.path);
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the store '%s'", path);
+	}
+	*kept = opened;
+	*store = kept;
+	return EVBUS_OK;
+}
+
+static void disconnect(struct store *store)
+{
+	/* In a forked child the connection is a copy of the parent's: to close it would roll the parent's journal back. */
+	if (store->db && store->pid == getpid())
+		store->db->driver->close(store->db);
+	store->db = NULL;
+	store_file_release(&store->file);
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	disconnect(store);
+	free(store->path);
+	free(store);
+}
+
+/* ---- connecting ------------------------------------------------------------------------------------------------ */
+
+static void say_made(const struct store *store)
+{
+	char text[512];
+
+	if (!store->options.notice)
+		return;
+	snprintf(text, sizeof text, "made the store '%s'", store->path);
+	store->options.notice(store->options.notice_context, text);
+}
+
+static enum evbus_code open_db(struct store *store, struct evbus_err *err)
+{
+	const struct evbus_module *module;
+	char place[PATH_MAX];
+
+	TRY(store_file_path(&store->file, place, err));
+	TRY(module_load(store->options.module_dir, "store", store->scheme->module, store->scheme->dev_package, &module,
+			err));
+	const struct store_driver *driver = module->ops;
+	return driver->open(place, &store->db, err);
+}
+
+static enum evbus_code connect_db(struct store *store, bool create, struct evbus_err *err)
+{
+	bool made;
+
+	TRY(store_file_open(store->dir, store->path, create, store->options.file_mode, &store->file, &made, err));
+	if (made)
+		say_made(store);
+	enum evbus_code code = open_db(store, err);
+	if (code)
+		store_file_release(&store->file);
+	store->version = 0;
+	return code;
+}
+
+static enum evbus_code check_handle(const struct store *store, struct evbus_err *err)
+{
+	if (store->pid != getpid())
+		return err_set(err, EVBUS_BUG, 0,
+			       "the store '%s' was opened by another process: open it again after a fork", store->path);
+	if (store->db && !store_file_is_there(&store->file))
+		return err_set(err, EVBUS_CONFLICT, 0,
+			       "the store '%s' was removed or replaced while it was in use: start again", store->path);
+	return EVBUS_OK;
+}
+
+/* *ready: there is a database with tables of ours in it; always so where they may be made. */
+static enum evbus_code make_ready(struct store *store, bool write, bool *ready, struct evbus_err *err)
+{
+	*ready = false;
+	TRY(check_handle(store, err));
+	if (!store->db) {
+		enum evbus_code code = connect_db(store, write && !store->options.no_create, err);
+		if (code == EVBUS_NONE && !write)
+			return EVBUS_OK;
+		TRY(code);
+	}
+	if (store->version != SCHEMA_VERSION)
+		TRY(schema_version(store->db, store->path, &store->version, err));
+	if (!store->version && !write)
+		return EVBUS_OK;
+	if (store->version != SCHEMA_VERSION)
+		TRY(schema_migrate(store->db, store->path, err));
+	store->version = SCHEMA_VERSION;
+	*ready = true;
+	return EVBUS_OK;
+}
+
+/* ---- what tables are written with ------------------------------------------------------------------------------ */
+
+enum evbus_code table_read(struct store *store, struct query *query, struct evbus_err *err)
+{
+	bool ready;
+
+	TRY(make_ready(store, false, &ready, err));
+	return ready ? store->db->driver->query(store->db, query, err) : EVBUS_OK;
+}
+
+/* Within the transaction, so that a process which lives through an upgrade of the store does not write to it. */
+static enum evbus_code still_ours(struct store *store, struct evbus_err *err)
+{
+	TRY(check_handle(store, err));
+	return schema_version(store->db, store->path, &store->version, err);
+}
+
+enum evbus_code table_begin(struct store *store, struct evbus_err *err)
+{
+	bool ready;
+
+	TRY(make_ready(store, true, &ready, err));
+	assert(ready);
+	TRY(store->db->driver->begin(store->db, err));
+	enum evbus_code code = still_ours(store, err);
+	if (code)
+		table_rollback(store);
+	return code;
+}
+
+enum evbus_code table_write(struct store *store, struct query *query, struct evbus_err *err)
+{
+	return store->db->driver->query(store->db, query, err);
+}
+
+enum evbus_code table_commit(struct store *store, struct evbus_err *err)
+{
+	return store->db->driver->commit(store->db, err);
+}
+
+void table_rollback(struct store *store)
+{
+	store->db->driver->rollback(store->db);
+}

@@ -1,0 +1,30 @@
+/* table.h: what the files of the store's tables are written with. */
+#ifndef EVBUS_STORE_TABLE_H
+#define EVBUS_STORE_TABLE_H
+
+#include "store/driver.h"
+#include "store/store.h"
+
+#include <string.h>
+
+/* Finds no rows where there is no store yet. */
+CHECKED enum evbus_code table_read(struct store *store, struct query *query, struct evbus_err *err);
+
+/* Makes the store if need be; its schema is ours until the transaction ends. After a failed table_write it is still to
+ * be rolled back; after table_commit, failed or not, it is over. */
+CHECKED enum evbus_code table_begin(struct store *store, struct evbus_err *err);
+CHECKED enum evbus_code table_write(struct store *store, struct query *query, struct evbus_err *err);
+CHECKED enum evbus_code table_commit(struct store *store, struct evbus_err *err);
+void table_rollback(struct store *store);
+
+static inline struct value value_text(const char *text)
+{
+	return (struct value){ .kind = VALUE_TEXT, .bytes = { text, strlen(text) } };
+}
+
+static inline struct value value_integer(int64_t integer)
+{
+	return (struct value){ .kind = VALUE_INTEGER, .integer = integer };
+}
+
+#endif

@@ -1,0 +1,344 @@
+/* verify.c: proving the logs of topics, and what refers to them. */
+#include "verify.h"
+
+#include "bus.h"
+#include "delivery/checkpoint.h"
+#include "event/envelope.h"
+#include "log/recover.h"
+#include "log/verify.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+
+#define IDS_AT_ONCE (1u << 20)           /* 24 MiB */
+#define ID_TEXT_MAX 1024u                /* of an id, its source and its tenant, for comparing; longer ones by their hash */
+
+struct verification {
+	struct log_verify log;           /* first: its callbacks get us back from it */
+	struct evbus *bus;
+	const struct evbus_verify_options *options;
+	struct evbus_verify_result *result;
+	struct topic topic;
+	struct id_set ids;
+	bool ids_only;                   /* a further pass: everything else was told before */
+	int64_t occurred_at_us;
+	bool cut_found;                  /* the damage that --cut-at names */
+	uint64_t cut_offset, cut_byte;
+	struct evbus_progress progress;
+};
+
+static void report(struct verification *run, const struct evbus_finding *finding)
+{
+	if (finding->severity == EVBUS_DAMAGE)
+		run->result->damages++;
+	else
+		run->result->notes++;
+	if (run->options->finding)
+		run->options->finding(run->options->context, finding);
+}
+
+static void on_finding(struct log_verify *log, enum evbus_severity severity, const char *what, uint64_t offset,
+		       uint64_t byte, const char *text)
+{
+	struct verification *run = (struct verification *)(void *)log;
+	struct evbus_finding finding = { run->topic.name, log->partition, offset, byte, severity, what, "" };
+
+	if (run->ids_only)
+		return;
+	snprintf(finding.text, sizeof finding.text, "%s", text);
+	if (severity == EVBUS_DAMAGE && !run->cut_found && run->options->cut_at && offset == run->cut_offset) {
+		run->cut_found = true;
+		run->cut_byte = byte;
+	}
+	report(run, &finding);
+}
+
+static void on_progress(struct log_verify *log)
+{
+	struct verification *run = (struct verification *)(void *)log;
+
+	if (!run->options->progress)
+		return;
+	struct evbus_progress now = run->progress;
+	now.bytes += log->bytes;
+	now.records += log->records;
+	run->options->progress(run->options->context, &now);
+}
+
+/* ---- deep: what is in the payloads ---- */
+
+/* The identity of an event as bytes: id, source and tenant, with a zero between. Returns how many there are. */
+static size_t identity(const struct evbus_envelope *envelope, const struct line *line, char text[3 * ID_TEXT_MAX])
+{
+	struct evbus_slice parts[] = { envelope->event_id, envelope->id_source,
+				       line->tenant_id.data ? line->tenant_id : envelope->tenant_id };
+	size_t len = 0;
+
+	for (size_t i = 0; i < 3; i++) {
+		size_t part = parts[i].data ? evbus_json_text(parts[i], text + len, ID_TEXT_MAX - 1) : 0;
+		len += part < ID_TEXT_MAX ? part : 0;
+		text[len++] = '\0';
+	}
+	return len;
+}
+
+/* FNV-1a, 64 bits, finished as splitmix64 does, so that every bit counts for the passes. */
+static uint64_t hash_of(const char *text, size_t len)
+{
+	uint64_t hash = 0xcbf29ce484222325;
+
+	for (size_t i = 0; i < len; i++)
+		hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3;
+	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
+	hash = (hash ^ hash >> 27) * 0x94d049bb133111eb;
+	return hash ^ hash >> 31;
+}
+
+static void check_occurred_at(struct verification *run, const struct evbus_envelope *envelope, const struct line *line,
+			      uint64_t byte)
+{
+	char text[64];
+	int64_t time_us;
+
+	if (!envelope->occurred_at.data || run->ids_only)
+		return;
+	size_t len = evbus_json_text(envelope->occurred_at, text, sizeof text);
+	if (len > sizeof text || !clock_parse(text, len, &time_us))
+		return;
+	if (time_us < run->occurred_at_us) {
+		char message[128];
+		snprintf(message, sizeof message, "it occurred at %.*s, before an event that stands before it", (int)len,
+			 text);
+		on_finding(&run->log, EVBUS_NOTE, "occurred_at", line->offset, byte, message);
+	} else
+		run->occurred_at_us = time_us;
+}
+
+static enum evbus_code on_record(struct log_verify *log, const struct line *line, uint64_t byte, struct evbus_err *err)
+{
+	struct verification *run = (struct verification *)(void *)log;
+	struct evbus_envelope envelope;
+	struct evbus_err why;
+	char text[3 * ID_TEXT_MAX];
+
+	if (evbus_envelope_read(line->payload, &envelope, &why) != EVBUS_OK) {
+		struct json_fault fault;
+		bool is_json = json_scan(line->payload, NULL, 0, &fault);
+		on_finding(log, is_json ? EVBUS_NOTE : EVBUS_DAMAGE, "payload", line->offset, byte, why.text);
+		return EVBUS_OK;
+	}
+	check_occurred_at(run, &envelope, line, byte);
+	if (!envelope.event_id.data)
+		return EVBUS_OK;
+	struct id_place place = { hash_of(text, identity(&envelope, line, text)), (uint32_t)log->partition,
+				  line->offset };
+	return id_set_add(&run->ids, &place, err);
+}
+
+static enum evbus_code identity_at(struct verification *run, const struct id_place *place,
+				   char text[3 * ID_TEXT_MAX], size_t *len, struct evbus_err *err)
+{
+	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	struct evbus_envelope envelope;
+	struct line line;
+	bool got;
+
+	TRY(cursor_open(&run->topic, (int32_t)place->partition, 16384, &cursor, err));
+	TRY(cursor_seek(&cursor, place->offset, err));
+	TRY(cursor_next(&cursor, UINT64_MAX, &line, &got, err));
+	if (!got)
+		return err_set(err, EVBUS_CONFLICT, 0, "the log was cut while it was verified");
+	TRY(evbus_envelope_read(line.payload, &envelope, err));
+	*len = identity(&envelope, &line, text);
+	return EVBUS_OK;
+}
+
+static enum evbus_code on_twice(struct id_set *set, const struct id_place *first, const struct id_place *again,
+				struct evbus_err *err)
+{
+	struct verification *run = (struct verification *)(void *)((char *)set - offsetof(struct verification, ids));
+	char one[3 * ID_TEXT_MAX], other[3 * ID_TEXT_MAX];
+	size_t one_len, other_len;
+
+	TRY(identity_at(run, first, one, &one_len, err));
+	TRY(identity_at(run, again, other, &other_len, err));
+	if (one_len != other_len || memcmp(one, other, one_len) != 0)
+		return EVBUS_OK;
+	struct evbus_finding finding = { run->topic.name, (int32_t)again->partition, again->offset, 0, EVBUS_NOTE,
+					 "duplicate", "" };
+	snprintf(finding.text, sizeof finding.text, "the event id '%.128s' stands at partition %u, offset %llu already", one,
+		 first->partition, (unsigned long long)first->offset);
+	report(run, &finding);
+	return EVBUS_OK;
+}
+
+/* ---- one partition, one topic ---- */
+
+static enum evbus_code check_partition(struct verification *run, int32_t partition, struct evbus_err *err)
+{
+	run->log = (struct log_verify){
+		.topic = &run->topic,
+		.partition = partition,
+		.finding = on_finding,
+		.record = run->options->deep ? on_record : NULL,
+		.progress = on_progress,
+	};
+	run->occurred_at_us = INT64_MIN;
+	TRY(log_verify(&run->log, err));
+	run->progress.bytes += run->log.bytes;
+	run->progress.records += run->log.records;
+	if (run->ids_only)
+		return EVBUS_OK;
+	run->result->partitions++;
+	run->result->records += run->log.records;
+	run->result->bytes += run->log.bytes;
+	return EVBUS_OK;
+}
+
+/* An interrupted write is cut by whoever opens the partition for writing next: that is us. */
+static enum evbus_code repair_partition(struct verification *run, int32_t partition, struct evbus_err *err)
+{
+	struct log_writer writer;
+
+	TRY(writer_open(&run->topic, partition, &writer, err));
+	writer_close(&writer);
+	return EVBUS_OK;
+}
+
+static enum evbus_code cut_partition(struct verification *run, int32_t partition, struct evbus_err *err)
+{
+	if (!run->cut_found)
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s', partition %d has no damage at offset %s: nothing was cut",
+			       run->topic.name, partition, run->options->cut_at);
+	if (run->cut_byte < run->log.live_byte)
+		return err_set(err, EVBUS_CONFLICT, 0,
+			       "offset %s of topic '%s' is in an older segment: only the live one can be cut; restore the "
+			       "segment from a copy",
+			       run->options->cut_at, run->topic.name);
+	return recover_cut(&run->topic, partition, run->cut_offset, run->cut_byte - run->log.live_byte, err);
+}
+
+static enum evbus_code visit_partition(struct verification *run, int32_t partition, struct evbus_err *err)
+{
+	if (run->options->repair && !run->options->cut_at && !run->ids_only)
+		TRY(repair_partition(run, partition, err));
+	TRY(check_partition(run, partition, err));
+	if (run->options->repair && run->options->cut_at)
+		return cut_partition(run, partition, err);
+	return EVBUS_OK;
+}
+
+static enum evbus_code visit_partitions(struct verification *run, struct evbus_err *err)
+{
+	if (run->options->partition_id >= 0) {
+		TRY(topic_check_partition(&run->topic, run->options->partition_id, err));
+		return visit_partition(run, run->options->partition_id, err);
+	}
+	if (run->options->cut_at && run->topic.partitions > 1)
+		return err_set(err, EVBUS_USAGE, 0, "topic '%s' has %u partitions: say with --partition which one to cut",
+			       run->topic.name, run->topic.partitions);
+	for (uint32_t i = 0; i < run->topic.partitions; i++)
+		TRY(visit_partition(run, (int32_t)i, err));
+	return EVBUS_OK;
+}
+
+static enum evbus_code check_checkpoint(struct verification *run, const struct evbus_checkpoint *checkpoint,
+					struct evbus_err *err)
+{
+	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	struct evbus_err why;
+	uint64_t next = 0;
+
+	struct evbus_finding finding = { run->topic.name, checkpoint->partition_id, 0, 0, EVBUS_DAMAGE, "checkpoint",
+					 "" };
+	enum evbus_code code = cursor_open(&run->topic, checkpoint->partition_id, 16384, &cursor, &why);
+	if (code == EVBUS_OK)
+		code = checkpoint_check(&cursor, checkpoint, &next, &why);
+	if (code == EVBUS_OK)
+		return EVBUS_OK;
+	if (code != EVBUS_CONFLICT && code != EVBUS_NONE && code != EVBUS_IO) {
+		*err = why;
+		return code;
+	}
+	finding.offset = strtoull(checkpoint->next_offset, NULL, 10);
+	snprintf(finding.text, sizeof finding.text, "%.255s", why.text);
+	report(run, &finding);
+	return EVBUS_OK;
+}
+
+static enum evbus_code check_checkpoints(struct verification *run, struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) struct evbus_checkpoint *list = NULL;
+	size_t count;
+
+	TRY(evbus_checkpoint_list(run->bus, NULL, run->topic.name, &list, &count, err));
+	for (size_t i = 0; i < count; i++)
+		if (run->options->partition_id < 0 || list[i].partition_id == run->options->partition_id)
+			TRY(check_checkpoint(run, &list[i], err));
+	return EVBUS_OK;
+}
+
+static void close_run(struct verification *run)
+{
+	id_set_release(&run->ids);
+	topic_close(&run->topic);
+}
+
+static enum evbus_code visit_topic(struct verification *run, const char *name, struct evbus_err *err)
+{
+	bool again = false;
+
+	topic_close(&run->topic);
+	TRY(topic_open(&run->bus->root, name, &run->topic, err));
+	id_set_release(&run->ids);
+	if (run->options->deep)
+		TRY(id_set_init(&run->ids, IDS_AT_ONCE, err));
+	run->ids.twice = on_twice;
+	run->ids_only = false;
+	TRY(visit_partitions(run, err));
+	if (run->options->deep)
+		TRY(id_set_finish(&run->ids, &again, err));
+	for (run->ids_only = true; again;) {
+		TRY(visit_partitions(run, err));
+		TRY(id_set_finish(&run->ids, &again, err));
+	}
+	run->result->topics++;
+	return check_checkpoints(run, err);
+}
+
+static enum evbus_code check_options(struct verification *run, char *const *names, const char *pattern,
+				     struct evbus_err *err)
+{
+	const struct evbus_verify_options *options = run->options;
+
+	if (!options->cut_at)
+		return EVBUS_OK;
+	if (!options->repair)
+		return err_set(err, EVBUS_USAGE, 0, "--cut-at says where --repair cuts: give both");
+	if (!decimal_parse((struct evbus_slice){ options->cut_at, strlen(options->cut_at) }, &run->cut_offset))
+		return err_set(err, EVBUS_USAGE, 0, "'%s' is not an offset: a number from 0, as verify reported it",
+			       options->cut_at);
+	if (names[0] && names[1])
+		return err_set(err, EVBUS_USAGE, 0, "'%s' matches several topics: name the one to cut", pattern);
+	return EVBUS_OK;
+}
+
+enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struct evbus_verify_options *options,
+			     struct evbus_verify_result *result, struct evbus_err *err)
+{
+	struct evbus_verify_result counted = { 0 };
+	CLEANUP(close_run) struct verification run = { .bus = bus, .options = options, .result = &counted,
+						       .topic = { .fd = -1 } };
+	CLEANUP(free_cleanup) char **names = NULL;
+
+	TRY(evbus_topic_list(bus, pattern, &names, err));
+	if (!names[0])
+		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root.path,
+			       pattern ? pattern : ">");
+	TRY(check_options(&run, names, pattern, err));
+	for (size_t i = 0; names[i]; i++)
+		TRY(visit_topic(&run, names[i], err));
+	*result = counted;
+	return EVBUS_OK;
+}

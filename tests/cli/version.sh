@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# version, help, and what is said to words that are no command.
+. "${0%/*}/lib.sh"
+plan 9
+
+version=$(sed -n "s/.*version: '\([0-9.]*\)'.*/\1/p" "${0%/*}/../../meson.build" | head -n 1)
+
+t 'version prints the name and the number'
+expect_status 0 evbus version
+expect_out "evbus $version"
+expect_err ''
+
+t 'the option and the command print the same'
+expect_status 0 evbus --version
+expect_out "evbus $version"
+
+t 'help names every command of the design'
+expect_status 0 evbus help
+for command in publish tail replay checkpoint-list checkpoint-get checkpoint-set checkpoint-remove \
+	topic-list topic-create topic-describe verify help version completion; do
+	expect_out_has "$command"
+done
+expect_err ''
+
+t 'help of a command has its options'
+expect_status 0 evbus help publish
+expect_out_has '--topic'
+expect_out_has '--expect-offset'
+
+t 'the option and the command give the same help'
+evbus help publish >by-command
+expect_status 0 evbus publish --help
+expect_same "$OUT" by-command
+
+t 'help of a word that is no command is a usage error'
+expect_status 64 evbus help nonsense
+expect_out ''
+expect_err_has "'nonsense'"
+
+t 'a word that is no command is a usage error in one line'
+expect_status 64 evbus nonsense
+expect_out ''
+expect_err_has "'nonsense'"
+expect_equal "$(wc -l <"$ERR")" 1 'lines of stderr'
+
+t 'no command at all is a usage error that says where help is'
+expect_status 64 evbus
+expect_out ''
+expect_err_has 'evbus help'
+
+t 'a full disk under stdout is not a success'
+if [ -c /dev/full ]; then
+	expect_status 74 sh -c 'evbus version >/dev/full'
+else
+	skip 'no /dev/full here'
+fi
