@@ -3,6 +3,7 @@
 
 #include "base/crc32c.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 
 #define PAGE_BYTES 4096u
 #define PAGE_VERSION 1u
+#define PRESENCE_BYTE 1                /* of the lock file; sync is byte 0 */
 
 /* In the byte order of the machine: the page does not outlive it. */
 struct page_head {
@@ -43,6 +45,11 @@ struct page {
 	uint32_t unused;
 	struct page_cell cell[2];      /* by enum control_cell */
 };
+
+/* evbus-log(5) names these places. */
+static_assert(offsetof(struct page, word) == 120 && offsetof(struct page, cell) == 136 &&
+		      offsetof(struct page_cell, selector) == 112 && sizeof(struct page_cell) == 120,
+	      "the page lies as it is documented");
 
 static const char magic[8] = "evbusct";
 
@@ -248,7 +255,8 @@ bool control_wait(const struct control *control, uint32_t word, int timeout_ms)
 
 enum evbus_code control_lock(int fd, enum control_lock which, short type, bool wait, struct evbus_err *err)
 {
-	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE, .l_len = 1 };
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE ? PRESENCE_BYTE : 0,
+			      .l_len = 1 };
 
 	while (os.lock(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock)) {
 		if (errno == EINTR)
@@ -262,7 +270,15 @@ enum evbus_code control_lock(int fd, enum control_lock which, short type, bool w
 
 void control_unlock(int fd, enum control_lock which)
 {
-	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE, .l_len = 1 };
+	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE ? PRESENCE_BYTE : 0,
+			      .l_len = 1 };
 
 	os.lock(fd, F_OFD_SETLK, &lock);
+}
+
+bool control_has_writer(const struct control *control)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = PRESENCE_BYTE, .l_len = 1 };
+
+	return control->fd >= 0 && !os.lock(control->fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK;
 }

@@ -93,4 +93,7 @@ enum control_lock {
 CHECKED enum evbus_code control_lock(int fd, enum control_lock which, short type, bool wait, struct evbus_err *err);
 void control_unlock(int fd, enum control_lock which);
 
+/* Whether anybody has the partition open for writing; a reader's descriptor may ask. */
+bool control_has_writer(const struct control *control);
+
 #endif

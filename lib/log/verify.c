@@ -178,14 +178,6 @@ static enum evbus_code walk_older(struct walk *walk, const struct segments *olde
 	return EVBUS_OK;
 }
 
-/* A writer that has the partition open may be writing right now: what is behind `durable` is then no news. */
-static bool has_writer(const struct cursor *cursor)
-{
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1, .l_len = 1 };
-
-	return cursor->control.fd >= 0 && !os.lock(cursor->control.fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK;
-}
-
 static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor, struct evbus_err *err)
 {
 	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
@@ -204,7 +196,8 @@ static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor,
 	TRY(walk_segment(walk, fd, name, cursor->durable.bytes, err));
 	if (walk->in_batch)
 		broken_batch(walk, walk->next, walk->start);
-	if ((uint64_t)st.st_size > cursor->durable.bytes && !has_writer(cursor))
+	/* A writer that has the partition open may be writing right now: that is no news. */
+	if ((uint64_t)st.st_size > cursor->durable.bytes && !control_has_writer(&cursor->control))
 		tell(walk, EVBUS_NOTE, "tail", walk->next, walk->start,
 		     "%llu bytes of an interrupted write stand behind the last record; the next publisher, or --repair, "
 		     "takes care of them",

@@ -1,8 +1,8 @@
 /* claim.c: a lock on a file of its own for each group and partition.
  *
- * An OFD lock belongs to the open file and not to the process: two handles in one process exclude each other, and closing
- * another descriptor of the file does not drop it. The holder writes its process id into the file once it has the lock,
- * so that those it keeps out can name it, and empties the file when it lets go. */
+ * An OFD lock belongs to the open file and not to the process: two handles in one process exclude each other, and
+ * closing another descriptor of the file does not drop it. The holder writes its process id into the file once it has
+ * the lock, so that those it keeps out can name it, and empties the file when it lets go. */
 #include "store/claim.h"
 
 #include "store/file.h"
@@ -189,7 +189,7 @@ void evbus_claim_release(struct evbus_claim *claim)
 {
 	if (!claim)
 		return;
-	/* In a forked child the lock goes on to be the parent's. What cannot be emptied names a process that is gone. */
+	/* In a forked child the lock goes on to be the parent's. */
 	if (claim->pid == getpid())
 		(void)os.ftruncate(claim->fd, 0);
 	os.close(claim->fd);

@@ -1,7 +1,7 @@
 /* claim.h: that one process at a time consumes a partition for a group.
  *
- * A lock on <state dir>/claims/<group>/<topic>=<partition_id>, which the kernel takes back when its holder dies. Deleting
- * the file of a claim that is held gives it away to the next one who asks; a free one's may go at any time. */
+ * A lock on <state dir>/claims/<group>/<topic>=<partition_id>, which the kernel takes back when its holder dies.
+ * Deleting the file of a claim that is held gives it away to the next one who asks; a free one's may go at any time. */
 #ifndef EVBUS_STORE_CLAIM_H
 #define EVBUS_STORE_CLAIM_H
 

@@ -53,7 +53,7 @@ struct store_driver {
 	enum evbus_code (*open)(const char *place, struct db **db, struct evbus_err *err);
 	void (*close)(struct db *db);
 
-	/* A transaction that excludes other writers from its start, so that what it reads is still true when it writes. */
+	/* A transaction that excludes other writers from its start: what it reads is still true when it writes. */
 	enum evbus_code (*begin)(struct db *db, struct evbus_err *err);
 	/* Durable when it returns; rolled back where it fails. */
 	enum evbus_code (*commit)(struct db *db, struct evbus_err *err);

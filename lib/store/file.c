@@ -1,8 +1,8 @@
 /* file.c: finds or makes the file of a store without ever opening it.
  *
  * Closing any descriptor of a file drops all POSIX locks that the process has on it, and those are what SQLite works
- * with: one open() and close() here, beside another handle on the same store, would take its locks away in the middle of
- * a commit. Descriptors of O_PATH are no such descriptors, and mknod() makes a file without one. */
+ * with: one open() and close() here, beside another handle on the same store, would take its locks away in the middle
+ * of a commit. Descriptors of O_PATH are no such descriptors, and mknod() makes a file without one. */
 #include "store/file.h"
 
 #include "base/os.h"

@@ -1,7 +1,7 @@
 /* schema.c: the tables of the store, and how a store of an older version becomes one of ours.
  *
- * The version stands in a table and not in SQLite's user_version: that belongs to the application where the store shares
- * its database, and Postgres has none. For Postgres the TEXT of keys is to be COLLATE "C", as lists are sorted by bytes. */
+ * The version stands in a table and not in SQLite's user_version: that belongs to the application where the store
+ * shares its database, and Postgres has none. */
 #include "store/schema.h"
 
 #include "store/table.h"

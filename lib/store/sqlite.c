@@ -1,25 +1,25 @@
 /* sqlite.c: the store in an SQLite file. The only file that knows SQLite; a module of its own.
  *
- * No WAL: SQLite before 3.51.3 (3.50.7, 3.44.6) can corrupt a WAL database when one connection checkpoints while another
- * commits, and distributions have older ones. With a rollback journal nothing of that kind exists, each file is whole
- * after a crash, and a commit is durable when three syncs are done (journal, journal header, database) and the journal is
- * invalidated. PERSIST does that by overwriting and syncing the journal's header: DELETE without EXTRA does not sync the
- * directory, so that a power cut can bring the journal, and with it the state before the commit, back. EXTRA costs PERSIST
- * nothing, and is there for the case that somebody else's connection deletes the journal.
+ * No WAL: SQLite before 3.51.3 (3.50.7 and 3.44.6 have the mend) can corrupt a WAL database when one connection
+ * checkpoints while another commits, and distributions have older ones. With a rollback journal there is no checkpoint.
+ * A commit then ends when the journal is made invalid, and that has to be durable, too, or a power cut brings the state
+ * before it back. PERSIST overwrites the journal's header and syncs it, and leaves the directory alone. EXTRA costs it
+ * nothing; it is there for somebody else's connection that deletes the journal between two of our commits.
  *
- * Commits of one row a second, ext4, 2 cores, SQLite 3.40.1, all processes in a loop without a pause; in brackets the
- * longest that any of them waited:
+ * Commits of one row per second, on ext4, with 2 cores and SQLite 3.40.1, all processes in a loop without a pause
+ * (medians of 5; in brackets the longest that one of them waited; syncs of one commit):
  *
- *	                  1 process    8 processes      32 processes
- *	DELETE EXTRA           1400    -                -
- *	TRUNCATE FULL          1640    1490 (1.3 s)     830 (1.2 s)
- *	PERSIST EXTRA          1360    1570 (0.8 s)     900 (1.0 s)       this one
- *	WAL FULL               6880    8370 (0.2 s)    2290 (0.3 s)
- *	PERSIST, sqlite3_busy_timeout() instead of wait_for_others():
- *	                       1360    4180 (7.4 s)     -
+ *	                 syncs   1 process   8 processes    32 processes
+ *	DELETE EXTRA         5         990     800 (0.8 s)     540 (1.1 s)
+ *	TRUNCATE FULL        5        1390    1010 (0.7 s)     610 (1.0 s)
+ *	PERSIST EXTRA        5        1380    1200 (0.5 s)     670 (0.7 s)    this one
+ *	WAL FULL             1        6600    5950 (0.3 s)    1880 (0.3 s)
+ *	PERSIST EXTRA, sqlite3_busy_timeout():
+ *	                     5        1380    2700 (6.2 s)
  *
- * The last line is why we do our own waiting: SQLite's sleeps up to 100 ms between two tries, finds the lock taken each
- * time by those who just had it, and 8 processes are enough to keep one waiting for longer than the limit. */
+ * The last line is why we do our own waiting: SQLite's sleeps up to 100 ms between two tries and finds the lock taken
+ * each time by the one who just had it. That makes more commits, but 8 processes are enough to keep one of them waiting
+ * beyond the limit. */
 #include "store/driver.h"
 
 #include "base/module.h"

@@ -107,7 +107,7 @@ enum evbus_code store_open(int dir, const char *url, const struct store_options 
 
 static void disconnect(struct store *store)
 {
-	/* In a forked child the connection is a copy of the parent's: to close it would roll the parent's journal back. */
+	/* In a forked child it is a copy of the parent's connection: closing it rolls the parent's journal back. */
 	if (store->db && store->pid == getpid())
 		store->db->driver->close(store->db);
 	store->db = NULL;

@@ -1,7 +1,8 @@
 /* store.h: evbus's own database: checkpoints (and later retries, inbox, event keys, dead letters) of groups.
  *
- * One handle belongs to one thread, and to the process that opened it (EVBUS_BUG in a forked child; closing is allowed).
- * Any number of handles and processes may share a store. A write is durable when the call returns, or did not happen.
+ * One handle belongs to one thread, and to the process that opened it (EVBUS_BUG in a forked child, which may close
+ * it). Any number of handles and processes may share a store. A write is durable when the call returns; one that fails
+ * with EVBUS_IO may still have happened, after any other failure nothing has.
  * Any call may also fail with EVBUS_AGAIN (others kept it waiting for 5 s), EVBUS_IO (disk full, damaged), EVBUS_CONFIG
  * (its driver is not installed, a newer evbus has made it, it is in WAL mode), EVBUS_PERMISSION, and EVBUS_CONFLICT (a
  * link or something else that is no file stands in its place, or it was removed or replaced while it was in use). */

@@ -204,7 +204,8 @@ static void put_pairs(int to, int value)
 	}
 }
 
-/* Kills a writer delay_us after it began, or if settled after its first value, and returns the last value that it said, or before. */
+/* Kills a writer delay_us after it began, or if settled after its first value. Returns the last value that it said, or
+ * before where it said none. */
 static int kill_writer(int before, bool settled, long delay_us)
 {
 	int pipe_fds[2], said;

@@ -62,7 +62,8 @@ static inline struct evbus_checkpoint checkpoint(const char *group, const char *
 	return c;
 }
 
-static inline enum evbus_code put(struct store *store, const char *group, const char *topic, int32_t partition_id, int next)
+static inline enum evbus_code put(struct store *store, const char *group, const char *topic, int32_t partition_id,
+				  int next)
 {
 	struct evbus_checkpoint c = checkpoint(group, topic, partition_id, next);
 
