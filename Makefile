@@ -31,6 +31,7 @@ test: with-tests                    ## run the tests, or only those named by TES
 install: all                        ## install under PREFIX (/usr/local), staged below DESTDIR
 	@grep -qx 'prefix = $(PREFIX)' $(TOLD) || { meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD); }
 	DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
+	@[ -n '$(DESTDIR)' ] || [ "$$(id -u)" != 0 ] || ldconfig
 
 bench: with-tests                   ## measure, and print each figure beside its target
 	@meson test -C $(BUILD) --benchmark --verbose $(TESTS)

@@ -37,7 +37,7 @@ static const struct status statuses[] = {
 	{ EVBUS_AGAIN, "somebody else holds it, or the time ran out: try again" },
 	{ EVBUS_CONFLICT, "not the expected position, or a log that was cut, restored or replaced" },
 	{ EVBUS_PERMISSION, "not allowed" },
-	{ EVBUS_CONFIG, "a bad configuration, environment variable or URL, or a file system that cannot do it" },
+	{ EVBUS_CONFIG, "a bad configuration, variable or URL, or an unfit file system" },
 };
 
 const char *status_meaning(enum evbus_code code)

@@ -145,9 +145,9 @@ enum evbus_code bus_root(struct evbus *bus, bool create, struct evbus_err *err)
 	return root_open(&bus->root, bus->path, create && !bus->options.no_create, err);
 }
 
-enum evbus_code bus_store(struct evbus *bus, bool write, struct evbus_err *err)
+enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err)
 {
-	struct store_options options = { .no_create = !write, .file_mode = bus->root.file_mode,
+	struct store_options options = { .no_create = bus->options.no_create, .file_mode = bus->root.file_mode,
 					 .notice = bus->options.notice,
 					 .notice_context = bus->options.notice_context };
 

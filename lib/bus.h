@@ -21,8 +21,8 @@ CHECKED enum evbus_code bus_check(const struct evbus *bus, struct evbus_err *err
 /* Opens the root, or, with create and unless the options forbid it, makes it. EVBUS_NONE: there is no bus. */
 CHECKED enum evbus_code bus_root(struct evbus *bus, bool create, struct evbus_err *err);
 
-/* The store, opened; write: it (and the root of the default one) is made where it is missing. */
-CHECKED enum evbus_code bus_store(struct evbus *bus, bool write, struct evbus_err *err);
+/* The store, opened. The first write makes it. EVBUS_NONE: it is the default one, and there is no bus. */
+CHECKED enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err);
 
 uint32_t bus_payload_max(const struct evbus *bus);
 

@@ -46,7 +46,7 @@ enum evbus_code evbus_checkpoint_get(struct evbus *bus, const char *group, const
 				     struct evbus_checkpoint *checkpoint, struct evbus_err *err)
 {
 	TRY(check_names(group, topic, err));
-	TRY(bus_store(bus, false, err));
+	TRY(bus_store(bus, err));
 	return store_checkpoint_get(bus->store, group, topic, partition_id, checkpoint, err);
 }
 
@@ -103,7 +103,7 @@ enum evbus_code evbus_checkpoint_set(struct evbus *bus, const char *group, const
 	TRY(check_names(group, topic, err));
 	TRY(place_open(bus, topic, partition_id, &place, err));
 	TRY(evbus_claim_take(bus, group, topic, partition_id, &claim, err));
-	TRY(bus_store(bus, !dry_run, err));
+	TRY(bus_store(bus, err));
 	enum evbus_code code = store_checkpoint_get(bus->store, group, topic, partition_id, &old, err);
 	if (code != EVBUS_OK && code != EVBUS_NONE)
 		return code;
@@ -143,7 +143,7 @@ enum evbus_code evbus_checkpoint_restore(struct evbus *bus, const struct evbus_c
 	for (size_t i = 0; i < count; i++)
 		TRY(check_restored(&checkpoints[i], err));
 	TRY(bus_root(bus, true, err));
-	TRY(bus_store(bus, true, err));
+	TRY(bus_store(bus, err));
 	claims = os.realloc(NULL, (count + 1) * sizeof(*claims));
 	if (!claims)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot set %zu checkpoints", count);
@@ -166,7 +166,7 @@ enum evbus_code evbus_checkpoint_remove(struct evbus *bus, const char *group, co
 	TRY(check_names(group, topic, err));
 	TRY(bus_root(bus, false, err));
 	TRY(evbus_claim_take(bus, group, topic, partition_id, &claim, err));
-	TRY(bus_store(bus, true, err));
+	TRY(bus_store(bus, err));
 	return store_checkpoint_remove(bus->store, group, topic, partition_id, err);
 }
 
@@ -180,7 +180,7 @@ enum evbus_code evbus_checkpoint_list(struct evbus *bus, const char *group, cons
 		TRY(subject_check_name("group", group, err));
 	if (pattern)
 		TRY(evbus_topic_check(pattern, true, err));
-	TRY(bus_store(bus, false, err));
+	TRY(bus_store(bus, err));
 	TRY(store_checkpoint_list(bus->store, group, &list, &all, err));
 	for (size_t i = 0; i < all; i++)
 		if (!pattern || evbus_topic_matches(pattern, list[i].topic))

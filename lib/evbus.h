@@ -234,6 +234,9 @@ struct evbus_selection {
 	uint64_t last;             /* begin this many records before the end, over all partitions together; 0: no */
 	bool follow;               /* go on beyond what is there, and pick up topics that appear */
 	struct evbus_filter filter;
+	bool (*go_on)(void *context);      /* asked every few MiB in which nothing matched: false ends the call with
+	                                      EVBUS_AGAIN. NULL: do not ask */
+	void *go_on_context;
 };
 
 struct evbus_reader;
@@ -254,6 +257,8 @@ struct evbus_progress {
 	uint64_t records;          /* read so far, whether they matched or not */
 };
 EVBUS_API struct evbus_progress evbus_reader_progress(const struct evbus_reader *reader);
+/* Whether there is nothing more to come, also while following: a NULL was the end and not only a pause. */
+EVBUS_API bool evbus_reader_finished(const struct evbus_reader *reader);
 EVBUS_API void evbus_reader_close(struct evbus_reader *reader);
 
 /* Whether a topic matches a pattern. Both are taken to be well-formed. */
@@ -367,6 +372,7 @@ struct evbus_verify_options {
 	int32_t partition_id;      /* or EVBUS_PARTITION_ALL */
 	void (*finding)(void *context, const struct evbus_finding *finding);
 	void (*progress)(void *context, const struct evbus_progress *progress);    /* may be NULL */
+	bool (*go_on)(void *context);      /* asked every few MiB: false ends it with EVBUS_AGAIN; may be NULL */
 	void *context;
 };
 

@@ -10,6 +10,7 @@
 #include "event/envelope.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 
 #define LANES_KEEP_BUFFERS 8u             /* more partitions than this: buffers are not kept between groups */
@@ -144,7 +145,12 @@ static enum evbus_code start_thread(struct evbus_publisher *publisher, struct ev
 {
 	if (publisher->has_thread)
 		return EVBUS_OK;
+	sigset_t all, before;
+	/* Signals are for the threads of the program. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
 	int failed = pthread_create(&publisher->thread, NULL, work, publisher);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (failed)
 		return err_set(err, EVBUS_IO, failed, "cannot start a thread");
 	publisher->has_thread = true;

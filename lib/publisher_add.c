@@ -167,14 +167,19 @@ static enum evbus_code choose_partition(const struct topic *topic, const struct 
 	return EVBUS_OK;
 }
 
-/* An atomic batch is one write to one partition. */
-static enum evbus_code check_atomic(const struct slot *slot, const struct lane *lane, size_t more,
-				    struct evbus_err *err)
+/* An atomic batch is one write to one partition, and an expected offset is in one. */
+static enum evbus_code check_one_partition(const struct slot *slot, const struct lane *lane, struct evbus_err *err)
+{
+	if (ticket_count(slot) == 0 || ticket_at(slot, 0)->lane == lane->index)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_USAGE, 0,
+		       "an atomic batch, or one with an expected offset, goes to one partition, and this one to several");
+}
+
+static enum evbus_code check_atomic_size(const struct slot *slot, size_t more, struct evbus_err *err)
 {
 	size_t count = ticket_count(slot);
 
-	if (count && ticket_at(slot, 0)->lane != lane->index)
-		return err_set(err, EVBUS_USAGE, 0, "an atomic batch goes to one partition, and this one to several");
 	if (slot->bytes + more + (count + 1) * BATCH_MEMBER_BYTES > ATOMIC_MAX_BYTES)
 		return err_set(err, EVBUS_DATA, 0, "the atomic batch has more than %u bytes", ATOMIC_MAX_BYTES);
 	return EVBUS_OK;
@@ -230,9 +235,13 @@ enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const str
 	TRY(find_lane(publisher, topic, partition, &lane, err));
 	struct slot *slot = &publisher->slots[publisher->filling];
 	size_t more = line_room(event, key);
+	/* A group is one write, and a segment is rolled before one that would make it too large. */
+	size_t most = topic->segment_max_bytes < SLOT_BYTES ? (size_t)topic->segment_max_bytes : SLOT_BYTES;
+	if (publisher->options.atomic || publisher->options.expect_offset)
+		TRY(check_one_partition(slot, lane, err));
 	if (publisher->options.atomic)
-		TRY(check_atomic(slot, lane, more, err));
-	else if (slot->bytes && slot->bytes + more > SLOT_BYTES)
+		TRY(check_atomic_size(slot, more, err));
+	else if (slot->bytes && slot->bytes + more > most)
 		TRY(publisher_hand_over(publisher, err));
 	return encode(publisher, lane, event, key, err);
 }

@@ -8,6 +8,8 @@
 
 #define LOOK_MS 1000                     /* a writer may die before it wakes anybody, and topics may appear */
 #define LOOK_MANY_MS 20                  /* a futex is one partition's; with several, the first is waited for so long */
+#define UNTIL_GRACE_US 2000000
+#define ASK_BYTES (4u * 1024 * 1024)     /* read between two questions whether to go on */
 #define LOOK_NONE_MS 100                 /* where there is nothing to wait for */
 
 /* ---- the merge: a binary heap by publish time, then topic and partition ---- */
@@ -92,13 +94,24 @@ static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err 
 	if (!reader->is_pattern && reader->source_count)
 		return EVBUS_OK;
 	enum evbus_code code = reader_look_for_topics(reader, NULL, err);
-	if (code == EVBUS_NONE)
-		reader_tell_waiting(reader);
-	return code == EVBUS_NONE ? EVBUS_OK : code;
+	if (code != EVBUS_NONE || (!reader->is_pattern && reader->topic_count))
+		return code;
+	reader_tell_waiting(reader);
+	return EVBUS_OK;
 }
 
-static bool is_finished(const struct evbus_reader *reader)
+/* A publisher takes its time before it appends; what took longer than this is not waited for. */
+static bool is_past_until(const struct evbus_reader *reader)
 {
+	return reader->until_us != INT64_MAX && os_now_us() - UNTIL_GRACE_US > reader->until_us;
+}
+
+bool evbus_reader_finished(const struct evbus_reader *reader)
+{
+	if (reader->heap_count || reader->given)
+		return false;
+	if (!reader->follow || is_past_until(reader))
+		return true;
 	for (size_t i = 0; i < reader->source_count; i++)
 		if (reader->sources[i]->cursor.next < reader->sources[i]->end)
 			return false;
@@ -117,16 +130,16 @@ static bool wait_for_more(const struct evbus_reader *reader, int timeout_ms)
 	return nanosleep(&time, NULL) == 0 || errno != EINTR;
 }
 
-/* Returns with a line in the heap, at the end of what was asked for, when the time is up, or after a signal. */
-static enum evbus_code follow(struct evbus_reader *reader, int timeout_ms, struct evbus_err *err)
+/* Returns with a line in the heap, at the end of what was asked for, when the time is up, or after a signal. *start_ms: 0
+ * until it was first waited. */
+static enum evbus_code follow(struct evbus_reader *reader, int timeout_ms, int64_t *start_ms, struct evbus_err *err)
 {
-	int64_t start = now_ms();
-
+	*start_ms = *start_ms ? *start_ms : now_ms();
 	for (;;) {
 		TRY(look_again(reader, err));
-		if (reader->heap_count || is_finished(reader))
+		if (reader->heap_count || evbus_reader_finished(reader))
 			return EVBUS_OK;
-		int64_t passed = now_ms() - start;
+		int64_t passed = now_ms() - *start_ms;
 		if (timeout_ms >= 0 && passed >= timeout_ms)
 			return EVBUS_OK;
 		if (!wait_for_more(reader, timeout_ms < 0 ? -1 : (int)(timeout_ms - passed)))
@@ -134,8 +147,8 @@ static enum evbus_code follow(struct evbus_reader *reader, int timeout_ms, struc
 	}
 }
 
-static enum evbus_code next_line(struct evbus_reader *reader, int timeout_ms, struct source **source,
-				 struct evbus_err *err)
+static enum evbus_code next_line(struct evbus_reader *reader, int timeout_ms, int64_t *start_ms,
+				 struct source **source, struct evbus_err *err)
 {
 	if (reader->given) {
 		struct source *given = reader->given;
@@ -144,7 +157,7 @@ static enum evbus_code next_line(struct evbus_reader *reader, int timeout_ms, st
 	}
 	*source = NULL;
 	if (reader->heap_count == 0 && reader->follow)
-		TRY(follow(reader, timeout_ms, err));
+		TRY(follow(reader, timeout_ms, start_ms, err));
 	if (reader->heap_count == 0)
 		return EVBUS_OK;
 	*source = reader->given = heap_pop(reader);
@@ -152,18 +165,29 @@ static enum evbus_code next_line(struct evbus_reader *reader, int timeout_ms, st
 	return EVBUS_OK;
 }
 
+/* Where little matches, a call may read long. */
+static enum evbus_code ask_to_go_on(struct evbus_reader *reader, struct evbus_err *err)
+{
+	if (!reader->go_on || reader->progress.bytes - reader->asked_bytes < ASK_BYTES)
+		return EVBUS_OK;
+	reader->asked_bytes = reader->progress.bytes;
+	return reader->go_on(reader->go_on_context) ? EVBUS_OK : err_set(err, EVBUS_AGAIN, EINTR, "stopped");
+}
+
 enum evbus_code evbus_reader_next(struct evbus_reader *reader, int timeout_ms, const struct evbus_record **record,
 				  struct evbus_err *err)
 {
 	struct source *source;
+	int64_t start_ms = 0;
 
 	TRY(bus_check(reader->bus, err));
 	for (;;) {
-		TRY(next_line(reader, timeout_ms, &source, err));
+		TRY(next_line(reader, timeout_ms, &start_ms, &source, err));
 		if (!source) {
 			*record = NULL;
 			return EVBUS_OK;
 		}
+		TRY(ask_to_go_on(reader, err));
 		if (reader->skip) {
 			reader->skip--;
 			continue;

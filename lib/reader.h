@@ -34,6 +34,9 @@ struct evbus_reader {
 	uint64_t skip;                   /* of the merged records, for `last` */
 	int64_t looked_at_ms;
 	struct evbus_progress progress;
+	bool (*go_on)(void *context);
+	void *go_on_context;
+	uint64_t asked_bytes;            /* progress.bytes when go_on was last asked */
 	struct evbus_record record;
 };
 

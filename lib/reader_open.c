@@ -9,9 +9,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define CHUNK_BYTES (256u * 1024)        /* read at once, where few partitions are open */
-#define MEMORY_BYTES (16u * 1024 * 1024) /* for the buffers of all of them */
-#define CHUNK_MIN_BYTES (16u * 1024)
+#define CHUNK_BYTES (256u * 1024)        /* read at once from each of the first few partitions */
+#define CHUNK_LESS_BYTES (16u * 1024)    /* and from each further one, so that memory stays bounded */
+#define CHUNK_FEW 32u
 
 /* ---- opening ---- */
 
@@ -84,11 +84,23 @@ static enum evbus_code resolve(struct evbus_reader *reader, struct source *sourc
 	return position_resolve(&position, &source->cursor, offset, err);
 }
 
+/* Where what is there now and asked for ends: `last` counts back from it. */
+static enum evbus_code find_stop(struct evbus_reader *reader, struct source *source, bool last, uint64_t *stop,
+				 struct evbus_err *err)
+{
+	*stop = source->end < source->cursor.durable.next ? source->end : source->cursor.durable.next;
+	if (!last || reader->until_us == INT64_MAX)
+		return EVBUS_OK;
+	TRY(cursor_seek_time(&source->cursor, reader->until_us, err));
+	*stop = source->cursor.next < *stop ? source->cursor.next : *stop;
+	return EVBUS_OK;
+}
+
 static enum evbus_code set_range(struct evbus_reader *reader, struct source *source,
 				 const struct evbus_selection *selection, struct evbus_err *err)
 {
 	struct cursor *cursor = &source->cursor;
-	uint64_t start = cursor->first, since = 0, next = cursor->durable.next;
+	uint64_t start = cursor->first, stop, since = 0, next = cursor->durable.next;
 
 	source->end = selection->follow ? UINT64_MAX : next;
 	if (selection->to) {
@@ -96,8 +108,9 @@ static enum evbus_code set_range(struct evbus_reader *reader, struct source *sou
 		TRY(resolve(reader, source, selection->to, selection->group, &to, err));
 		source->end = to < source->end ? to : source->end;
 	}
+	TRY(find_stop(reader, source, selection->last, &stop, err));
 	if (selection->last)
-		start = next - cursor->first > selection->last ? next - selection->last : cursor->first;
+		start = stop > start && stop - start > selection->last ? stop - selection->last : start;
 	else if (selection->from || selection->group)
 		TRY(resolve(reader, source, selection->from ? selection->from : "stored", selection->group, &start,
 			    err));
@@ -107,10 +120,12 @@ static enum evbus_code set_range(struct evbus_reader *reader, struct source *sou
 		start = since > start ? since : start;
 	}
 	source->skip_below = start;
+	if (selection->last)
+		reader->skip += stop > start ? stop - start : 0;
 	return cursor_seek(cursor, start < next ? start : next, err);
 }
 
-static enum evbus_code add_source(struct evbus_reader *reader, struct topic *topic, int32_t partition, size_t chunk,
+static enum evbus_code add_source(struct evbus_reader *reader, struct topic *topic, int32_t partition,
 				  const struct evbus_selection *selection, struct evbus_err *err)
 {
 	uint64_t left;
@@ -121,6 +136,7 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct topic *top
 	if (!source)
 		return no_memory(err);
 	*source = (struct source){ .topic = topic, .end = UINT64_MAX };
+	size_t chunk = reader->source_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
 	TRY(cursor_open(topic, partition, chunk, &source->cursor, err));
 	enum evbus_code code = selection ? set_range(reader, source, selection, err) : EVBUS_OK;
 	if (code == EVBUS_OK)
@@ -135,7 +151,7 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct topic *top
 	return EVBUS_OK;
 }
 
-static enum evbus_code add_topic(struct evbus_reader *reader, const char *name, size_t chunk,
+static enum evbus_code add_topic(struct evbus_reader *reader, const char *name,
 				 const struct evbus_selection *selection, struct evbus_err *err)
 {
 	TRY(grow(&reader->topics, reader->topic_count, sizeof *reader->topics, err));
@@ -146,10 +162,13 @@ static enum evbus_code add_topic(struct evbus_reader *reader, const char *name, 
 	struct topic *kept = topic;
 	reader->topics[reader->topic_count++] = topic;
 	topic = NULL;
+	/* Of a pattern those topics are meant that have it. */
+	if (reader->partition_id >= 0 && reader->is_pattern && (uint32_t)reader->partition_id >= kept->partitions)
+		return EVBUS_OK;
 	if (reader->partition_id >= 0)
-		return add_source(reader, kept, reader->partition_id, chunk, selection, err);
+		return add_source(reader, kept, reader->partition_id, selection, err);
 	for (uint32_t i = 0; i < kept->partitions; i++)
-		TRY(add_source(reader, kept, (int32_t)i, chunk, selection, err));
+		TRY(add_source(reader, kept, (int32_t)i, selection, err));
 	return EVBUS_OK;
 }
 
@@ -197,13 +216,11 @@ enum evbus_code reader_look_for_topics(struct evbus_reader *reader, const struct
 	}
 	while (list[count])
 		count++;
-	size_t chunk = count ? MEMORY_BYTES / count : CHUNK_BYTES;
-	chunk = chunk > CHUNK_BYTES ? CHUNK_BYTES : chunk < CHUNK_MIN_BYTES ? CHUNK_MIN_BYTES : chunk;
 	for (size_t i = 0; i < count; i++) {
 		if (has_topic(reader, list[i]))
 			continue;
 		size_t had = reader->source_count;
-		TRY(add_topic(reader, list[i], chunk, selection, err));
+		TRY(add_topic(reader, list[i], selection, err));
 		if (selection)
 			TRY(check_numbers(reader, selection, err));
 		for (size_t s = had; s < reader->source_count; s++)
@@ -273,21 +290,14 @@ static enum evbus_code take_selection(struct evbus_reader *reader, const struct 
 	memcpy(reader->topic_name, selection->topic, size);
 	reader->partition_id = selection->partition_id;
 	reader->follow = selection->follow;
+	reader->go_on = selection->go_on;
+	reader->go_on_context = selection->go_on_context;
 	if (selection->since)
 		TRY(evbus_time_parse(selection->since, now, &reader->since_us, err));
 	if (selection->until)
 		TRY(evbus_time_parse(selection->until, now, &reader->until_us, err));
 	TRY(check_numbers(reader, selection, err));
 	return copy_filter(reader, &selection->filter, err);
-}
-
-static void skip_to_last(struct evbus_reader *reader, uint64_t last)
-{
-	uint64_t there = 0;
-
-	for (size_t i = 0; i < reader->source_count; i++)
-		there += reader->sources[i]->cursor.durable.next - reader->sources[i]->skip_below;
-	reader->skip = there > last ? there - last : 0;
 }
 
 static void close_reader(struct evbus_reader **reader)
@@ -314,14 +324,14 @@ enum evbus_code evbus_reader_open(struct evbus *bus, const struct evbus_selectio
 	*opened = (struct evbus_reader){ .bus = bus, .since_us = INT64_MIN, .until_us = INT64_MAX };
 	TRY(take_selection(opened, selection, err));
 	enum evbus_code code = reader_look_for_topics(opened, selection, err);
-	if (code == EVBUS_NONE && selection->follow && opened->source_count == 0)
+	if (code == EVBUS_NONE && selection->follow && opened->topic_count == 0)
 		reader_tell_waiting(opened);
 	else if (code == EVBUS_NONE && opened->is_pattern && bus->root.fd < 0)
 		code = EVBUS_OK;    /* a pattern that matches nothing is no failure, and where there is no bus it does not */
 	else
 		TRY(code);
-	if (selection->last)
-		skip_to_last(opened, selection->last);
+	/* So far skip is how many there are. */
+	opened->skip = opened->skip > selection->last ? opened->skip - selection->last : 0;
 	if (selection->follow)
 		opened->progress.bytes_total = 0;
 	GIVE(reader, opened);

@@ -54,16 +54,19 @@ static void on_finding(struct log_verify *log, enum evbus_severity severity, con
 	report(run, &finding);
 }
 
-static void on_progress(struct log_verify *log)
+static enum evbus_code on_progress(struct log_verify *log, struct evbus_err *err)
 {
 	struct verification *run = (struct verification *)(void *)log;
+	const struct evbus_verify_options *options = run->options;
 
-	if (!run->options->progress)
-		return;
 	struct evbus_progress now = run->progress;
 	now.bytes += log->bytes;
 	now.records += log->records;
-	run->options->progress(run->options->context, &now);
+	if (options->progress)
+		options->progress(options->context, &now);
+	if (options->go_on && !options->go_on(options->context))
+		return err_set(err, EVBUS_AGAIN, EINTR, "stopped");
+	return EVBUS_OK;
 }
 
 /* ---- deep: what is in the payloads ---- */

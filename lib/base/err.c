@@ -22,7 +22,7 @@ static void keep_one_line(char *text)
 			*text = '?';
 }
 
-enum evbus_code err_set(struct evbus_err *err, enum evbus_code code, int sys_errno, const char *format, ...)
+enum evbus_code(err_set)(struct evbus_err *err, enum evbus_code code, int sys_errno, const char *format, ...)
 {
 	if (!err)
 		return code;

@@ -122,6 +122,9 @@ static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err
 		cursor->durable = (struct cell){ 0 };
 		return EVBUS_OK;
 	}
+	if (code == EVBUS_NONE)
+		return err_set(err, EVBUS_CONFLICT, 0, "'%s' was removed, and records up to %llu were acknowledged",
+			       name, (unsigned long long)view.durable.next);
 	TRY(code);
 	TRY(file_id_of(live, name, &id, err));
 	TRY(find_start(cursor, live, &start, err));

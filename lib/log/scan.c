@@ -59,12 +59,14 @@ static enum evbus_code fill(struct scan *scan, bool *more, struct evbus_err *err
 /* What of the buffer lies from scan->at up to the limit. */
 static struct evbus_slice window(const struct scan *scan)
 {
+	if (!scan->buf.data)
+		return (struct evbus_slice){ NULL, 0 };
 	size_t skip = (size_t)(scan->at - scan->buf_at);
 	size_t len = scan->buf.len - skip;
 
 	if (scan->at + len > scan->limit)
 		len = scan->limit > scan->at ? (size_t)(scan->limit - scan->at) : 0;
-	return (struct evbus_slice){ scan->buf.data ? scan->buf.data + skip : NULL, len };
+	return (struct evbus_slice){ scan->buf.data + skip, len };
 }
 
 enum evbus_code scan_next(struct scan *scan, struct evbus_slice *text, enum scan_what *what, struct evbus_err *err)

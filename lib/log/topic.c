@@ -67,7 +67,8 @@ enum evbus_code root_open(struct root *root, const char *path, bool create, stru
 	if (root->fd < 0 && errno == ENOENT)
 		return err_set(err, EVBUS_NONE, 0, "there is no bus at '%s'", path);
 	if (root->fd < 0)
-		return err_set(err, err_code_of(errno), errno, "cannot open the bus at '%s'", path);
+		return err_set(err, errno == ENOTDIR ? EVBUS_CONFIG : err_code_of(errno), errno,
+			       "cannot open the bus at '%s'", path);
 	root->path = copy_text(path);
 	if (!root->path) {
 		os_close_cleanup(&root->fd);

@@ -101,14 +101,13 @@ static enum evbus_code check_line(struct walk *walk, struct evbus_slice text, ui
 	return verify->record ? verify->record(verify, &line, byte, err) : EVBUS_OK;
 }
 
-static void show_progress(struct walk *walk, uint64_t byte)
+static enum evbus_code show_progress(struct walk *walk, uint64_t byte, struct evbus_err *err)
 {
 	struct log_verify *verify = walk->verify;
 
 	verify->bytes += byte - walk->told;
 	walk->told = byte;
-	if (verify->progress)
-		verify->progress(verify);
+	return verify->progress(verify, err);
 }
 
 /* The lines of one segment, to byte `limit` of it. */
@@ -134,15 +133,14 @@ static enum evbus_code walk_segment(struct walk *walk, int fd, const char *name,
 			TRY(scan_resync(&scan, err));
 		}
 		if (byte - walk->told >= PROGRESS_BYTES)
-			show_progress(walk, byte);
+			TRY(show_progress(walk, byte, err));
 	}
 	if (scan.at < limit)
 		tell(walk, EVBUS_DAMAGE, "segment", walk->next, walk->start + scan.at,
 		     "'%s' ends %llu bytes before what was acknowledged: it was cut", name,
 		     (unsigned long long)(limit - scan.at));
 	walk->start += limit;
-	show_progress(walk, walk->start);
-	return EVBUS_OK;
+	return show_progress(walk, walk->start, err);
 }
 
 static void check_base(struct walk *walk, uint64_t base)

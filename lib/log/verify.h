@@ -14,7 +14,8 @@ struct log_verify {
 	/* Each record that is whole; may be NULL. */
 	enum evbus_code (*record)(struct log_verify *verify, const struct line *line, uint64_t byte,
 				  struct evbus_err *err);
-	void (*progress)(struct log_verify *verify);    /* now and then; may be NULL */
+	/* Every few MiB; a failure ends it. */
+	enum evbus_code (*progress)(struct log_verify *verify, struct evbus_err *err);
 
 	uint64_t records, bytes;         /* looked at so far */
 	uint64_t live_byte;              /* where the live segment begins, counted over all */

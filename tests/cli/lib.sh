@@ -26,19 +26,19 @@
 #
 # A file runs in a scratch directory of its own, which goes when it ends (KEEP=1: stays, and is named); fresh enters a
 # new empty one below it. evbus is the one of $EVBUS. The environment holds none of evbus's variables, and a HOME of its
-# own. DATA is tests/data; WEBHOOKS a file of real events, or empty. What the last expect_status left: $OUT, $ERR (files).
+# own. ROOT is the source tree, DATA its tests/data, WEBHOOKS a file of real events, or empty. What the last expect_status left: $OUT, $ERR (files).
 set -u
 shopt -s lastpipe       # the last part of a pipe runs in this shell
 export LC_ALL=C TZ='<+0530>-5:30'
-tests_root=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
-: "${EVBUS:=${tests_root%/*}/build/cmd/evbus}"
+ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
+: "${EVBUS:=$ROOT/build/cmd/evbus}"
 export EVBUS PATH="${EVBUS%/*}:$PATH"
 # shellcheck disable=SC2034 # for the files of tests
-DATA=$tests_root/data
-WEBHOOKS=${EVBUS_TEST_WEBHOOKS:-${tests_root%/*}/../shared/data/github-webhooks.jsonl}
+DATA=$ROOT/tests/data
+WEBHOOKS=${EVBUS_TEST_WEBHOOKS:-$ROOT/../shared/data/github-webhooks.jsonl}
 [ -r "$WEBHOOKS" ] || WEBHOOKS=
 for tests_name in "${!EVBUS_@}" "${!XDG_@}"; do
-	unset "$tests_name"
+	[[ $tests_name == EVBUS_TEST_* ]] || unset "$tests_name"
 done
 
 tests_dir=$(mktemp -d "${TMPDIR:-/tmp}/evbus-test.XXXXXX") || exit 1
@@ -119,8 +119,9 @@ expect_equal() {
 
 # expect_same FILE WANTED: byte for byte.
 expect_same() {
+	local difference
 	ok
-	cmp -s "$1" "$2" || fail "$(cmp "$1" "$2" 2>&1)
+	difference=$(cmp "$1" "$2" 2>&1) || fail "$difference
 $(tests_show "$1" "$1")
 $(tests_show "$2" "$2")"
 }

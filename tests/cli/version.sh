@@ -3,7 +3,7 @@
 . "${0%/*}/lib.sh"
 plan 9
 
-version=$(sed -n "s/.*version: '\([0-9.]*\)'.*/\1/p" "${0%/*}/../../meson.build" | head -n 1)
+version=$(sed -n "s/.*version: '\([0-9.]*\)'.*/\1/p" "$ROOT/meson.build" | head -n 1)
 
 t 'version prints the name and the number'
 expect_status 0 evbus version

@@ -247,7 +247,8 @@ Test(store_faults, keeps_what_was_acknowledged_when_its_writer_is_killed)
 		store_close(store);
 		assert_whole("state.db");
 	}
-	cr_assert(said > 80, "%d", said);
+	/* Every second one said something. */
+	cr_assert(said >= 40, "%d", said);
 }
 
 /* Holds the write lock until the parent closes its end of the pipe. */
