@@ -26,7 +26,8 @@ platform-smoke: all                 ## install what is missing, build, and run t
 	@tests/smoke $(BUILD)/cmd/evbus
 
 test: with-tests                    ## run the tests, or only those named by TESTS="version publish"
-	@meson test -C $(BUILD) --print-errorlogs $(TESTS)
+	@ninja -C $(BUILD)
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs $(TESTS)
 
 install: all                        ## install under PREFIX (/usr/local), staged below DESTDIR
 	@grep -qx 'prefix = $(PREFIX)' $(TOLD) || { meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD); }
@@ -34,7 +35,8 @@ install: all                        ## install under PREFIX (/usr/local), staged
 	@[ -n '$(DESTDIR)' ] || [ "$$(id -u)" != 0 ] || ldconfig
 
 bench: with-tests                   ## measure, and print each figure beside its target
-	@meson test -C $(BUILD) --benchmark --verbose $(TESTS)
+	@ninja -C $(BUILD)
+	@meson test -C $(BUILD) --no-rebuild --benchmark --verbose $(TESTS)
 
 lint: with-tests                    ## clang-tidy, cppcheck, shellcheck, mandoc: any finding is an error
 	@tests/deps build lint

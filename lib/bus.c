@@ -192,15 +192,17 @@ enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32
 {
 	CLEANUP(topic_close) struct topic opened = { .fd = -1 };
 	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	uint64_t bytes;
 
 	TRY(bus_root(bus, false, err));
 	TRY(topic_open(&bus->root, topic, &opened, err));
 	TRY(cursor_open(&opened, partition_id, DESCRIBE_CHUNK, &cursor, err));
+	TRY(cursor_bytes_total(&cursor, &bytes, err));
 	*info = (struct evbus_partition_info){
 		.partitions = opened.partitions,
 		.segment_max_bytes = opened.segment_max_bytes,
 		.records = cursor.durable.next - cursor.first,
-		.bytes = cursor_bytes_total(&cursor),
+		.bytes = bytes,
 		.offset_kind = "file_line",
 		.acknowledgement = "on disk: fdatasync has returned",
 	};

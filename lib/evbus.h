@@ -361,7 +361,7 @@ struct evbus_finding {
 	uint64_t byte;             /* where the line begins, counted over all segments */
 	enum evbus_severity severity;
 	const char *what;          /* one word: shape checksum gap order batch segment checkpoint payload duplicate
-	                              occurred_at tail page */
+	                              occurred_at clock tail */
 	char text[256];
 };
 

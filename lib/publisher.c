@@ -103,9 +103,9 @@ static void predict_again(struct evbus_publisher *publisher, const struct slot *
 	struct slot *filling = &publisher->slots[publisher->filling];
 
 	for (uint32_t i = 0; i < done->group_count; i++) {
-		struct lane *lane = publisher->lanes[i];
 		if (group_count(&done->groups[i]) == 0)
 			continue;
+		struct lane *lane = publisher->lanes[i];
 		uint64_t waiting = i < filling->group_count && filling->state == SLOT_FILLING ?
 					   group_count(&filling->groups[i]) :
 					   0;

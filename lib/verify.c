@@ -4,6 +4,7 @@
 #include "bus.h"
 #include "delivery/checkpoint.h"
 #include "event/envelope.h"
+#include "event/subject.h"
 #include "log/recover.h"
 #include "log/verify.h"
 
@@ -19,6 +20,7 @@ struct verification {
 	struct evbus *bus;
 	const struct evbus_verify_options *options;
 	struct evbus_verify_result *result;
+	bool is_pattern;
 	struct topic topic;
 	struct id_set ids;
 	bool ids_only;                   /* a further pass: everything else was told before */
@@ -224,9 +226,19 @@ static enum evbus_code cut_partition(struct verification *run, int32_t partition
 
 static enum evbus_code visit_partition(struct verification *run, int32_t partition, struct evbus_err *err)
 {
+	uint64_t damages = run->result->damages;
+	enum evbus_code code = EVBUS_OK;
+	struct evbus_err why;
+
 	if (run->options->repair && !run->options->cut_at && !run->ids_only)
-		TRY(repair_partition(run, partition, err));
-	TRY(check_partition(run, partition, err));
+		code = repair_partition(run, partition, &why);
+	/* Damage stops the repair; what it is tells the report. */
+	if (code == EVBUS_OK || code == EVBUS_IO || code == EVBUS_CONFLICT)
+		TRY(check_partition(run, partition, err));
+	if (code != EVBUS_OK && run->result->damages == damages) {
+		*err = why;
+		return code;
+	}
 	if (run->options->repair && run->options->cut_at)
 		return cut_partition(run, partition, err);
 	return EVBUS_OK;
@@ -288,12 +300,30 @@ static void close_run(struct verification *run)
 	topic_close(&run->topic);
 }
 
+/* How much there is to be read of a topic, for progress. What cannot be told now is told when it is read. */
+static uint64_t bytes_of(const struct verification *run, const char *topic)
+{
+	struct evbus_partition_info info = { .partitions = 1 };
+	int32_t only = run->options->partition_id;
+	uint64_t bytes = 0;
+
+	for (int32_t i = only < 0 ? 0 : only; i <= only || (only < 0 && (uint32_t)i < info.partitions); i++) {
+		if (evbus_topic_describe(run->bus, topic, i, &info, NULL) != EVBUS_OK)
+			break;
+		bytes += info.bytes;
+	}
+	return bytes;
+}
+
 static enum evbus_code visit_topic(struct verification *run, const char *name, struct evbus_err *err)
 {
 	bool again = false;
 
 	topic_close(&run->topic);
 	TRY(topic_open(&run->bus->root, name, &run->topic, err));
+	/* Of a pattern those topics are meant that have the partition. */
+	if (run->is_pattern && run->options->partition_id >= (int32_t)run->topic.partitions)
+		return EVBUS_OK;
 	id_set_release(&run->ids);
 	if (run->options->deep)
 		TRY(id_set_init(&run->ids, IDS_AT_ONCE, err));
@@ -303,6 +333,7 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 	if (run->options->deep)
 		TRY(id_set_finish(&run->ids, &again, err));
 	for (run->ids_only = true; again;) {
+		run->progress.bytes_total += bytes_of(run, name);
 		TRY(visit_partitions(run, err));
 		TRY(id_set_finish(&run->ids, &again, err));
 	}
@@ -340,8 +371,14 @@ enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struc
 		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root.path,
 			       pattern ? pattern : ">");
 	TRY(check_options(&run, names, pattern, err));
+	for (size_t i = 0; names[i] && options->progress; i++)
+		run.progress.bytes_total += bytes_of(&run, names[i]);
+	run.is_pattern = !pattern || subject_is_pattern(pattern);
 	for (size_t i = 0; names[i]; i++)
 		TRY(visit_topic(&run, names[i], err));
+	if (counted.partitions == 0)
+		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' that matches '%s' has a partition %d", bus->root.path,
+			       pattern ? pattern : ">", options->partition_id);
 	*result = counted;
 	return EVBUS_OK;
 }

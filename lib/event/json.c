@@ -3,7 +3,7 @@
  * An event is looked at once, from left to right, and every byte is judged where it is met: grammar, UTF-8 and depth in
  * the same pass. Two things make it fast. Most bytes of an event stand in strings and are plain there, so those are
  * passed over 16 at a time (8 without SSE2), which leaves one unpredictable branch a string. And nesting is one bit a
- * level (object or array) in a fixed pair of words, so there is neither recursion nor memory to manage, and an input
+ * level (object or array) in a few words, so there is neither recursion nor memory to manage, and an input
  * cannot choose how deep the stack grows.
  *
  * Positions are pointers; NULL is a failure that fail() has noted. At the end of the text the next byte is taken to be
@@ -22,6 +22,7 @@ struct scan {
 	const uint8_t *begin;
 	const uint8_t *end;
 	size_t escapes; /* seen so far, so that a name knows whether it has any */
+	unsigned depth_max;
 	struct json_fault fault;
 };
 
@@ -36,7 +37,7 @@ static struct scan scan_of(struct evbus_slice text)
 	/* No arithmetic on NULL, not even adding 0. */
 	const uint8_t *begin = (const uint8_t *)(text.data ? text.data : "");
 
-	return (struct scan){ .begin = begin, .end = begin + (text.data ? text.len : 0) };
+	return (struct scan){ .begin = begin, .end = begin + (text.data ? text.len : 0), .depth_max = EVBUS_DEPTH_MAX };
 }
 
 static __attribute__((cold, noinline)) const uint8_t *fail(struct scan *s, const uint8_t *at, const char *reason)
@@ -266,7 +267,7 @@ static inline const uint8_t *name_end(struct scan *s, const uint8_t *p)
 
 /* The containers that are open, outermost first. */
 struct nesting {
-	uint64_t objects[EVBUS_DEPTH_MAX / KIND_WORD_BITS]; /* a bit each: an object, or else an array */
+	uint64_t objects[EVBUS_DEPTH_MAX / KIND_WORD_BITS + 1]; /* a bit each: an object, or else an array */
 	unsigned depth;
 };
 
@@ -310,7 +311,7 @@ static const uint8_t *value_end(struct scan *s, const uint8_t *p, unsigned outer
 	do {
 		uint8_t c = peek(s, p);
 		if (c == '{' || c == '[') {
-			if (n.depth == EVBUS_DEPTH_MAX)
+			if (n.depth == s->depth_max)
 				return fail(s, p, "nested too deep");
 			enter(&n, c == '{');
 			p = skip_blanks(s, p + 1);
@@ -406,10 +407,12 @@ static const uint8_t *scan_object(struct scan *s, struct json_want *wants, size_
 	return p;
 }
 
-bool json_scan(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault)
+static bool scan_all(struct evbus_slice text, unsigned depth_max, struct json_want *wants, size_t count,
+		     struct json_fault *fault)
 {
 	struct scan s = scan_of(text);
 
+	s.depth_max = depth_max;
 	for (size_t i = 0; i < count; i++) {
 		wants[i].value = (struct evbus_slice){ 0 };
 		wants[i].times = 0;
@@ -419,4 +422,14 @@ bool json_scan(struct evbus_slice text, struct json_want *wants, size_t count, s
 		p = fail(&s, p, "more than one object");
 	*fault = s.fault;
 	return p != NULL;
+}
+
+bool json_scan(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault)
+{
+	return scan_all(text, EVBUS_DEPTH_MAX, wants, count, fault);
+}
+
+bool json_scan_record(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault)
+{
+	return scan_all(text, EVBUS_DEPTH_MAX + 1, wants, count, fault);
 }

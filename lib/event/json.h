@@ -24,6 +24,9 @@ struct json_fault {
  * wants may be NULL. On false only *fault is meaningful. */
 bool json_scan(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault);
 
+/* The same for a record, which has one level more than the payload in it. */
+bool json_scan_record(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault);
+
 /* The length of the JSON value (of any kind) at the beginning of text, 0 if there is none that is valid. */
 size_t json_value_len(struct evbus_slice text);
 

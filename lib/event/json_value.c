@@ -239,7 +239,7 @@ static struct evbus_slice find_member(struct evbus_slice object, struct evbus_sl
 		if (!token_unescape(token, text, &want.name.len))
 			return nothing;
 	}
-	if (!json_scan(object, &want, 1, &fault) || want.times == 0)
+	if (!json_scan_record(object, &want, 1, &fault) || want.times == 0)
 		return nothing;
 	*ambiguous = want.times > 1;
 	return *ambiguous ? nothing : want.value;

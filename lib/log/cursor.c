@@ -39,6 +39,7 @@ static enum evbus_code look_at_page(struct cursor *cursor, struct control_view *
 				    struct evbus_err *err)
 {
 	*state = CONTROL_NONE;
+	cursor->has_page = false;
 	if (cursor->control.fd >= 0 &&
 	    !file_is_at(cursor->topic, cursor->control.path, &cursor->control.id, NULL))
 		control_close(&cursor->control);
@@ -55,9 +56,9 @@ static enum evbus_code look_at_page(struct cursor *cursor, struct control_view *
 	return EVBUS_OK;
 }
 
-/* Without a page: what is whole after a sync of our own. low: what a page of an earlier boot proves. */
-static enum evbus_code measure(struct cursor *cursor, int fd, const char *name, const struct cell *start, uint64_t low,
-			       struct evbus_err *err)
+/* Without a page: what is whole after a sync of our own. known: what a page of an earlier boot proves, or NULL. */
+static enum evbus_code measure(struct cursor *cursor, int fd, const char *name, const struct cell *start,
+			       const struct cell *known, struct evbus_err *err)
 {
 	struct extent found;
 	struct cell from;
@@ -71,12 +72,16 @@ static enum evbus_code measure(struct cursor *cursor, int fd, const char *name, 
 	uint64_t window = size > UNSYNCED_MAX_BYTES ? size - UNSYNCED_MAX_BYTES : 0;
 	TRY(extent_start(fd, name, window, size, start, &from, err));
 	TRY(extent_find(fd, name, &from, size, &found, err));
-	if (found.bad && found.good.bytes >= low)
-		TRY(extent_good_behind(fd, name, found.good.bytes, size, &damaged, err));
-	cursor->durable = found.good;
+	if (found.bad && known)
+		damaged = found.good.bytes < known->bytes;
+	else if (found.bad)
+		TRY(extent_good_behind(fd, name, found.at.bytes, size, &damaged, err));
+	/* What was acknowledged and is not there is not the end of the log either: reading reports it. */
+	cursor->durable = known && size < known->bytes ? *known : damaged ? found.at : found.good;
 	cursor->durable.base = start->base;
-	/* Damage is not the end of the log: reading goes on up to it, and reports it. */
-	if (found.bad && (damaged || found.good.bytes < low)) {
+	cursor->durable.ino = (uint64_t)st.st_ino;
+	/* Nor is damage: reading goes on up to it. */
+	if (damaged) {
 		cursor->durable.bytes = size;
 		cursor->durable.next++;
 	}
@@ -86,21 +91,27 @@ static enum evbus_code measure(struct cursor *cursor, int fd, const char *name, 
 static enum evbus_code find_start(struct cursor *cursor, int live, struct cell *start, struct evbus_err *err)
 {
 	CLEANUP(segments_release) struct segments older = { 0 };
-	CLEANUP(os_close_cleanup) int fd = -1;
-	uint64_t size;
 
 	TRY(segments_list(cursor->topic, cursor->partition, &older, err));
 	*start = (struct cell){ 0 };
 	TRY(segment_live_base(cursor->topic, cursor->partition, live, &older, &start->base, &start->time_us, err));
 	start->next = start->base;
 	cursor->first = older.count ? older.bases[0] : start->base;
-	cursor->older_bytes = 0;
-	for (size_t i = 0; i < older.count; i++) {
-		TRY(segment_open(cursor->topic, cursor->partition, older.bases[i], O_RDONLY, &fd, &size, err));
-		os_close_cleanup(&fd);
-		cursor->older_bytes += size;
-	}
 	return EVBUS_OK;
+}
+
+/* There is none before the first record; and for a moment in a roll, where files cannot be exchanged. */
+static enum evbus_code without_live(struct cursor *cursor, const struct cell *durable, const char *name,
+				    struct evbus_err *err)
+{
+	struct cell start = { 0 };
+
+	TRY(find_start(cursor, -1, &start, err));
+	cursor->durable = start;
+	if (!durable || durable->next <= start.next)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_CONFLICT, 0, "'%s' was removed, and records up to %llu were acknowledged", name,
+		       (unsigned long long)durable->next);
 }
 
 /* Reads durable; *again: a roll came in between. */
@@ -118,29 +129,34 @@ static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err
 	name_live(cursor, path, name);
 	TRY(look_at_page(cursor, &view, &state, err));
 	enum evbus_code code = segment_open_live(cursor->topic, cursor->partition, O_RDONLY, &live, err);
-	if (code == EVBUS_NONE && (state == CONTROL_NONE || view.durable.next == 0)) {
-		cursor->durable = (struct cell){ 0 };
-		return EVBUS_OK;
-	}
 	if (code == EVBUS_NONE)
-		return err_set(err, EVBUS_CONFLICT, 0, "'%s' was removed, and records up to %llu were acknowledged",
-			       name, (unsigned long long)view.durable.next);
+		return without_live(cursor, state == CONTROL_NONE ? NULL : &view.durable, name, err);
 	TRY(code);
 	TRY(file_id_of(live, name, &id, err));
-	TRY(find_start(cursor, live, &start, err));
+	code = find_start(cursor, live, &start, err);
+	/* One that was listed and is gone was empty: a roll that was killed, and undone just now. */
+	if (code != EVBUS_NONE)
+		TRY(code);
 	/* The older segments were listed after the live one was opened: they meet if it still is the live one. */
-	*again = !file_is_at(cursor->topic, path, &id, &size);
+	*again = code == EVBUS_NONE || !file_is_at(cursor->topic, path, &id, &size);
+	if (*again)
+		return EVBUS_OK;
+	/* A page that means another file says nothing of this one: the log was replaced. */
+	if (state == CONTROL_OURS && view.durable.base == start.base && view.durable.ino != id.ino)
+		state = CONTROL_NONE;
+	*again = state != CONTROL_NONE && view.durable.base > start.base;
 	if (*again)
 		return EVBUS_OK;
 	if (state != CONTROL_OURS)
 		return measure(cursor, live, name, &start,
-			       state == CONTROL_OTHER_BOOT && view.durable.base == start.base ? view.durable.bytes : 0,
+			       state == CONTROL_NONE		       ? NULL :
+			       view.durable.base == start.base ? &view.durable :
+								 &start,
 			       err);
-	*again = view.durable.base > start.base;
 	/* A page that is behind a roll knows all that there is: the new segment is empty until the page is right. */
 	if (view.durable.base < start.base)
 		view.durable = (struct cell){ .epoch = view.durable.epoch, .base = start.base, .next = start.base,
-					      .time_us = start.time_us };
+					      .time_us = start.time_us, .ino = id.ino };
 	cursor->durable = view.durable;
 	return EVBUS_OK;
 }
@@ -187,11 +203,13 @@ enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
 
 	TRY(look_at_page(cursor, &view, &state, err));
 	/* The common case, without opening anything: the same live segment. */
-	if (state == CONTROL_OURS && view.durable.base == before.base && view.durable.next >= before.next)
+	if (state == CONTROL_OURS && view.durable.base == before.base && view.durable.ino == before.ino &&
+	    view.durable.next >= before.next)
 		cursor->durable = view.durable;
 	else
 		TRY(look_until_steady(cursor, err));
-	if (cursor->durable.next < before.next && cursor->durable.next < cursor->next)
+	bool replaced = cursor->durable.base == before.base && cursor->durable.ino != before.ino && before.bytes;
+	if (replaced || (cursor->durable.next < before.next && cursor->durable.next < cursor->next))
 		return went_back(cursor, err);
 	return EVBUS_OK;
 }
@@ -204,9 +222,12 @@ bool cursor_wait(const struct cursor *cursor, int timeout_ms)
 	return nanosleep(&wait, NULL) == 0 || errno != EINTR;
 }
 
-uint64_t cursor_bytes_total(const struct cursor *cursor)
+enum evbus_code cursor_bytes_total(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err)
 {
-	return cursor->older_bytes + cursor->durable.bytes;
+	struct cursor beginning = { .topic = cursor->topic, .partition = cursor->partition, .fd = -1,
+				    .durable = cursor->durable };
+
+	return cursor_bytes_left(&beginning, bytes, err);
 }
 
 enum evbus_code cursor_bytes_left(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err)
@@ -254,30 +275,36 @@ static enum evbus_code use_segment(struct cursor *cursor, int *fd, uint64_t base
 	return EVBUS_OK;
 }
 
-/* Opens the segment that begins at offset base. An older one is looked for first: a roll makes the live one older. */
+/* Opens the segment that begins at offset base, if it is an older one; *fd stays -1 where it is not, or not yet. */
+static enum evbus_code open_older(const struct cursor *cursor, uint64_t base, int *fd, uint64_t *size,
+				  struct evbus_err *err)
+{
+	enum evbus_code code = segment_open(cursor->topic, cursor->partition, base, O_RDONLY, fd, size, err);
+
+	if (code == EVBUS_OK && *size == 0)
+		os_close_cleanup(fd);    /* a roll that is under way, or was killed */
+	return code == EVBUS_NONE ? EVBUS_OK : code;
+}
+
+/* An older one is looked for first: a roll makes the live one older. */
 static enum evbus_code open_segment(struct cursor *cursor, uint64_t base, struct evbus_err *err)
 {
-	CLEANUP(os_close_cleanup) int fd = -1;
+	CLEANUP(os_close_cleanup) int fd = -1, rolled = -1;
 	char path[SEGMENT_PATH_MAX];
-	uint64_t size, first;
+	uint64_t size;
 
-	enum evbus_code code = segment_open(cursor->topic, cursor->partition, base, O_RDONLY, &fd, &size, err);
-	if (code != EVBUS_OK && code != EVBUS_NONE)
-		return code;
-	if (code == EVBUS_OK && size) {
+	TRY(open_older(cursor, base, &fd, &size, err));
+	if (fd >= 0) {
 		segment_path(cursor->partition, base, path);
 		snprintf(cursor->name, sizeof cursor->name, "%s/%s", cursor->topic->name, path);
 		return use_segment(cursor, &fd, base, false, base == cursor->durable.base ? cursor->durable.bytes : size,
 				   err);
 	}
-	os_close_cleanup(&fd);
 	name_live(cursor, path, cursor->name);
 	TRY(segment_open_live(cursor->topic, cursor->partition, O_RDONLY, &fd, err));
-	struct segments none = { 0 };
-	int64_t time_us;
-	TRY(segment_live_base(cursor->topic, cursor->partition, fd, &none, &first, &time_us, err));
-	/* Rolled between the two looks: the segment is an older one now. An unreadable first line is told when it is read. */
-	if (first > base && base == cursor->durable.base)
+	/* What was opened is the segment unless it was rolled before that. */
+	TRY(open_older(cursor, base, &rolled, &size, err));
+	if (rolled >= 0)
 		return err_set(err, EVBUS_AGAIN, 0, "'%s' was rolled while it was opened", cursor->name);
 	if (base != cursor->durable.base)
 		return err_set(err, EVBUS_IO, 0, "topic '%s', partition %d: the segment with offset %llu is missing",

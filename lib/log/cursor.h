@@ -15,7 +15,6 @@ struct cursor {
 	bool has_page;
 	struct cell durable;             /* reading goes up to here */
 	uint64_t first;                  /* the oldest offset that is there */
-	uint64_t older_bytes;            /* of all older segments together */
 
 	int fd;                          /* of the segment being read, or -1 */
 	uint64_t base;                   /* of that segment */
@@ -48,7 +47,7 @@ CHECKED enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *
 bool cursor_wait(const struct cursor *cursor, int timeout_ms);
 
 /* All that is durable, and what of it is not read yet. */
-uint64_t cursor_bytes_total(const struct cursor *cursor);
+CHECKED enum evbus_code cursor_bytes_total(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err);
 CHECKED enum evbus_code cursor_bytes_left(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err);
 
 /* ---- between cursor.c and cursor_seek.c ---- */

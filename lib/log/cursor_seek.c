@@ -21,6 +21,9 @@ static enum evbus_code begins_before(struct cursor *cursor, uint64_t base, int64
 	uint64_t offset;
 	int64_t first_us;
 
+	*before = false;
+	if (base == cursor->durable.base && cursor->durable.bytes == 0)
+		return EVBUS_OK;
 	TRY(cursor_open_segment(cursor, base, err));
 	ssize_t n = os_read_at(cursor->fd, head, sizeof head, 0);
 	if (n < 0)
@@ -52,21 +55,35 @@ static enum evbus_code choose_segment(struct cursor *cursor, enum seek_by by, ui
 	return EVBUS_OK;
 }
 
-/* Reads on from where it stands to the first record for which the value is reached. */
+/* Damage on the way does not hide what is asked for: goes line by line through the segment, past those that are damaged,
+ * to the whole one with this offset. Where there is none, and for a time, for which a damaged line might count as well,
+ * reading begins behind the last line that does not count, and tells what is damaged there. */
 static enum evbus_code walk_to(struct cursor *cursor, enum seek_by by, uint64_t value, struct evbus_err *err)
 {
+	uint64_t behind = 0, next = cursor->base;
+	struct evbus_slice text;
+	enum scan_what what;
 	struct line line;
-	bool got = true;
 
-	while (by == SEEK_TIME || cursor->next < value) {
-		TRY(cursor_next(cursor, UINT64_MAX, &line, &got, err));
-		if (!got)
-			return EVBUS_OK;
-		if (by == SEEK_TIME && line.time_us >= (int64_t)value) {
-			begin_at(cursor, cursor->scan.at - line.text.len - 1, line.offset);
+	for (;;) {
+		uint64_t at = cursor->scan.at;
+		TRY(scan_next(&cursor->scan, &text, &what, err));
+		if (what == SCAN_END)
+			break;
+		if (what != SCAN_LINE)
+			TRY(scan_resync(&cursor->scan, err));
+		if (what != SCAN_LINE || line_parse(text, &line))
+			continue;
+		if (by == SEEK_OFFSET && line.offset == value) {
+			begin_at(cursor, at, value);
 			return EVBUS_OK;
 		}
+		if (by == SEEK_OFFSET ? line.offset > value : line.time_us >= (int64_t)value)
+			break;
+		behind = cursor->scan.at;
+		next = line.offset + 1;
 	}
+	begin_at(cursor, behind, next);
 	return EVBUS_OK;
 }
 
@@ -144,7 +161,6 @@ static enum evbus_code seek_by(struct cursor *cursor, enum seek_by by, uint64_t 
 		cursor->time_us = 0;
 		return EVBUS_OK;
 	}
-	/* Damage on the way does not hide the record that is asked for: it is walked to, as far as that goes. */
 	begin_at(cursor, 0, base);
 	return walk_to(cursor, by, value, err);
 }
@@ -163,7 +179,7 @@ enum evbus_code cursor_seek(struct cursor *cursor, uint64_t offset, struct evbus
 	cursor_close_segment(cursor);
 	cursor->next = offset;
 	cursor->time_us = 0;
-	if (cursor->durable.next == cursor->first)
+	if (cursor->durable.bytes == 0)
 		return EVBUS_OK;
 	TRY(cursor_open_segment(cursor, cursor->durable.base, err));
 	begin_at(cursor, cursor->durable.bytes, offset);

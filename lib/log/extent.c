@@ -35,18 +35,17 @@ enum evbus_code extent_find(int fd, const char *name, const struct cell *from, u
 			    struct evbus_err *err)
 {
 	CLEANUP(scan_release) struct scan scan;
-	struct cell at = *from;
 	struct evbus_slice text;
 	enum scan_what what;
 	const char *why = NULL;
 
-	*found = (struct extent){ .good = *from };
+	*found = (struct extent){ .good = *from, .at = *from };
 	scan_init(&scan, fd, name, from->bytes, limit, SCAN_CHUNK);
 	while (!why) {
 		TRY(scan_next(&scan, &text, &what, err));
 		if (what == SCAN_END)
 			break;
-		why = what == SCAN_LINE ? take_line(text, &at, &found->good) : "it has no newline";
+		why = what == SCAN_LINE ? take_line(text, &found->at, &found->good) : "it has no newline";
 	}
 	found->bad = why || found->good.bytes < limit;
 	snprintf(found->why, sizeof found->why, "%s", why ? why : "its batch is not whole");
@@ -64,15 +63,12 @@ enum evbus_code extent_good_behind(int fd, const char *name, uint64_t at, uint64
 	*good = false;
 	scan_init(&scan, fd, name, at, size, SCAN_CHUNK);
 	for (;;) {
-		TRY(scan_resync(&scan, err));
 		TRY(scan_next(&scan, &text, &what, err));
-		if (what == SCAN_END)
-			return EVBUS_OK;
 		*good = what == SCAN_LINE && !line_parse(text, &line);
-		if (*good)
+		if (*good || what == SCAN_END)
 			return EVBUS_OK;
-		if (what == SCAN_LINE)
-			scan_seek(&scan, scan.at - 1, size);    /* resync goes behind this newline and no further */
+		if (what == SCAN_LONG)
+			TRY(scan_resync(&scan, err));
 	}
 }
 

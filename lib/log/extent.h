@@ -7,7 +7,8 @@
 
 struct extent {
 	struct cell good;            /* behind the last line (or batch) that is correct and continues the one before */
-	bool bad;                    /* something stands behind it that is not */
+	struct cell at;              /* the same, but lines of a batch count that is not whole: where the bad line begins */
+	bool bad;                    /* good is not the end */
 	char why[96];                /* what is wrong with it */
 };
 
@@ -20,7 +21,7 @@ CHECKED enum evbus_code extent_find(int fd, const char *name, const struct cell 
 CHECKED enum evbus_code extent_start(int fd, const char *name, uint64_t from, uint64_t size, const struct cell *start,
 				     struct cell *at, struct evbus_err *err);
 
-/* Whether any correct line stands behind the one that begins at byte `at`. */
+/* Whether any line that begins at byte `at`, where one begins, or behind it is correct in itself. */
 CHECKED enum evbus_code extent_good_behind(int fd, const char *name, uint64_t at, uint64_t size, bool *good,
 					   struct evbus_err *err);
 

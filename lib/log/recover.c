@@ -31,9 +31,9 @@ static enum evbus_code damaged(const struct log_writer *writer, const struct ext
 	return err_set(err, EVBUS_IO, 0,
 		       "topic '%s', partition %d is damaged at offset %llu, byte %llu of '%s': %s, and whole lines stand "
 		       "behind it; look with evbus verify, then restore it or cut with evbus verify --repair --cut-at %llu",
-		       writer->topic->name, writer->partition, (unsigned long long)found->good.next,
-		       (unsigned long long)found->good.bytes, writer->name, found->why,
-		       (unsigned long long)found->good.next);
+		       writer->topic->name, writer->partition, (unsigned long long)found->at.next,
+		       (unsigned long long)found->at.bytes, writer->name, found->why,
+		       (unsigned long long)found->at.next);
 }
 
 static enum evbus_code was_cut(const struct log_writer *writer, uint64_t size, const struct cell *durable,
@@ -235,8 +235,8 @@ static enum evbus_code recover_ours(struct log_writer *writer, struct control_vi
 
 /* ---- no page of this boot ---- */
 
-/* low: below it everything was synced, 0 where that is not known. */
-static enum evbus_code recover_anew(struct log_writer *writer, const struct cell *start, uint64_t low, bool known,
+/* known: below it everything was synced; NULL where nothing is known. */
+static enum evbus_code recover_anew(struct log_writer *writer, const struct cell *start, const struct cell *known,
 				    uint64_t size, struct evbus_err *err)
 {
 	uint64_t window = size > UNSYNCED_MAX_BYTES ? size - UNSYNCED_MAX_BYTES : 0;
@@ -247,11 +247,13 @@ static enum evbus_code recover_anew(struct log_writer *writer, const struct cell
 	TRY(extent_start(writer->fd, writer->name, window, size, start, &from, err));
 	TRY(extent_find(writer->fd, writer->name, &from, size, &found, err));
 	if (found.bad && known)
-		refused = found.good.bytes < low;
+		refused = found.good.bytes < known->bytes;
 	else if (found.bad)
-		TRY(extent_good_behind(writer->fd, writer->name, found.good.bytes, size, &refused, err));
+		TRY(extent_good_behind(writer->fd, writer->name, found.at.bytes, size, &refused, err));
 	if (refused)
 		return damaged(writer, &found, err);
+	if (known)
+		TRY(check_durable(writer, known, size, err));
 	struct cell cell = found.good;
 	cell.base = start->base;
 	cell.ino = start->ino;
@@ -276,10 +278,10 @@ static enum evbus_code recover_other_boot(struct log_writer *writer, const struc
 			       "'%s' is open for writing under another boot of a machine: a file bus belongs to one machine",
 			       writer->name);
 	/* Segments were synced before they were rolled, so an older page says nothing of this one. */
-	uint64_t low = durable->base == start->base ? durable->bytes : 0;
-	if (durable->base > start->base || size < low)
+	const struct cell *known = durable->base == start->base ? durable : start;
+	if (durable->base > start->base || size < known->bytes)
 		return was_cut(writer, size, durable, err);
-	return recover_anew(writer, start, low, true, size, err);
+	return recover_anew(writer, start, known, size, err);
 }
 
 /* Where the live segment begins: by the older ones, not by the page. */
@@ -313,6 +315,6 @@ enum evbus_code recover(struct log_writer *writer, bool first, struct evbus_err 
 	case CONTROL_OTHER_BOOT:
 		return recover_other_boot(writer, &view, &start, size, first, err);
 	default:
-		return recover_anew(writer, &start, 0, false, size, err);
+		return recover_anew(writer, &start, NULL, size, err);
 	}
 }

@@ -1,6 +1,8 @@
 /* segment.c: naming, listing, opening and rolling the files of a partition. */
 #include "log/segment.h"
 
+#include "log/scan.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
@@ -10,6 +12,8 @@
 #define RENAME_EXCHANGE (1 << 1)
 #endif
 
+#define FIRST_LINE_CHUNK 4096u
+#define BEHIND_CHUNK (256u * 1024)
 #define SEGMENT_NAME_LEN (20u + sizeof ".jsonl" - 1)
 
 void segment_live_path(int32_t partition, char path[SEGMENT_PATH_MAX])
@@ -100,24 +104,41 @@ enum evbus_code segment_open_live(const struct topic *topic, int32_t partition, 
 	return os_open_file(topic->fd, path, flags, topic->file_mode, name, fd, err);
 }
 
+/* An empty file at the name of an older segment is about to change places with the live one. If it was opened before and
+ * looked at after that, it is no older segment: *moved. */
+static enum evbus_code open_once(int dir, const char *path, const char *name, int flags, mode_t mode, int *fd,
+				 uint64_t *size, bool *moved, struct evbus_err *err)
+{
+	CLEANUP(os_close_cleanup) int opened = -1;
+	struct stat st, there;
+
+	TRY(os_open_file(dir, path, flags, mode, name, &opened, err));
+	if (os.fstat(opened, &st))
+		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", name);
+	*moved = !os.fstatat(dir, path, &there, AT_SYMLINK_NOFOLLOW) && there.st_ino != st.st_ino;
+	if (*moved)
+		return EVBUS_OK;
+	*size = (uint64_t)st.st_size;
+	*fd = opened;
+	opened = -1;
+	return EVBUS_OK;
+}
+
 enum evbus_code segment_open(const struct topic *topic, int32_t partition, uint64_t base, int flags, int *fd,
 			     uint64_t *size, struct evbus_err *err)
 {
 	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
-	CLEANUP(os_close_cleanup) int dir = -1, opened = -1;
-	struct stat st;
+	CLEANUP(os_close_cleanup) int dir = -1;
+	bool moved;
 
 	segment_path(partition, base, path);
 	snprintf(name, sizeof name, "%s/%s", topic->name, path);
 	TRY(open_older(topic, partition, &dir, err));
 	if (dir < 0)
 		return err_set(err, EVBUS_NONE, 0, "there is no '%s'", name);
-	TRY(os_open_file(dir, strchr(path, '/') + 1, flags, topic->file_mode, name, &opened, err));
-	if (os.fstat(opened, &st))
-		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", name);
-	*size = (uint64_t)st.st_size;
-	*fd = opened;
-	opened = -1;
+	do
+		TRY(open_once(dir, strchr(path, '/') + 1, name, flags, topic->file_mode, fd, size, &moved, err));
+	while (moved);    /* once: what stands there then stays */
 	return EVBUS_OK;
 }
 
@@ -148,17 +169,45 @@ enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, stru
 	return EVBUS_OK;
 }
 
+/* Of the first line; where that is damaged, as the first that is not says it. 0 where there is none. */
 static enum evbus_code first_offset(int fd, const char *name, uint64_t *base, struct evbus_err *err)
 {
-	char head[LINE_HEAD_MAX];
-	int64_t time_us;
+	CLEANUP(scan_release) struct scan scan;
+	struct evbus_slice text;
+	enum scan_what what;
+	struct line line;
 
-	ssize_t n = os_read_at(fd, head, sizeof head, 0);
-	if (n < 0)
-		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", name);
-	if (!line_peek(head, (size_t)n, base, &time_us))
-		*base = 0;
-	return EVBUS_OK;
+	scan_init(&scan, fd, name, 0, UINT64_MAX, FIRST_LINE_CHUNK);
+	for (uint64_t i = 0;; i++) {
+		TRY(scan_next(&scan, &text, &what, err));
+		bool good = what == SCAN_LINE && !line_parse(text, &line) && line.offset >= i;
+		if (good || what == SCAN_END) {
+			*base = good ? line.offset - i : 0;
+			return EVBUS_OK;
+		}
+		if (what == SCAN_LONG)
+			TRY(scan_resync(&scan, err));
+	}
+}
+
+/* The offset behind the last line, as the last line that is not damaged says it. */
+static enum evbus_code offset_behind(int fd, const char *name, uint64_t base, uint64_t *next, struct evbus_err *err)
+{
+	CLEANUP(scan_release) struct scan scan;
+	struct evbus_slice text;
+	enum scan_what what;
+	struct line line;
+
+	scan_init(&scan, fd, name, 0, UINT64_MAX, BEHIND_CHUNK);
+	for (*next = base;; ++*next) {
+		TRY(scan_next(&scan, &text, &what, err));
+		if (what == SCAN_END)
+			return EVBUS_OK;
+		if (what == SCAN_LINE && !line_parse(text, &line) && line.offset > *next)
+			*next = line.offset;
+		if (what == SCAN_LONG)
+			TRY(scan_resync(&scan, err));
+	}
 }
 
 enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, int live,
@@ -167,6 +216,7 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 	CLEANUP(buf_release) struct buf buf = { 0 };
 	CLEANUP(os_close_cleanup) int fd = -1;
 	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+	struct evbus_err why;
 	struct line line;
 	uint64_t size;
 	bool found;
@@ -175,13 +225,19 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 	if (older->count == 0) {
 		segment_live_path(partition, path);
 		snprintf(name, sizeof name, "%s/%s", topic->name, path);
-		return first_offset(live, name, base, err);
+		*base = 0;
+		return live < 0 ? EVBUS_OK : first_offset(live, name, base, err);
 	}
 	uint64_t last = older->bases[older->count - 1];
 	segment_path(partition, last, path);
 	snprintf(name, sizeof name, "%s/%s", topic->name, path);
 	TRY(segment_open(topic, partition, last, O_RDONLY, &fd, &size, err));
-	TRY(segment_line_before(fd, name, size, &buf, &line, &found, err));
+	enum evbus_code code = segment_line_before(fd, name, size, &buf, &line, &found, &why);
+	/* Damage there is found by who reads it, and must not hide what follows. */
+	if (code == EVBUS_IO)
+		return offset_behind(fd, name, last, base, err);
+	if (code != EVBUS_OK)
+		return err_set(err, code, 0, "%s", why.text);
 	*base = found ? line.offset + 1 : last;
 	*time_us = found ? line.time_us : 0;
 	return EVBUS_OK;

@@ -31,7 +31,7 @@ CHECKED enum evbus_code segment_line_before(int fd, const char *name, uint64_t e
 					    struct line *line, bool *found, struct evbus_err *err);
 
 /* Where the live segment begins, and the last publish time before it, from the older ones; where there are none, from
- * its own first line (so that older segments may be removed), else 0. */
+ * its own first line (so that older segments may be removed), else 0. live: -1 where there is none. */
 CHECKED enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, int live,
 					  const struct segments *older, uint64_t *base, int64_t *time_us,
 					  struct evbus_err *err);

@@ -7,6 +7,7 @@
 
 #define CHUNK_BYTES (512u * 1024)
 #define PROGRESS_BYTES (4u * 1024 * 1024)
+#define CLOCK_AHEAD_US 60000000
 
 struct walk {
 	struct log_verify *verify;
@@ -156,6 +157,14 @@ static void check_base(struct walk *walk, uint64_t base)
 	walk->next = base;
 }
 
+static void begin(struct walk *walk, uint64_t base)
+{
+	if (base)
+		tell(walk, EVBUS_NOTE, "segment", 0, 0, "the log begins at offset %llu: older segments are not there",
+		     (unsigned long long)base);
+	walk->next = base;
+}
+
 static enum evbus_code walk_older(struct walk *walk, const struct segments *older, struct evbus_err *err)
 {
 	const struct topic *topic = walk->verify->topic;
@@ -170,7 +179,7 @@ static enum evbus_code walk_older(struct walk *walk, const struct segments *olde
 		if (i)
 			check_base(walk, older->bases[i]);
 		else
-			walk->next = older->bases[i];
+			begin(walk, older->bases[i]);
 		TRY(walk_segment(walk, fd, name, size, err));
 	}
 	return EVBUS_OK;
@@ -203,6 +212,17 @@ static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor,
 	return EVBUS_OK;
 }
 
+/* A clock that was ahead once leaves its time on all that follows until it is past. */
+static void check_clock(struct walk *walk)
+{
+	int64_t ahead_us = walk->time_us - os_now_us();
+
+	if (ahead_us > CLOCK_AHEAD_US)
+		tell(walk, EVBUS_NOTE, "clock", walk->next ? walk->next - 1 : 0, walk->start,
+		     "published_at_utc is %lld s ahead of the clock: records get this time until the clock is past it",
+		     (long long)(ahead_us / 1000000));
+}
+
 enum evbus_code log_verify(struct log_verify *verify, struct evbus_err *err)
 {
 	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
@@ -218,6 +238,8 @@ enum evbus_code log_verify(struct log_verify *verify, struct evbus_err *err)
 	if (older.count)
 		check_base(&walk, cursor.durable.base);
 	else
-		walk.next = cursor.durable.base;
-	return walk_live(&walk, &cursor, err);
+		begin(&walk, cursor.durable.base);
+	TRY(walk_live(&walk, &cursor, err));
+	check_clock(&walk);
+	return EVBUS_OK;
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define CLOCK_BACK_TOLD_US 60000000
+#define BATCH_MEMBER_MAX 64u          /* what "batch" adds to a line */
 
 /* ---- opening ---- */
 
@@ -299,12 +300,18 @@ enum append_step {
 	APPEND_COMMIT,       /* too much is unsynced */
 };
 
+/* What its lines have at most when they are written. */
+static size_t group_room(const struct group *group)
+{
+	return group->lines.len + (group->atomic ? group_count(group) * BATCH_MEMBER_MAX : 0);
+}
+
 /* With the append lock held: appends, or says what has to be done first without it. */
 static enum evbus_code append_step(struct log_writer *writer, struct group *group, uint64_t expect, struct mark *mark,
 				   struct control_view *view, enum append_step *step, struct evbus_err *err)
 {
 	uint64_t size;
-	size_t more = group->lines.len + (group->atomic ? group_count(group) * 64 : 0);
+	size_t more = group_room(group);
 
 	*step = APPEND_REATTACH;
 	if (!writer_is_current(writer, &size))
@@ -339,7 +346,7 @@ static enum evbus_code prepare(struct log_writer *writer, enum append_step step,
 		TRY(recover_locked(writer, false, &again, err));
 		return again ? writer_reattach(writer, err) : EVBUS_OK;
 	case APPEND_ROLL:
-		return roll_locked(writer, group->lines.len, err);
+		return roll_locked(writer, group_room(group), err);
 	case APPEND_COMMIT:
 		return writer_commit_others(writer, view, err);
 	default:
@@ -355,13 +362,14 @@ enum evbus_code writer_append(struct log_writer *writer, struct group *group, ui
 
 	if (writer->fd < 0)
 		TRY(attach(writer, err));
-	for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
 		TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
 		enum evbus_code code = append_step(writer, group, expect, mark, &view, &step, err);
 		control_unlock(writer->fd, LOCK_APPEND);
 		if (code != EVBUS_OK || step == APPEND_DONE)
 			return code;
 		TRY(prepare(writer, step, &view, group, err));
+		attempt += step != APPEND_COMMIT;    /* a sync may take as long as it takes */
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
 }

@@ -57,7 +57,8 @@ plan() {
 # t SENTENCE: begins a case.
 t() {
 	tests_end_case
-	tests_sentence=${1//#/\\#}
+	tests_sentence=${1//$'\n'/; }
+	tests_sentence=${tests_sentence//#/\\#}
 	tests_begun=$((tests_begun + 1))
 }
 
@@ -68,6 +69,7 @@ ok() {
 # fail REASON: the case fails; it goes on, so that one run shows all that is wrong.
 fail() {
 	printf '%s\n' "$1" >>"$tests_dir/failed"
+	echo >"$tests_dir/shown"
 }
 # skip WHY: the case is not judged, and says why.
 skip() {
@@ -80,9 +82,7 @@ expect_status() {
 	shift
 	"$@" >"$OUT" 2>"$ERR" || status=$?
 	ok
-	[ "$status" = "$wanted" ] || fail "exit status $status, expected $wanted: $*
-$(tests_show "$OUT" stdout)
-$(tests_show "$ERR" stderr)"
+	[ "$status" = "$wanted" ] || fail "exit status $status, expected $wanted: $*$(tests_show "$OUT" stdout)$(tests_show "$ERR" stderr)"
 }
 
 # Of stdout: exactly this text and a newline ('' for nothing); it contains this text; the whole matches this glob.
@@ -121,9 +121,7 @@ expect_equal() {
 expect_same() {
 	local difference
 	ok
-	difference=$(cmp "$1" "$2" 2>&1) || fail "$difference
-$(tests_show "$1" "$1")
-$(tests_show "$2" "$2")"
+	difference=$(cmp "$1" "$2" 2>&1) || fail "$difference$(tests_show "$1" "$1")$(tests_show "$2" "$2")"
 }
 
 # expect_true SENTENCE COMMAND...: it exits with 0.
@@ -151,25 +149,24 @@ fresh() {
 	cd "$(mktemp -d "$tests_dir/scratch/XXXXXX")" || exit 1
 }
 
+# What a file holds, where nothing failed in this case before: once is enough.
 tests_show() { # FILE NAME
-	printf '%s: %s bytes\n' "$2" "$(wc -c <"$1")"
+	[ ! -e "$tests_dir/shown" ] || return 0
+	printf '\n%s: %s bytes\n' "$2" "$(wc -c <"$1")"
 	head -c 2000 "$1" | head -n 20 | cat -v
 }
 tests_is() { # FILE NAME TEXT
 	ok
-	if [ -n "$3" ]; then printf '%s\n' "$3"; fi | cmp -s - "$1" || fail "$2 is not exactly: $3
-$(tests_show "$1" "$2")"
+	if [ -n "$3" ]; then printf '%s\n' "$3"; fi | cmp -s - "$1" || fail "$2 is not exactly: $3$(tests_show "$1" "$2")"
 }
 tests_has() {
 	ok
-	grep -aqF -e "$3" "$1" || fail "$2 does not contain: $3
-$(tests_show "$1" "$2")"
+	grep -aqF -e "$3" "$1" || fail "$2 does not contain: $3$(tests_show "$1" "$2")"
 }
 tests_like() {
 	ok
 	# shellcheck disable=SC2053 # it is a glob
-	[[ $(tr -d '\0' <"$1") == $3 ]] || fail "$2 is not like: $3
-$(tests_show "$1" "$2")"
+	[[ $(tr -d '\0' <"$1") == $3 ]] || fail "$2 is not like: $3$(tests_show "$1" "$2")"
 }
 
 tests_end_case() {
@@ -187,7 +184,7 @@ tests_end_case() {
 			printf 'ok %d - %s\n' "$tests_begun" "$tests_sentence"
 		fi
 	fi
-	rm -f "$tests_dir/failed" "$tests_dir/skipped" "$tests_dir/expected"
+	rm -f "$tests_dir/failed" "$tests_dir/skipped" "$tests_dir/expected" "$tests_dir/shown"
 }
 
 tests_end() {

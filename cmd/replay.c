@@ -1,0 +1,459 @@
+/* replay.c: evbus replay
+ *
+ * Records go to stdout, or are published again: to a topic, or to another bus, where each keeps its topic and its
+ * partition. In both cases there is a place that fails by reading and one that fails by writing, and messages say which.
+ *
+ * Pacing goes by a timetable, not by pauses: record N is due N / rate after the first, so that late wake-ups do not add
+ * up. Who is far behind begins a new timetable; what was missed is not made up for in a burst. */
+#include "out.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define NS_PER_S 1000000000
+#define NS_PER_MS 1000000
+#define LATE_MAX_NS (100ll * NS_PER_MS)     /* beyond this the timetable begins anew */
+#define FLUSH_NS (20ll * NS_PER_MS)         /* paced records are published at least so often */
+#define TIMER_MS 2                          /* the end of a pause is left to a timer that is more precise */
+#define PROGRESS_RECORDS 256
+#define ORIGIN_MAX_BYTES 1024u
+#define PAYLOAD_MAX_BYTES (3u * 1024 * 1024) /* what one bus has taken, the other takes as well */
+
+struct args {
+	struct common common;
+	struct reading reading;
+	const char *to_topic;
+	const char *to_bus;
+	int64_t to_partition;
+	const char *key;
+	const char *key_from;
+	struct rate rate;
+	int64_t max;
+	bool count;
+	bool dry_run;
+	struct record_format format;
+};
+
+COMMAND(replay,
+	.summary = "deliver a range of records again: to stdout, a topic or another bus",
+	.opts = OPTS(READING_OPTS,
+		OPT(0, to_topic, "TOPIC", "publish to this topic, and print receipts"),
+		OPT(0, to_bus, "URL", "publish to this bus, and print receipts"),
+		OPT(0, to_partition, "N", "publish to this partition", .unset = EVBUS_PARTITION_ANY,
+		    .max = EVBUS_PARTITIONS_MAX - 1),
+		OPT('k', key, "KEY", "publish with this key instead of the record's own"),
+		OPT(0, key_from, "POINTERS", "publish with the key that stands here: /merchant_id,/event_id; the first "
+					     "that is there"),
+		OPT(0, rate, "RATE", "at most so many a second, evenly: 100, 100/s, 30/m, 1000/h"),
+		OPT(0, max, "N", "stop after so many", .unset = -1),
+		OPT(0, count, NULL, "print only how many there are"),
+		OPT(0, dry_run, NULL, "publish nothing, print how many there are"),
+		RECORD_FORMAT_OPT,
+		OPT('q', common.quiet, NULL, "print no receipts, and on stderr only warnings and errors"),
+		OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),
+		OPT(0, common.store, "URL", "where checkpoints are kept (default: in the bus)", .env = true),
+		OPT(0, common.log, "text|json", "how to talk on stderr", .words = "text|json", .preset = "text",
+		    .env = true),
+		OPT('v', common.verbose, NULL, "say more on stderr"),
+		OPT('h', common.help, NULL, "print this help")),
+	.statuses = STATUSES(
+		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or the topic on the other bus "
+				  "has other partitions" }),
+	.examples = EXAMPLES(
+		{ "printf '{\"id\":\"1\"}\\n{\"id\":\"2\"}\\n{\"id\":\"3\"}\\n' | evbus publish -q -t orders", "" },
+		{ "evbus replay -t orders --format payload", "{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id\":\"3\"}" },
+		{ "evbus replay -t orders -o 1 --to-offset 2 --rate 100 --format payload", "{\"id\":\"2\"}" },
+		{ "evbus replay -t orders --where /id=3 --to-topic orders.again",
+		  "{\"topic\":\"orders.again\",\"partition_id\":0,\"offset_kind\":\"file_line\",\"offset\":\"0\","
+		  "\"published_at_utc\":\"…\"}" },
+		{ "evbus replay -t '>' --to-bus file:copy --dry-run", "4" }));
+
+struct target {
+	const char *name;                  /* of the bus */
+	struct evbus *bus;
+	struct evbus_publisher *publisher; /* NULL: records go to stdout */
+	bool keeps_partition;
+	char topic[EVBUS_TOPIC_MAX_BYTES + 1];
+	char key[EVBUS_KEY_MAX_BYTES];
+	char origin[ORIGIN_MAX_BYTES];
+};
+
+struct replay {
+	struct call *call;
+	const struct args *args;
+	struct evbus_reader *reader;
+	struct target target;
+	int64_t given;
+	int64_t begin_ns, paced;           /* the timetable: when it began, how many it has let go */
+	int64_t flushed_ns;
+};
+
+static void close_reader(struct evbus_reader **reader)
+{
+	evbus_reader_close(*reader);
+}
+
+static void close_target(struct target *target)
+{
+	evbus_publisher_close(target->publisher);
+	evbus_close(target->bus);
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+/* ---- publishing again ------------------------------------------------------------------------------------------ */
+
+static enum evbus_code print_receipts(struct replay *replay)
+{
+	const struct evbus_record *receipt;
+	enum evbus_code code = EVBUS_OK;
+
+	while ((receipt = evbus_publisher_next(replay->target.publisher)))
+		if (!code && !replay->args->common.quiet)
+			code = out_receipt(replay->call, receipt);
+	return code;
+}
+
+static enum evbus_code write_failed(struct replay *replay, enum evbus_code code)
+{
+	replay->call->err.code = code;
+	return fail_within(replay->call, "publishing to '%s'", replay->target.name);
+}
+
+/* All that was given to the publisher is durable, and has its receipt. A receipt is a promise: unlike records, those that
+ * nobody takes are a failure. */
+static enum evbus_code flush_target(struct replay *replay)
+{
+	struct call *call = replay->call;
+	enum evbus_code code = evbus_publisher_flush(replay->target.publisher, &call->err);
+	struct evbus_err first = call->err;
+	enum evbus_code printed = print_receipts(replay);
+
+	printed = printed ? printed : out_flush(call);
+	if (code) {
+		call->err = first;
+		return write_failed(replay, code);
+	}
+	if (printed && out_is_closed())
+		return fail(call, printed, "cannot print receipts: whoever read them is gone");
+	return printed;
+}
+
+/* The text of a raw JSON string, or data NULL where it is none. */
+static enum evbus_code text_of(struct call *call, struct evbus_slice value, char *text, size_t size,
+			       struct evbus_slice *out)
+{
+	*out = (struct evbus_slice){ NULL, 0 };
+	if (!value.data || value.data[0] != '"')
+		return EVBUS_OK;
+	size_t len = evbus_json_text(value, text, size);
+	if (len > size)
+		return fail(call, EVBUS_DATA, "%.32s… is longer than %zu bytes", value.data, size);
+	*out = (struct evbus_slice){ text, len };
+	return EVBUS_OK;
+}
+
+/* Where the event stood first: what was published again before keeps its origin, so all copies of one name the same. */
+static enum evbus_code origin_of(struct replay *replay, const struct evbus_record *record, struct evbus_slice *origin)
+{
+	char *text = replay->target.origin;
+
+	if (record->origin.data)
+		return text_of(replay->call, record->origin, text, ORIGIN_MAX_BYTES, origin);
+	int n = snprintf(text, ORIGIN_MAX_BYTES, "%.*s/%d/%.*s", (int)record->topic.len, record->topic.data,
+			 record->partition_id, (int)record->offset.len, record->offset.data);
+	*origin = (struct evbus_slice){ text, (size_t)n };
+	return EVBUS_OK;
+}
+
+static enum evbus_code key_of(struct replay *replay, const struct evbus_record *record, struct evbus_slice *key)
+{
+	const struct args *args = replay->args;
+
+	*key = (struct evbus_slice){ args->key, args->key ? strlen(args->key) : 0 };
+	if (args->key || args->key_from)
+		return EVBUS_OK;
+	return text_of(replay->call, record->partition_key, replay->target.key, EVBUS_KEY_MAX_BYTES, key);
+}
+
+static enum evbus_code refused(struct replay *replay, const struct evbus_record *record, const char *topic,
+			       enum evbus_code code)
+{
+	struct call *call = replay->call;
+
+	about_record(call, record);
+	if (code == EVBUS_USAGE && !replay->args->key_from)
+		fail(call, code,
+		     "topic '%s' has several partitions, and the record has no key: choose one by --to-partition, --key "
+		     "or --key-from",
+		     topic);
+	fail_within(call, "record %.*s/%d/%.*s", (int)record->topic.len, record->topic.data, record->partition_id,
+		    (int)record->offset.len, record->offset.data);
+	return write_failed(replay, code);
+}
+
+static enum evbus_code publish(struct replay *replay, const struct evbus_record *record)
+{
+	struct target *target = &replay->target;
+	struct evbus_event event = { .topic = replay->args->to_topic, .payload = record->payload,
+				     .partition_id = (int32_t)replay->args->to_partition, .returns = record->returns };
+
+	if (!event.topic) {
+		memcpy(target->topic, record->topic.data, record->topic.len);
+		target->topic[record->topic.len] = '\0';
+		event.topic = target->topic;
+	}
+	if (target->keeps_partition)
+		event.partition_id = record->partition_id;
+	TRY(key_of(replay, record, &event.key));
+	TRY(origin_of(replay, record, &event.origin));
+	enum evbus_code code = evbus_publisher_add(target->publisher, &event, &replay->call->err);
+	if (code)
+		return refused(replay, record, event.topic, code);
+	return print_receipts(replay);
+}
+
+/* ---- pacing ---------------------------------------------------------------------------------------------------- */
+
+static enum evbus_code flush_before(struct replay *replay, int64_t now, int64_t due)
+{
+	if (!replay->target.publisher)
+		return out_flush(replay->call);
+	/* A sync for each of a thousand records a second would be the slower of the two. */
+	if (due - now < FLUSH_NS && now - replay->flushed_ns < FLUSH_NS)
+		return EVBUS_OK;
+	replay->flushed_ns = now;
+	return flush_target(replay);
+}
+
+/* wait_readable() misses no signal, but counts in milliseconds. */
+static void sleep_until(int64_t due)
+{
+	const struct timespec time = { due / NS_PER_S, due % NS_PER_S };
+
+	for (;;) {
+		int64_t left_ms = (due - now_ns()) / NS_PER_MS;
+
+		if (left_ms <= TIMER_MS)
+			break;
+		left_ms = left_ms < INT32_MAX ? left_ms : INT32_MAX;
+		if (wait_readable(-1, (int)left_ms - TIMER_MS) == STOPPED)
+			return;
+	}
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
+}
+
+static enum evbus_code pace(struct replay *replay)
+{
+	double interval = NS_PER_S / replay->args->rate.per_second;
+	int64_t now = now_ns(), due = replay->begin_ns + (int64_t)((double)replay->paced * interval);
+
+	if (replay->paced == 0 || now - due > LATE_MAX_NS) {
+		replay->begin_ns = now;
+		replay->paced = 0;
+	} else if (due > now) {
+		TRY(flush_before(replay, now, due));
+		sleep_until(due);
+	}
+	replay->paced++;
+	return EVBUS_OK;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------------- */
+
+static void show_progress(const struct replay *replay)
+{
+	struct evbus_progress progress = evbus_reader_progress(replay->reader);
+
+	progress_show(replay->call, &progress);
+}
+
+/* Asked every few MiB: what is there to be seen need not wait until more matches. */
+static bool go_on(void *context)
+{
+	const struct replay *replay = context;
+
+	show_progress(replay);
+	return !stopped() && !out_flush(replay->call);
+}
+
+static enum evbus_code deliver(struct replay *replay, const struct evbus_record *record)
+{
+	const struct args *args = replay->args;
+
+	if (args->count || args->dry_run)
+		return EVBUS_OK;
+	if (args->rate.per_second > 0)
+		TRY(pace(replay));
+	if (stopped())
+		return EVBUS_OK;
+	return replay->target.publisher ? publish(replay, record) : out_record(replay->call, record);
+}
+
+static enum evbus_code read_failed(struct replay *replay, enum evbus_code code)
+{
+	if (code == EVBUS_AGAIN)
+		TRY(out_flush(replay->call)); /* if that was why it did not go on */
+	if (!replay->target.publisher)
+		return code;
+	replay->call->err.code = code;
+	return fail_within(replay->call, "reading from '%s'", replay->args->common.bus);
+}
+
+static enum evbus_code deliver_all(struct replay *replay)
+{
+	int64_t max = replay->args->max;
+	const struct evbus_record *record;
+
+	while (!stopped() && (max < 0 || replay->given < max)) {
+		enum evbus_code code = evbus_reader_next(replay->reader, 0, &record, &replay->call->err);
+
+		if (code)
+			return read_failed(replay, code);
+		if (!record)
+			return EVBUS_OK;
+		TRY(deliver(replay, record));
+		replay->given++;
+		if (replay->args->rate.per_second > 0 || replay->given % PROGRESS_RECORDS == 0)
+			show_progress(replay);
+	}
+	return EVBUS_OK;
+}
+
+/* What was given to the publisher before a failure is on its way: it is waited for, and gets its receipts. */
+static enum evbus_code finish(struct replay *replay, enum evbus_code code)
+{
+	struct evbus_err first = replay->call->err;
+
+	if (replay->target.publisher) {
+		enum evbus_code last = flush_target(replay);
+
+		/* A failure to do that outweighs what came before, which often is the same one. */
+		if (last && code && !out_is_closed() && strcmp(first.text, replay->call->err.text) != 0)
+			talk(replay->call, WARNING, "%s", first.text);
+		if (last)
+			return last;
+		replay->call->err = first;
+	}
+	if (!code && (replay->args->count || replay->args->dry_run))
+		out_printf("%lld\n", (long long)replay->given);
+	return code;
+}
+
+/* ---- the target ------------------------------------------------------------------------------------------------ */
+
+static void notice(void *context, const char *text)
+{
+	talk(context, NOTICE, "%s", text);
+}
+
+static enum evbus_code check_options(struct call *call, const struct args *args)
+{
+	bool target = args->to_topic || args->to_bus;
+
+	if (!target && (args->key || args->key_from || args->to_partition != EVBUS_PARTITION_ANY))
+		return fail(call, EVBUS_USAGE,
+			    "--key, --key-from and --to-partition are for publishing: say where with --to-topic or --to-bus");
+	if (args->key && args->key_from)
+		return fail(call, EVBUS_USAGE,
+			    "--key and --key-from exclude each other: both say which key an event has");
+	if (args->to_partition != EVBUS_PARTITION_ANY && (args->key || args->key_from))
+		return fail(call, EVBUS_USAGE, "--to-partition and --%s exclude each other: both choose the partition",
+			    args->key ? "key" : "key-from");
+	if (target && args->count)
+		return fail(call, EVBUS_USAGE, "--count prints no receipts: to count and publish nothing say --dry-run");
+	return args->to_topic ? evbus_topic_check(args->to_topic, false, &call->err) : EVBUS_OK;
+}
+
+/* A topic that keeps its partitions needs as many on the other bus. */
+static enum evbus_code prepare_topic(struct replay *replay, struct evbus *source, const char *topic)
+{
+	struct call *call = replay->call;
+	struct target *target = &replay->target;
+	struct evbus_partition_info here, there;
+	bool created;
+
+	enum evbus_code code = evbus_topic_describe(source, topic, 0, &here, &call->err);
+	if (code)
+		return code == EVBUS_NONE ? EVBUS_OK : read_failed(replay, code);
+	code = evbus_topic_describe(target->bus, topic, 0, &there, &call->err);
+	if (code == EVBUS_NONE) {
+		const struct evbus_topic_options options = { here.partitions, here.segment_max_bytes };
+
+		code = evbus_topic_create(target->bus, topic, &options, &created, &call->err);
+	} else if (!code && target->keeps_partition && here.partitions != there.partitions) {
+		code = fail(call, EVBUS_CONFLICT,
+			    "topic '%s' has %u partitions there and %u here: choose a partition by --to-partition, --key "
+			    "or --key-from",
+			    topic, there.partitions, here.partitions);
+	}
+	return code ? write_failed(replay, code) : EVBUS_OK;
+}
+
+static void free_names(char ***names)
+{
+	evbus_free(*names);
+}
+
+static enum evbus_code prepare_topics(struct replay *replay, struct evbus *source)
+{
+	CLEANUP(free_names) char **names = NULL;
+
+	TRY(evbus_topic_list(source, replay->args->reading.topic, &names, &replay->call->err));
+	for (char **name = names; *name; name++)
+		TRY(prepare_topic(replay, source, *name));
+	return EVBUS_OK;
+}
+
+static enum evbus_code open_target(struct replay *replay, struct evbus *source)
+{
+	const struct args *args = replay->args;
+	struct target *target = &replay->target;
+	struct call *call = replay->call;
+	const struct evbus_options options = { .payload_max_bytes = PAYLOAD_MAX_BYTES, .notice = notice,
+					       .notice_context = call };
+	const struct evbus_publisher_options publishing = { .key_from = args->key_from };
+
+	if (args->dry_run || (!args->to_topic && !args->to_bus))
+		return EVBUS_OK;
+	target->name = args->to_bus ? args->to_bus : args->common.bus;
+	target->keeps_partition = !args->to_topic && !args->key && !args->key_from &&
+				  args->to_partition == EVBUS_PARTITION_ANY;
+	enum evbus_code code = evbus_open(target->name, &options, &target->bus, &call->err);
+	if (code)
+		return write_failed(replay, code);
+	if (!args->to_topic)
+		TRY(prepare_topics(replay, source));
+	code = evbus_publisher_open(target->bus, &publishing, &target->publisher, &call->err);
+	return code ? write_failed(replay, code) : EVBUS_OK;
+}
+
+static enum evbus_code replay_run(struct args *args, struct call *call)
+{
+	struct evbus_selection selection = reading_selection(&args->reading);
+	CLEANUP(bus_cleanup) struct evbus *bus = NULL;
+	CLEANUP(close_reader) struct evbus_reader *reader = NULL;
+	struct replay replay = { .call = call, .args = args };
+
+	TRY(out_format(call, args->format));
+	TRY(check_options(call, args));
+	selection.go_on = go_on;
+	selection.go_on_context = &replay;
+	about_topic(call, args->reading.topic, (int32_t)args->reading.partition);
+	TRY(bus_open(call, NULL, &bus));
+	TRY(evbus_reader_open(bus, &selection, &reader, &call->err));
+	replay.reader = reader;
+	enum evbus_code code = open_target(&replay, bus);
+	if (!code)
+		code = finish(&replay, deliver_all(&replay));
+	close_target(&replay.target);
+	return code;
+}

@@ -1,0 +1,459 @@
+/* recover.c and those who call it: a page and a log that do not belong together, because somebody copied, restored,
+ * replaced or removed one of them. Nothing that was acknowledged is cut, and what cannot be decided is refused. */
+#include "faulty.h"
+#include "log_helpers.h"
+
+TestSuite(recover_page, .init = enter, .fini = leave, .timeout = 60);
+
+static struct log_writer writer;
+
+static void start(uint64_t count)
+{
+	must_open(&writer);
+	for (uint64_t n = 0; n < count; n++)
+		cr_assert_eq(publish(&writer, n), EVBUS_OK, "%s", err.text);
+}
+
+static void assert_told_what_to_do(void)
+{
+	cr_assert(strstr(err.text, "put the log back, or, if this is meant, remove 't/partition=0.lock'"), "%s", err.text);
+}
+
+/* Everybody refuses: a writer that has it open (if open), a new one, and what stands there stays. */
+static void assert_refused(bool open, uint64_t n)
+{
+	CLEANUP(buf_release) struct buf before = load(LIVE);
+	struct log_writer other;
+
+	for (int i = 0; i < 2 && open; i++) {
+		cr_assert_eq(publish(&writer, n), EVBUS_CONFLICT, "%d: %s", i, err.text);
+		assert_told_what_to_do();
+	}
+	cr_assert_eq(open_writer(&other), EVBUS_CONFLICT, "%s", err.text);
+	assert_told_what_to_do();
+	assert_file(LIVE, &before);
+	remove_torn();
+}
+
+static void copy(const char *from, const char *to)
+{
+	char command[128];
+
+	snprintf(command, sizeof command, "cp -a %s %s", from, to);
+	cr_assert_eq(system(command), 0); /* NOLINT(cert-env33-c) */
+}
+
+/* ---- copies ---- */
+
+static int syncs;
+
+static int count_sync(int fd)
+{
+	syncs++;
+	return real_os.fdatasync(fd);
+}
+
+Test(recover_page, is_not_taken_for_its_own_by_a_live_copy_of_the_directory)
+{
+	struct control_view view;
+
+	start(5);
+	append_only(&writer, 5);
+	copy("../../bus", "../../copy");
+	cr_assert_eq(publish(&writer, 6), EVBUS_OK);
+	writer_close(&writer);
+	assert_log(7);
+	root_close(&root);
+	cr_assert(!chdir(scratch));
+	cr_assert_eq(root_open(&root, "copy", false, &err), EVBUS_OK);
+	open_topic("t", NULL);
+	cr_assert_eq(read_view(&view), CONTROL_NONE);
+	os.fdatasync = count_sync;
+	assert_log(6);
+	cr_assert_eq(syncs, 1);
+	must_open(&writer);
+	cr_assert_eq(syncs, 2);
+	cr_assert_eq(publish(&writer, 6), EVBUS_OK);
+	writer_close(&writer);
+	assert_log(7);
+}
+
+Test(recover_page, newer_than_a_log_that_was_restored_in_place_is_refused)
+{
+	start(5);
+	CLEANUP(buf_release) struct buf backup = load(LIVE);
+	cr_assert_eq(publish(&writer, 5), EVBUS_OK);
+	CLEANUP(buf_release) struct buf whole = load(LIVE);
+	store_buf(LIVE, &backup);
+	assert_refused(true, 6);
+	writer_close(&writer);
+	assert_refused(false, 0);
+	static struct reading reading;
+	read_log(&reading);
+	cr_assert_eq(reading.code, EVBUS_CONFLICT);
+	/* Put back, it goes on. */
+	store_buf(LIVE, &whole);
+	must_publish(6, 1);
+	assert_log(7);
+}
+
+Test(recover_page, newer_than_a_log_that_was_restored_by_another_file_is_refused)
+{
+	start(5);
+	CLEANUP(buf_release) struct buf backup = load(LIVE);
+	cr_assert_eq(publish(&writer, 5), EVBUS_OK);
+	replace(LIVE, backup.data, backup.len);
+	assert_refused(true, 6);
+	writer_close(&writer);
+	assert_refused(false, 0);
+	/* If that is meant. */
+	cr_assert(!unlink(LOCK));
+	must_publish(5, 1);
+	assert_log(6);
+}
+
+Test(recover_page, with_a_log_that_was_replaced_by_an_equal_one_is_refused)
+{
+	start(5);
+	CLEANUP(buf_release) struct buf same_bytes = load(LIVE);
+	replace(LIVE, same_bytes.data, same_bytes.len);
+	assert_refused(true, 5);
+	/* It is read all the same. */
+	assert_log(5);
+	writer_close(&writer);
+}
+
+Test(recover_page, and_log_both_replaced_are_noticed_by_who_has_them_open)
+{
+	start(5);
+	CLEANUP(buf_release) struct buf same_bytes = load(LIVE);
+	replace(LIVE, same_bytes.data, same_bytes.len);
+	cr_assert(!unlink(LOCK));
+	cr_assert_eq(publish(&writer, 5), EVBUS_CONFLICT, "%s", err.text);
+	assert_told_what_to_do();
+	writer_close(&writer);
+}
+
+Test(recover_page, with_a_log_that_was_removed_is_refused)
+{
+	static struct reading reading;
+
+	start(3);
+	cr_assert(!rename(LIVE, "kept"));
+	read_log(&reading);
+	cr_assert_eq(reading.code, EVBUS_CONFLICT, "%s", err.text);
+	cr_assert_eq(publish(&writer, 3), EVBUS_CONFLICT, "%s", err.text);
+	assert_refused(true, 3);
+	cr_assert(!rename("kept", LIVE));
+	cr_assert_eq(publish(&writer, 3), EVBUS_OK, "%s", err.text);
+	writer_close(&writer);
+	assert_log(4);
+}
+
+Test(recover_page, of_a_topic_that_was_moved_away_or_made_anew_is_refused)
+{
+	static const struct evbus_topic_options none;
+	struct topic other;
+	bool created;
+
+	start(3);
+	cr_assert(!rename("../t", "../moved"));
+	cr_assert_eq(publish(&writer, 3), EVBUS_CONFLICT, "%s", err.text);
+	cr_assert(strstr(err.text, "topic 't' was removed while it was open"), "%s", err.text);
+	cr_assert_eq(topic_create(&root, "t", &none, &other, &created, &err), EVBUS_OK);
+	topic_close(&other);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(publish(&writer, 3), EVBUS_CONFLICT, "%s", err.text);
+		cr_assert(strstr(err.text, "removed and made again"), "%s", err.text);
+	}
+	writer_close(&writer);
+	cr_assert(!is_there("../t/" LIVE) && is_there("../moved/" LIVE));
+}
+
+/* ---- a log that is shorter or longer than the page says ---- */
+
+Test(recover_page, with_unsynced_lines_that_were_cut_by_hand_fails_who_waits_for_them)
+{
+	CLEANUP(group_release) struct group group = { 0 };
+	struct mark mark;
+	struct control_view view;
+
+	start(3);
+	CLEANUP(buf_release) struct buf durable = load(LIVE);
+	add_event(&group, &writer, 3, 0);
+	cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK);
+	store_buf(LIVE, &durable);
+	struct log_writer other;
+	must_open(&other);
+	cr_assert_eq(publish(&other, 3), EVBUS_OK, "%s", err.text);
+	cr_assert(read_view(&view) == CONTROL_OURS && view.end.epoch == 2 && view.durable.epoch == 2);
+	/* Somebody else's event stands at its offset now. */
+	cr_assert_eq(writer_commit(&writer, &mark, &group, &err), EVBUS_IO);
+	cr_assert(strstr(err.text, "the event is not in it"), "%s", err.text);
+	writer_close(&other);
+	writer_close(&writer);
+	assert_log(4);
+}
+
+Test(recover_page, older_than_the_log_adopts_what_was_written_since)
+{
+	start(3);
+	writer_close(&writer);
+	cr_assert(!rename(LOCK, "older"));
+	must_publish(3, 4);
+	cr_assert(!rename("older", LOCK));
+	must_publish(7, 1);
+	assert_log(8);
+	char name[256];
+	cr_assert_eq(torn_copies(name), 0);
+}
+
+Test(recover_page, older_than_the_log_and_put_back_under_open_writers_loses_nothing)
+{
+	struct log_writer other;
+
+	start(3);
+	cr_assert(!rename(LOCK, "older"));
+	must_open(&other);
+	for (uint64_t n = 3; n < 6; n++)
+		cr_assert_eq(publish(&other, n), EVBUS_OK, "%s", err.text);
+	cr_assert(!rename("older", LOCK));
+	cr_assert_eq(publish(&other, 6), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(publish(&writer, 7), EVBUS_OK, "%s", err.text);
+	writer_close(&other);
+	writer_close(&writer);
+	assert_log(8);
+}
+
+Test(recover_page, of_before_a_roll_is_refused)
+{
+	open_rolling(400);
+	start(2);
+	cr_assert(!rename(LOCK, "older"));
+	for (uint64_t n = 2; n < 12; n++)
+		cr_assert_eq(publish(&writer, n), EVBUS_OK, "%s", err.text);
+	writer_close(&writer);
+	cr_assert(!unlink(LOCK) && !rename("older", LOCK));
+	cr_assert_eq(open_writer(&writer), EVBUS_CONFLICT, "%s", err.text);
+	cr_assert(strstr(err.text, "put the log back, or, if this is meant, remove 'rolling/partition=0.lock'"), "%s",
+		  err.text);
+	cr_assert(!unlink(LOCK));
+	must_publish(12, 1);
+	assert_log(13);
+}
+
+/* ---- another boot ---- */
+
+Test(recover_page, of_another_boot_while_a_writer_is_there_is_refused)
+{
+	struct log_writer other;
+
+	start(3);
+	restart_machine();
+	cr_assert_eq(open_writer(&other), EVBUS_UNAVAILABLE);
+	cr_assert(strstr(err.text, "a file bus belongs to one machine"), "%s", err.text);
+	writer_close(&writer);
+	must_publish(3, 1);
+	assert_log(4);
+}
+
+Test(recover_page, of_another_boot_with_a_log_that_is_not_the_acknowledged_one_is_refused)
+{
+	CLEANUP(buf_release) struct buf file = { 0 };
+
+	/* A log of the same topic that went another way: longer, and every line of it is good. */
+	start(3);
+	writer_close(&writer);
+	cr_assert(!rename(LIVE, "kept") && !unlink(LOCK));
+	must_open(&writer);
+	cr_assert_eq(publish_group(&writer, 100, 1, false, 999), EVBUS_OK);
+	cr_assert_eq(publish_group(&writer, 101, 9, false, 0), EVBUS_OK);
+	writer_close(&writer);
+	file = load(LIVE);
+	cr_assert(!rename("kept", LIVE) && !unlink(LOCK));
+	must_publish(3, 1);
+	restart_machine();
+	replace(LIVE, file.data, file.len);
+	cr_assert_neq(open_writer(&writer), EVBUS_OK);
+	assert_file(LIVE, &file);
+}
+
+/* Each byte of each acknowledged line is damaged once, the machine is started anew, and the log is told to be damaged at
+ * this line, by who reads and by who publishes. */
+Test(recover_page, of_another_boot_with_a_damaged_line_below_durable_is_refused_and_the_line_is_named)
+{
+	static struct reading reading;
+	char named[64];
+
+	start(4);
+	writer_close(&writer);
+	restart_machine();
+	CLEANUP(buf_release) struct buf whole = load(LIVE);
+	for (size_t at = 0; at < whole.len; at++) {
+		CLEANUP(buf_release) struct buf file = { 0 };
+		add(&file, whole.data, whole.len);
+		file.data[at] ^= 1;
+		store_buf(LIVE, &file);
+		size_t line = 0;
+		while (line < 3 && line_at(&whole, line + 1) <= at)
+			line++;
+		snprintf(named, sizeof named, "damaged at offset %zu, byte %zu", line, line_at(&whole, line));
+		read_log(&reading);
+		cr_assert(reading.code == EVBUS_IO && reading.count == line && strstr(err.text, named), "%zu: %s", at,
+			  err.text);
+		cr_assert_eq(open_writer(&writer), EVBUS_IO, "%zu", at);
+		cr_assert(strstr(err.text, named), "%zu: %s", at, err.text);
+		assert_file(LIVE, &file);
+	}
+}
+
+Test(recover_page, of_another_boot_with_a_shorter_log_is_refused_by_writers_and_told_to_readers)
+{
+	static struct reading reading;
+
+	start(4);
+	writer_close(&writer);
+	restart_machine();
+	CLEANUP(buf_release) struct buf whole = load(LIVE);
+	cr_assert(!truncate(LIVE, (off_t)line_at(&whole, 3)));
+	cr_assert_eq(open_writer(&writer), EVBUS_CONFLICT);
+	assert_told_what_to_do();
+	read_log(&reading);
+	cr_assert_eq(reading.code, EVBUS_CONFLICT);
+}
+
+/* ---- the lock file, in the hands of others ---- */
+
+static struct buf older_page;
+
+static void remove_lock(void)
+{
+	unlink(LOCK);
+}
+
+static void truncate_lock(void)
+{
+	cr_assert(!truncate(LOCK, 0) || errno == ENOENT);
+}
+
+static void shorten_lock(void)
+{
+	cr_assert(!truncate(LOCK, 100) || errno == ENOENT);
+}
+
+static void recreate_lock(void)
+{
+	unlink(LOCK);
+	store(LOCK, "", 0);
+}
+
+static void copy_lock(void)
+{
+	replace(LOCK, older_page.data, older_page.len);
+}
+
+static void overwrite_lock(void)
+{
+	store(LOCK, older_page.data, older_page.len);
+}
+
+static void fill_lock_with_junk(void)
+{
+	char junk[4096];
+
+	memset(junk, 0xa5, sizeof junk);
+	store(LOCK, junk, sizeof junk);
+}
+
+static void (*const disturb[])(void) = { remove_lock, truncate_lock,  shorten_lock,       recreate_lock,
+					 copy_lock,   overwrite_lock, fill_lock_with_junk };
+#define DISTURBANCES (sizeof disturb / sizeof *disturb)
+
+/* Two that publish in turn: at one of their calls, something happens to the lock file. Nobody dies here and no sync fails,
+ * so every event is acknowledged, whatever becomes of the page. Returns the number of calls. */
+static unsigned disturbed_run(unsigned at, void (*what)(void))
+{
+	struct log_writer other;
+
+	unlink(LOCK);
+	unlink(LIVE);
+	start(2);
+	must_open(&other);
+	buf_release(&older_page);
+	older_page = load(LOCK);
+	cr_assert_eq(publish(&other, 2), EVBUS_OK);
+	faulty_begin(at, 0);
+	faulty.instead = what;
+	for (uint64_t n = 3; n < 6; n++)
+		cr_assert_eq(publish(n % 2 ? &writer : &other, n), EVBUS_OK, "call %u: %s", at, err.text);
+	faulty_end();
+	writer_close(&writer);
+	writer_close(&other);
+	assert_log(6);
+	return faulty.calls;
+}
+
+static void disturb_all(size_t from, size_t to)
+{
+	unsigned calls = 1, states = 0;
+
+	for (size_t i = from; i < to; i++)
+		for (unsigned at = 1; at <= calls; at++, states++)
+			calls = disturbed_run(at, disturb[i]);
+	buf_release(&older_page);
+	cr_assert_gt(states, 50 * (to - from));
+}
+
+Test(recover_page, that_is_removed_or_truncated_between_any_two_calls_loses_nothing)
+{
+	disturb_all(0, 3);
+}
+
+Test(recover_page, that_is_made_anew_or_replaced_between_any_two_calls_loses_nothing)
+{
+	disturb_all(3, DISTURBANCES);
+}
+
+Test(recover_page, that_is_replaced_between_any_two_calls_loses_nothing_on_a_disk_either)
+{
+	leave();
+	enter_disk();
+	for (unsigned at = 1; at < 60; at += 7)
+		disturbed_run(at, disturb[at % DISTURBANCES]);
+	buf_release(&older_page);
+}
+
+static struct buf other_log;
+
+static void replace_log(void)
+{
+	replace(LIVE, other_log.data, other_log.len);
+}
+
+/* The file that took the log's place is left alone, whenever that happened. */
+Test(recover_page, with_a_log_that_is_replaced_between_any_two_calls_leaves_the_other_file_alone)
+{
+	unsigned calls = 20;
+
+	for (unsigned at = 1; at <= calls; at++) {
+		unlink(LIVE);
+		unlink(LOCK);
+		start(3);
+		buf_release(&other_log);
+		other_log = load(LIVE);
+		faulty_begin(at, 0);
+		faulty.instead = replace_log;
+		enum evbus_code code = publish(&writer, 3);
+		faulty_end();
+		calls = faulty.calls > calls ? faulty.calls : calls;
+		cr_assert(code == EVBUS_OK || code == EVBUS_CONFLICT, "call %u: %d %s", at, code, err.text);
+		if (faulty.calls >= at)
+			cr_assert_eq(publish(&writer, 4), EVBUS_CONFLICT, "call %u: %s", at, err.text);
+		if (faulty.calls >= at)
+			assert_file(LIVE, &other_log);
+		writer_close(&writer);
+		if (faulty.calls < at)
+			break;
+	}
+	buf_release(&other_log);
+}
