@@ -11,6 +11,8 @@
 #include <string.h>
 
 #define PROSE_MAX_BYTES (256u * 1024u)
+#define PROSE_TEXT_MAX_BYTES 1024u
+#define PROSE_COLUMNS 66u
 
 static enum evbus_code read_prose(struct call *call, const char *path, char *prose)
 {
@@ -85,6 +87,24 @@ static void print_text(const char *text)
 			out_bytes((const char[]){ (char)point }, 1);
 	}
 	out_text("\n");
+}
+
+/* Text that may be broken. mandoc wants lines of at most 80 bytes, and a dash or a quote takes several. */
+static void print_prose(const char *text)
+{
+	char lines[PROSE_TEXT_MAX_BYTES];
+	size_t begin = 0;
+
+	snprintf(lines, sizeof lines, "%s", text);
+	for (char *space = strchr(lines, ' '); space; space = strchr(space + 1, ' ')) {
+		size_t at = (size_t)(space - lines);
+
+		if (at + 1 + strcspn(space + 1, " ") - begin > PROSE_COLUMNS) {
+			*space = '\n';
+			begin = at + 1;
+		}
+	}
+	print_text(lines);
 }
 
 /* One argument of a macro. */
@@ -166,7 +186,7 @@ static void print_options(const struct command *command)
 		}
 		out_text("\n");
 		opt_help(opt, help);
-		print_text(help);
+		print_prose(help);
 	}
 	out_text(".El\n");
 }
@@ -193,7 +213,7 @@ static void print_commands(void)
 		if ((*each)->hidden)
 			continue;
 		out_printf(".It Xr evbus-%s 1\n", name_of((*each)->name).text);
-		print_text((*each)->summary);
+		print_prose((*each)->summary);
 	}
 	out_text(".El\n");
 }
@@ -201,7 +221,7 @@ static void print_commands(void)
 static void print_status(enum evbus_code code, const char *means)
 {
 	out_printf(".It %d\n", (int)code);
-	print_text(means);
+	print_prose(means);
 }
 
 static void print_examples(const struct command *command)

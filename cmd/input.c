@@ -245,25 +245,12 @@ static bool give_line(struct input *input, size_t to, struct item *item)
 	begin_item(input, to, ITEM_EVENT, item);
 	item->event = trim(item->raw);
 	item->event_at = (size_t)(item->event.data - item->raw.data);
-	if (!fits && item->event.len)
+	if (!fits)
 		too_long(input, to, false, item);
 	input->begin = input->scanned = next;
 	input->line++;
 	input->line_at = input->base + next;
-	return item->event.len;
-}
-
-/* A line that is longer than anything may be and has not ended; false: so far it is blank. */
-static bool give_endless_line(struct input *input, struct item *item)
-{
-	struct evbus_slice line = { input->data + input->begin, input->end - input->begin };
-
-	if (trim(line).len) {
-		too_long(input, input->end, true, item);
-		return true;
-	}
-	pass(input, input->end);
-	return false;
+	return item->event.len || !fits;
 }
 
 /* false: more has to be read. */
@@ -277,7 +264,10 @@ static bool give_from_lines(struct input *input, struct item *item)
 	input->scanned = input->end;
 	if (input->at_end)
 		return input->begin < input->end && give_line(input, input->end, item);
-	return input->end - input->begin > input->item_max_bytes && give_endless_line(input, item);
+	if (input->end - input->begin <= input->item_max_bytes)
+		return false;
+	too_long(input, input->end, true, item);
+	return true;
 }
 
 /* ---- objects --------------------------------------------------------------------------------------------------- */
@@ -329,30 +319,21 @@ static struct evbus_slice join(struct input *input, struct evbus_slice raw)
 
 static void give_object(struct input *input, struct item *item)
 {
-	if (input->scanned - input->begin > input->item_max_bytes) {
-		too_long(input, input->scanned, false, item);
-		return;
-	}
 	begin_item(input, input->scanned, ITEM_EVENT, item);
 	item->event = join(input, item->raw);
 	item->event_at = 0;
 	pass(input, input->scanned);
 }
 
-/* The input ends within an object, or an object is longer than anything may be. */
-static bool give_endless_object(struct input *input, struct item *item)
+/* The input ends within an object. */
+static void give_begun_object(struct input *input, struct item *item)
 {
 	size_t to = input->end;
 
-	if (!input->at_end) {
-		too_long(input, to, true, item);
-		return true;
-	}
-	while (to > input->begin && (is_blank(input->data[to - 1]) || input->data[to - 1] == '\n'))
+	while (is_blank(input->data[to - 1]) || input->data[to - 1] == '\n')
 		to--;
 	give_bad(input, to, NOT_AN_OBJECT "unexpected end", false, item);
-	input->begin = input->scanned = input->end;
-	return true;
+	pass(input, input->end);
 }
 
 static void pass_blanks(struct input *input)
@@ -364,33 +345,44 @@ static void pass_blanks(struct input *input)
 	pass(input, to);
 }
 
-/* false: more has to be read. */
+/* Goes on until something can be given out; false: more has to be read. */
+static bool pass_object(struct input *input, struct item *item)
+{
+	while (input->scanned < input->end) {
+		const char *fault = next_byte(&input->nesting, input->data[input->scanned]);
+
+		if (fault) {
+			give_bad(input, input->scanned, fault, true, item);
+			return true;
+		}
+		input->scanned++;
+		if (!input->nesting.depth) {
+			give_object(input, item);
+			return true;
+		}
+		if (input->scanned - input->begin == input->item_max_bytes) {
+			too_long(input, input->scanned, true, item);
+			return true;
+		}
+	}
+	return false;
+}
+
 static bool give_from_objects(struct input *input, struct item *item)
 {
-	struct nesting *nesting = &input->nesting;
-
-	if (!nesting->depth) {
+	if (!input->nesting.depth) {
 		pass_blanks(input);
 		if (input->begin < input->end && input->data[input->begin] != '{') {
 			give_bad(input, input->begin, NOT_AN_OBJECT "expected {", true, item);
 			return true;
 		}
 	}
-	while (input->scanned < input->end) {
-		const char *fault = next_byte(nesting, input->data[input->scanned]);
-		if (fault) {
-			give_bad(input, input->scanned, fault, true, item);
-			return true;
-		}
-		input->scanned++;
-		if (!nesting->depth) {
-			give_object(input, item);
-			return true;
-		}
-	}
-	if (nesting->depth && (input->at_end || input->end - input->begin > input->item_max_bytes))
-		return give_endless_object(input, item);
-	return false;
+	if (pass_object(input, item))
+		return true;
+	if (!input->nesting.depth || !input->at_end)
+		return false;
+	give_begun_object(input, item);
+	return true;
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */

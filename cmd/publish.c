@@ -68,9 +68,9 @@ COMMAND(publish,
 		  "\"…\"}" },
 		{ "echo '{\"id\":\"2\",\"total\":{\"sum\":1.10}}' | evbus publish -t orders --format '{offset} {/total/sum}\\n'",
 		  "1 1.10" },
-		{ "evbus topic-create -q prices --partitions 4 >/dev/null\n"
+		{ "evbus topic-create -q prices --partitions 4 >/dev/null; "
 		  "echo '{\"sku\":\"A-7\"}' | evbus publish -t prices --key-from /sku --format '{partition_id} {partition_key}\\n'",
-		  "… A-7" },
+		  "0 A-7" },
 		{ "printf '{\\n  \"id\": \"3\"\\n}\\n' | evbus publish -t orders --multiline --format payload",
 		  "{   \"id\": \"3\" }" },
 		{ "echo '{\"id\":\"4\"}' | evbus publish -t orders --expect-offset 3 --format '{offset}\\n'", "3" }));

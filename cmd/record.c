@@ -12,7 +12,9 @@ __attribute__((format(printf, 3, 4))) static enum evbus_code refuse(struct evbus
 {
 	va_list args;
 
-	*err = (struct evbus_err){ .code = EVBUS_DATA, .column = (uint32_t)column };
+	err->code = EVBUS_DATA;
+	err->sys_errno = 0;
+	err->column = (uint32_t)column;
 	va_start(args, format);
 	vsnprintf(err->text, sizeof err->text, format, args);
 	va_end(args);

@@ -32,10 +32,42 @@ _evbus_values() {
 	esac
 }
 
-_evbus_commands='topic-list topic-create topic-describe completion help version'
+_evbus_commands='publish tail replay checkpoint-list checkpoint-get checkpoint-set checkpoint-remove verify topic-list topic-create topic-describe completion help version'
 
 _evbus_options() {
 	case $1 in
+	publish)
+		options='--topic -t --key -k --key-from --partition -p --atomic --expect-offset --no-create --max-payload --multiline --records --on-error --rejects --format --quiet -q --bus -b --store --log --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --key: -k: --key-from: --partition: -p: --expect-offset: --max-payload: --on-error:stop|skip --rejects:FILE --format:json|payload|stored|pretty|tsv --bus: -b: --store: --log:text|json'
+		operands='FILE' ;;
+	tail)
+		options='--topic -t --partition -p --group -g --offset --from-offset -o --to-offset --since -S --until -U --type --tenant --correlation-id --event-key --where --last -n --follow -f --max --timeout --count --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --group:GROUP -g:GROUP --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --to-offset:beginning|end|stored --since: -S: --until: -U: --type: --tenant: --correlation-id: --event-key: --where: --last: -n: --max: --timeout: --format:json|payload|stored|pretty|tsv --bus: -b: --store: --log:text|json'
+		operands='' ;;
+	replay)
+		options='--topic -t --partition -p --group -g --offset --from-offset -o --to-offset --since -S --until -U --type --tenant --correlation-id --event-key --where --to-topic --to-bus --to-partition --key -k --key-from --rate --max --count --dry-run --format --quiet -q --bus -b --store --log --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --group:GROUP -g:GROUP --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --to-offset:beginning|end|stored --since: -S: --until: -U: --type: --tenant: --correlation-id: --event-key: --where: --to-topic:TOPIC --to-bus: --to-partition: --key: -k: --key-from: --rate: --max: --format:json|payload|stored|pretty|tsv --bus: -b: --store: --log:text|json'
+		operands='' ;;
+	checkpoint-list)
+		options='--group -g --topic -t --partition -p --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='' ;;
+	checkpoint-get)
+		options='--group -g --topic -t --partition -p --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='' ;;
+	checkpoint-set)
+		options='--group -g --topic -t --partition -p --offset -o --from-file --dry-run --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --offset:beginning|end|stored -o:beginning|end|stored --from-file:FILE --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='' ;;
+	checkpoint-remove)
+		options='--group -g --topic -t --partition -p --dry-run --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='' ;;
+	verify)
+		options='--topic -t --partition -p --deep --repair --cut-at --format --bus -b --store --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --cut-at: --format:table|json|tsv --bus: -b: --store: --log:text|json'
+		operands='' ;;
 	topic-list)
 		options='--topic -t --format --bus -b --store --log --quiet -q --verbose -v --help -h'
 		values='--topic:TOPIC -t:TOPIC --format:table|json|tsv --bus: -b: --store: --log:text|json'
@@ -98,4 +130,4 @@ _evbus() {
 	fi
 }
 
-complete -F _evbus evbus evbus-topic-list evbus-topic-create evbus-topic-describe evbus-completion evbus-help evbus-version
+complete -F _evbus evbus evbus-publish evbus-tail evbus-replay evbus-checkpoint-list evbus-checkpoint-get evbus-checkpoint-set evbus-checkpoint-remove evbus-verify evbus-topic-list evbus-topic-create evbus-topic-describe evbus-completion evbus-help evbus-version

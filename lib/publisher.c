@@ -209,6 +209,9 @@ enum evbus_code evbus_publisher_flush(struct evbus_publisher *publisher, struct 
 
 const struct evbus_record *evbus_publisher_next(struct evbus_publisher *publisher)
 {
+	/* In a forked child the mutex may be held for ever by a thread that is not there. */
+	if (bus_check(publisher->bus, NULL) != EVBUS_OK)
+		return NULL;
 	/* Whoever asks while a slot is under way wants to know whether it has arrived. */
 	pthread_mutex_lock(&publisher->mutex);
 	bool busy = publisher->work != NULL;
@@ -314,8 +317,11 @@ void evbus_publisher_close(struct evbus_publisher *publisher)
 		topic_close(&at->topic);
 		free(at);
 	}
-	pthread_mutex_destroy(&publisher->mutex);
-	pthread_cond_destroy(&publisher->changed);
+	/* In a forked child, destroying would wait for the thread that waits there and is not. */
+	if (bus_check(publisher->bus, NULL) == EVBUS_OK) {
+		pthread_mutex_destroy(&publisher->mutex);
+		pthread_cond_destroy(&publisher->changed);
+	}
 	free(publisher->key_from);
 	free(publisher);
 }

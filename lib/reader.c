@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define LOOK_MS 1000                     /* a writer may die before it wakes anybody, and topics may appear */
+#define LOOK_MS 500                      /* a writer may die before it wakes anybody, and topics may appear */
 #define LOOK_MANY_MS 20                  /* a futex is one partition's; with several, the first is waited for so long */
 #define UNTIL_GRACE_US 2000000
 #define ASK_BYTES (4u * 1024 * 1024)     /* read between two questions whether to go on */
@@ -94,7 +94,7 @@ static enum evbus_code check_topics(const struct evbus_reader *reader, struct ev
 	return EVBUS_OK;
 }
 
-/* Looks whether anything came; topics that appeared, once a second. */
+/* Looks whether anything came; topics that appeared, every LOOK_MS. */
 static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err *err)
 {
 	for (size_t i = 0; i < reader->source_count; i++) {

@@ -15,6 +15,15 @@
 #define IDS_AT_ONCE (1u << 20)           /* 24 MiB */
 #define ID_TEXT_MAX 1024u                /* of an id, its source and its tenant, for comparing; longer ones by their hash */
 
+/* The identity of an event: id, source and tenant, each with a NUL. */
+struct id_text {
+	bool is_known;
+	struct id_place place;
+	uint64_t byte;
+	size_t len;
+	char text[3 * ID_TEXT_MAX];
+};
+
 struct verification {
 	struct log_verify log;           /* first: its callbacks get us back from it */
 	struct evbus *bus;
@@ -23,6 +32,9 @@ struct verification {
 	bool is_pattern;
 	struct topic topic;
 	struct id_set ids;
+	struct cursor looking;           /* at the ids that stand twice; topic NULL while it is closed */
+	uint64_t looking_next, looking_bytes;    /* what it has in all, and up to which offset */
+	struct id_text ids_told[2];      /* the first and the one that is the same */
 	bool ids_only;                   /* a further pass: everything else was told before */
 	int64_t occurred_at_us;
 	bool cut_found;                  /* the damage that --cut-at names */
@@ -73,7 +85,15 @@ static enum evbus_code on_progress(struct log_verify *log, struct evbus_err *err
 
 /* ---- deep: what is in the payloads ---- */
 
-/* The identity of an event as bytes: id, source and tenant, with a zero between. Returns how many there are. */
+static void close_looking(struct verification *run)
+{
+	if (run->looking.topic)
+		cursor_close(&run->looking);
+	run->looking = (struct cursor){ .fd = -1, .control = { .fd = -1 } };
+	run->ids_told[0].is_known = run->ids_told[1].is_known = false;
+}
+
+/* Returns the length. */
 static size_t identity(const struct evbus_envelope *envelope, const struct line *line, char text[3 * ID_TEXT_MAX])
 {
 	struct evbus_slice parts[] = { envelope->event_id, envelope->id_source,
@@ -141,21 +161,50 @@ static enum evbus_code on_record(struct log_verify *log, const struct line *line
 	return id_set_add(&run->ids, &place, err);
 }
 
-static enum evbus_code identity_at(struct verification *run, const struct id_place *place,
-				   char text[3 * ID_TEXT_MAX], size_t *len, struct evbus_err *err)
+static enum evbus_code cut_meanwhile(struct evbus_err *err)
 {
-	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	return err_set(err, EVBUS_CONFLICT, 0, "the log was cut while it was verified");
+}
+
+/* Moves run->looking to a place; what stands twice often stands there many times, so it stays open. */
+static enum evbus_code look_at(struct verification *run, const struct id_place *place, struct evbus_err *err)
+{
+	struct cursor *cursor = &run->looking;
+	bool opened = !cursor->topic || cursor->partition != (int32_t)place->partition;
+
+	if (opened) {
+		close_looking(run);
+		TRY(cursor_open(&run->topic, (int32_t)place->partition, 16384, cursor, err));
+	}
+	if (place->offset >= cursor->durable.next)
+		TRY(cursor_refresh(cursor, err));
+	if (opened || cursor->durable.next != run->looking_next)
+		TRY(cursor_bytes_total(cursor, &run->looking_bytes, err));
+	run->looking_next = cursor->durable.next;
+	return place->offset < cursor->durable.next ? cursor_seek(cursor, place->offset, err) : cut_meanwhile(err);
+}
+
+static enum evbus_code identity_at(struct verification *run, const struct id_place *place, struct id_text *id,
+				   struct evbus_err *err)
+{
 	struct evbus_envelope envelope;
 	struct line line;
+	uint64_t left;
 	bool got;
 
-	TRY(cursor_open(&run->topic, (int32_t)place->partition, 16384, &cursor, err));
-	TRY(cursor_seek(&cursor, place->offset, err));
-	TRY(cursor_next(&cursor, UINT64_MAX, &line, &got, err));
+	if (id->is_known && id->place.partition == place->partition && id->place.offset == place->offset)
+		return EVBUS_OK;
+	id->is_known = false;
+	TRY(look_at(run, place, err));
+	TRY(cursor_bytes_left(&run->looking, &left, err));
+	id->byte = run->looking_bytes - left;
+	TRY(cursor_next(&run->looking, UINT64_MAX, &line, &got, err));
 	if (!got)
-		return err_set(err, EVBUS_CONFLICT, 0, "the log was cut while it was verified");
+		return cut_meanwhile(err);
 	TRY(evbus_envelope_read(line.payload, &envelope, err));
-	*len = identity(&envelope, &line, text);
+	id->len = identity(&envelope, &line, id->text);
+	id->place = *place;
+	id->is_known = true;
 	return EVBUS_OK;
 }
 
@@ -163,17 +212,16 @@ static enum evbus_code on_twice(struct id_set *set, const struct id_place *first
 				struct evbus_err *err)
 {
 	struct verification *run = (struct verification *)(void *)((char *)set - offsetof(struct verification, ids));
-	char one[3 * ID_TEXT_MAX], other[3 * ID_TEXT_MAX];
-	size_t one_len, other_len;
+	const struct id_text *one = &run->ids_told[0], *other = &run->ids_told[1];
 
-	TRY(identity_at(run, first, one, &one_len, err));
-	TRY(identity_at(run, again, other, &other_len, err));
-	if (one_len != other_len || memcmp(one, other, one_len) != 0)
+	TRY(identity_at(run, first, &run->ids_told[0], err));
+	TRY(identity_at(run, again, &run->ids_told[1], err));
+	if (one->len != other->len || memcmp(one->text, other->text, one->len) != 0)
 		return EVBUS_OK;
-	struct evbus_finding finding = { run->topic.name, (int32_t)again->partition, again->offset, 0, EVBUS_NOTE,
-					 "duplicate", "" };
-	snprintf(finding.text, sizeof finding.text, "the event id '%.128s' stands at partition %u, offset %llu already", one,
-		 first->partition, (unsigned long long)first->offset);
+	struct evbus_finding finding = { run->topic.name, (int32_t)again->partition, again->offset, other->byte,
+					 EVBUS_NOTE, "duplicate", "" };
+	snprintf(finding.text, sizeof finding.text, "the event id '%.128s' stands at partition %u, offset %llu already",
+		 one->text, first->partition, (unsigned long long)first->offset);
 	report(run, &finding);
 	return EVBUS_OK;
 }
@@ -296,6 +344,7 @@ static enum evbus_code check_checkpoints(struct verification *run, struct evbus_
 
 static void close_run(struct verification *run)
 {
+	close_looking(run);
 	id_set_release(&run->ids);
 	topic_close(&run->topic);
 }
@@ -319,6 +368,7 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 {
 	bool again = false;
 
+	close_looking(run);
 	topic_close(&run->topic);
 	TRY(topic_open(&run->bus->root, name, &run->topic, err));
 	/* Of a pattern those topics are meant that have the partition. */

@@ -115,7 +115,8 @@ static enum evbus_code lead(struct log_writer *writer, uint64_t next, bool *stal
 		 view.end.base != writer->base;
 	if (*stale)
 		return EVBUS_OK;
-	if (view.halt || view.syncing || view.durable.base != writer->base)
+	/* An end before what was appended: an older page was put in the place of ours. */
+	if (view.halt || view.syncing || view.durable.base != writer->base || view.end.next < next)
 		return finish_for_the_dead(writer, err);
 	if (view.durable.next >= next)
 		return EVBUS_OK;
@@ -213,6 +214,7 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 			return lost(writer, err);
 		if (view.durable.next >= mark->next)
 			return EVBUS_OK;
+		attempt += view.end.next < mark->next;
 		TRY(commit_once(writer, mark, view.word, &stale, err));
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);

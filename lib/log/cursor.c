@@ -88,13 +88,15 @@ static enum evbus_code measure(struct cursor *cursor, int fd, const char *name, 
 	return EVBUS_OK;
 }
 
-static enum evbus_code find_start(struct cursor *cursor, int live, struct cell *start, struct evbus_err *err)
+static enum evbus_code find_start(struct cursor *cursor, int live, const struct cell *paged, struct cell *start,
+				  struct evbus_err *err)
 {
 	CLEANUP(segments_release) struct segments older = { 0 };
 
 	TRY(segments_list(cursor->topic, cursor->partition, &older, err));
 	*start = (struct cell){ 0 };
-	TRY(segment_live_base(cursor->topic, cursor->partition, live, &older, &start->base, &start->time_us, err));
+	TRY(segment_live_base(cursor->topic, cursor->partition, live, &older, paged, &start->base, &start->time_us,
+			      err));
 	start->next = start->base;
 	cursor->first = older.count ? older.bases[0] : start->base;
 	return EVBUS_OK;
@@ -106,7 +108,7 @@ static enum evbus_code without_live(struct cursor *cursor, const struct cell *du
 {
 	struct cell start = { 0 };
 
-	TRY(find_start(cursor, -1, &start, err));
+	TRY(find_start(cursor, -1, durable, &start, err));
 	cursor->durable = start;
 	if (!durable || durable->next <= start.next)
 		return EVBUS_OK;
@@ -133,7 +135,7 @@ static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err
 		return without_live(cursor, state == CONTROL_NONE ? NULL : &view.durable, name, err);
 	TRY(code);
 	TRY(file_id_of(live, name, &id, err));
-	code = find_start(cursor, live, &start, err);
+	code = find_start(cursor, live, state == CONTROL_NONE ? NULL : &view.durable, &start, err);
 	/* One that was listed and is gone was empty: a roll that was killed, and undone just now. */
 	if (code != EVBUS_NONE)
 		TRY(code);
@@ -195,6 +197,23 @@ static enum evbus_code went_back(const struct cursor *cursor, struct evbus_err *
 		       (unsigned long long)cursor->next);
 }
 
+/* A page that was made anew or put back may know of less than what was read. As long as that stands there, nothing was
+ * taken back: it was synced before it was read. */
+static bool still_holds(const struct cursor *cursor, const struct cell *before)
+{
+	CLEANUP(os_close_cleanup) int fd = -1;
+	CLEANUP(buf_release) struct buf buf = { 0 };
+	struct evbus_err err;
+	struct line line;
+	struct stat st;
+	bool found;
+
+	return segment_open_live(cursor->topic, cursor->partition, O_RDONLY, &fd, &err) == EVBUS_OK &&
+	       !os.fstat(fd, &st) && (uint64_t)st.st_ino == before->ino && (uint64_t)st.st_size >= before->bytes &&
+	       segment_line_before(fd, cursor->name, before->bytes, &buf, &line, &found, &err) == EVBUS_OK && found &&
+	       line.offset == before->next - 1 && line.time_us == before->time_us;
+}
+
 enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
 {
 	struct control_view view;
@@ -209,8 +228,11 @@ enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
 	else
 		TRY(look_until_steady(cursor, err));
 	bool replaced = cursor->durable.base == before.base && cursor->durable.ino != before.ino && before.bytes;
-	if (replaced || (cursor->durable.next < before.next && cursor->durable.next < cursor->next))
+	if (!replaced && (cursor->durable.next >= before.next || cursor->durable.next >= cursor->next))
+		return EVBUS_OK;
+	if (replaced || !still_holds(cursor, &before))
 		return went_back(cursor, err);
+	cursor->durable = before;
 	return EVBUS_OK;
 }
 

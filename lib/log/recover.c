@@ -132,8 +132,15 @@ static enum evbus_code write_again(struct log_writer *writer, uint64_t at, uint6
 /* The names of the partition's files, up to the root's own. */
 static enum evbus_code sync_names(const struct log_writer *writer, struct evbus_err *err)
 {
-	CLEANUP(os_close_cleanup) int parent = -1;
+	CLEANUP(os_close_cleanup) int parent = -1, older = -1;
+	char path[SEGMENT_PATH_MAX];
 
+	snprintf(path, sizeof path, "partition=%d", writer->partition);
+	enum evbus_code code = os_open_dir(writer->topic->fd, path, path, &older, err);
+	if (code == EVBUS_OK)
+		code = os_sync_dir(older, path, err);
+	if (code != EVBUS_NONE)
+		TRY(code);
 	TRY(os_sync_dir(writer->topic->fd, writer->name, err));
 	TRY(os_sync_dir(writer->topic->root->fd, writer->topic->name, err));
 	parent = os.openat(writer->topic->root->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
@@ -163,8 +170,10 @@ static enum evbus_code finish_roll(struct log_writer *writer, struct control_vie
 	if (view->end.base != start->base)
 		TRY(control_set(&writer->control, CONTROL_END, &cell, err));
 	view->end = cell;
+	/* Somebody may have appended to the new segment since: what is durable ends with the one before. */
 	cell.bytes = 0;
 	cell.next = start->base;
+	cell.time_us = start->time_us;
 	TRY(control_set(&writer->control, CONTROL_DURABLE, &cell, err));
 	view->durable = cell;
 	return EVBUS_OK;
@@ -209,6 +218,26 @@ static enum evbus_code check_durable(struct log_writer *writer, const struct cel
 		       "if this is meant, remove '%s/%s' and publish again",
 		       writer->name, (unsigned long long)line.offset, (unsigned long long)durable->next - 1,
 		       writer->topic->name, writer->control.path);
+}
+
+/* Whether the page means a file that has become an older segment, and not just now: a copy of it was put back. */
+static enum evbus_code is_from_before_a_roll(const struct log_writer *writer, const struct cell *end,
+					     const struct cell *start, bool *before, struct evbus_err *err)
+{
+	CLEANUP(os_close_cleanup) int fd = -1;
+	struct file_id id;
+	uint64_t size;
+
+	*before = false;
+	if (end->base >= start->base || is_finished_roll(end, start))
+		return EVBUS_OK;
+	enum evbus_code code = segment_open(writer->topic, writer->partition, end->base, O_RDONLY, &fd, &size, err);
+	if (code == EVBUS_NONE)
+		return EVBUS_OK;
+	TRY(code);
+	TRY(file_id_of(fd, writer->name, &id, err));
+	*before = id.ino == end->ino && size >= end->bytes;
+	return EVBUS_OK;
 }
 
 static enum evbus_code recover_ours(struct log_writer *writer, struct control_view *view, const struct cell *start,
@@ -285,15 +314,16 @@ static enum evbus_code recover_other_boot(struct log_writer *writer, const struc
 }
 
 /* Where the live segment begins: by the older ones, not by the page. */
-static enum evbus_code find_base(struct log_writer *writer, struct cell *start, struct evbus_err *err)
+static enum evbus_code find_base(struct log_writer *writer, const struct cell *paged, struct cell *start,
+				 struct evbus_err *err)
 {
 	CLEANUP(segments_release) struct segments older = { 0 };
 
 	*start = (struct cell){ .ino = writer->id.ino };
 	TRY(segments_list(writer->topic, writer->partition, &older, err));
 	TRY(segments_undo_roll(writer->topic, writer->partition, &older, err));
-	TRY(segment_live_base(writer->topic, writer->partition, writer->fd, &older, &start->base, &start->time_us,
-			      err));
+	TRY(segment_live_base(writer->topic, writer->partition, writer->fd, &older, paged, &start->base,
+			      &start->time_us, err));
 	start->next = start->base;
 	return EVBUS_OK;
 }
@@ -303,14 +333,20 @@ enum evbus_code recover(struct log_writer *writer, bool first, struct evbus_err 
 	struct control_view view;
 	struct cell start;
 	struct stat st;
+	bool before;
 
-	TRY(find_base(writer, &start, err));
+	enum control_state state = control_read(&writer->control, &view);
+	TRY(find_base(writer, state == CONTROL_NONE ? NULL : &view.durable, &start, err));
 	if (os.fstat(writer->fd, &st))
 		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", writer->name);
 	writer->base = start.base;
 	uint64_t size = (uint64_t)st.st_size;
-	switch (control_read(&writer->control, &view)) {
+	switch (state) {
 	case CONTROL_OURS:
+		TRY(is_from_before_a_roll(writer, &view.end, &start, &before, err));
+		/* It says nothing of this segment. */
+		if (before)
+			return recover_anew(writer, &start, NULL, size, err);
 		return recover_ours(writer, &view, &start, size, first, err);
 	case CONTROL_OTHER_BOOT:
 		return recover_other_boot(writer, &view, &start, size, first, err);

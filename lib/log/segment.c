@@ -169,8 +169,10 @@ enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, stru
 	return EVBUS_OK;
 }
 
-/* Of the first line; where that is damaged, as the first that is not says it. 0 where there is none. */
-static enum evbus_code first_offset(int fd, const char *name, uint64_t *base, struct evbus_err *err)
+/* Of the first line; where that is damaged, as the page has it, or as the first line that is not says it. 0 where there
+ * is none. */
+static enum evbus_code first_offset(int fd, const char *name, const struct cell *paged, uint64_t *base,
+				    struct evbus_err *err)
 {
 	CLEANUP(scan_release) struct scan scan;
 	struct evbus_slice text;
@@ -183,6 +185,10 @@ static enum evbus_code first_offset(int fd, const char *name, uint64_t *base, st
 		bool good = what == SCAN_LINE && !line_parse(text, &line) && line.offset >= i;
 		if (good || what == SCAN_END) {
 			*base = good ? line.offset - i : 0;
+			return EVBUS_OK;
+		}
+		if (paged) {
+			*base = paged->base;
 			return EVBUS_OK;
 		}
 		if (what == SCAN_LONG)
@@ -211,7 +217,8 @@ static enum evbus_code offset_behind(int fd, const char *name, uint64_t base, ui
 }
 
 enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, int live,
-				  const struct segments *older, uint64_t *base, int64_t *time_us, struct evbus_err *err)
+				  const struct segments *older, const struct cell *paged, uint64_t *base,
+				  int64_t *time_us, struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf buf = { 0 };
 	CLEANUP(os_close_cleanup) int fd = -1;
@@ -226,7 +233,7 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 		segment_live_path(partition, path);
 		snprintf(name, sizeof name, "%s/%s", topic->name, path);
 		*base = 0;
-		return live < 0 ? EVBUS_OK : first_offset(live, name, base, err);
+		return live < 0 ? EVBUS_OK : first_offset(live, name, paged, base, err);
 	}
 	uint64_t last = older->bases[older->count - 1];
 	segment_path(partition, last, path);

@@ -2,8 +2,8 @@
 #ifndef EVBUS_LOG_SEGMENT_H
 #define EVBUS_LOG_SEGMENT_H
 
+#include "log/control.h"
 #include "log/line.h"
-#include "log/topic.h"
 
 #define SEGMENT_PATH_MAX 64u
 
@@ -31,10 +31,11 @@ CHECKED enum evbus_code segment_line_before(int fd, const char *name, uint64_t e
 					    struct line *line, bool *found, struct evbus_err *err);
 
 /* Where the live segment begins, and the last publish time before it, from the older ones; where there are none, from
- * its own first line (so that older segments may be removed), else 0. live: -1 where there is none. */
+ * its own first line (so that older segments may be removed), else 0. live: -1 where there is no file. paged: what the
+ * page says, for where that line is damaged; NULL: there is none. */
 CHECKED enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, int live,
-					  const struct segments *older, uint64_t *base, int64_t *time_us,
-					  struct evbus_err *err);
+					  const struct segments *older, const struct cell *paged, uint64_t *base,
+					  int64_t *time_us, struct evbus_err *err);
 
 /* Removes an empty last older segment: a roll that did not happen. With both locks held. */
 CHECKED enum evbus_code segments_undo_roll(const struct topic *topic, int32_t partition, struct segments *older,

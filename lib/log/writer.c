@@ -242,10 +242,15 @@ static enum evbus_code restamp(struct group *group, const struct cell *end, stru
 static bool is_stamped_for(const struct group *group, const struct cell *end)
 {
 	uint64_t offset;
-	int64_t time_us;
+	int64_t time_us, last_us = end->time_us;
 
-	return !group->atomic && line_peek(group->lines.data, group->lines.len, &offset, &time_us) &&
-	       offset == end->next && time_us >= end->time_us;
+	/* The clock may have gone back between two of its events. */
+	for (size_t i = 0; i < group_count(group); i++) {
+		if (group_entry(group, i)->time_us < last_us)
+			return false;
+		last_us = group_entry(group, i)->time_us;
+	}
+	return !group->atomic && line_peek(group->lines.data, group->lines.len, &offset, &time_us) && offset == end->next;
 }
 
 static void tell_clock(struct log_writer *writer, const struct group *group, const struct cell *end)

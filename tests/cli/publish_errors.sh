@@ -120,14 +120,16 @@ expect_err_has 'lines:4:1: the line has more than 1114112 bytes'
 { cat long && printf '   ' && head -c 2000000 long && echo; } | expect_true 'they are kept' cmp - rejects
 expect_status 65 evbus publish -q -t orders lines
 
-t 'blanks without end are an empty line, or stand before an event'
+t 'many blanks are an empty line or stand before an event, up to the length of a line'
 fresh
-{ head -c 3000000 /dev/zero | tr '\0' ' ' && echo && head -c 3000000 /dev/zero | tr '\0' ' ' && echo '{"n":1}'; } >blanks
-expect_status 0 evbus publish -t orders --format payload blanks
+head -c 1114000 /dev/zero | tr '\0' ' ' >blanks
+{ cat blanks && echo && cat blanks && echo '{"n":1}'; } >lines
+expect_status 0 evbus publish -t orders --format payload lines
 expect_out '{"n":1}'
-{ head -c 3000000 /dev/zero | tr '\0' ' ' && echo '{"n"}'; } >blanks
-expect_status 65 evbus publish -t orders blanks
-expect_err_has 'blanks:1:3000005: '
+{ cat blanks && echo '{"n"}'; } | expect_status 65 evbus publish -t orders
+expect_err_has 'stdin:1:1114005: '
+{ cat blanks blanks && echo; } | expect_status 65 evbus publish -t orders
+expect_err_has 'stdin:1:1: the line has more than 1114112 bytes'
 
 t 'an event without the key that was asked for is refused'
 fresh

@@ -41,7 +41,8 @@ void run_begin(enum where where)
 		dir = "/dev/shm";
 	if (!dir)
 		dir = build ? build : ".";
-	snprintf(run.dir, sizeof run.dir, "%s/evbus-fault-XXXXXX", dir);
+	char path[PATH_MAX];
+	snprintf(run.dir, sizeof run.dir, "%s/evbus-fault-XXXXXX", realpath(dir, path) ? path : "/tmp");
 	cr_assert(mkdtemp(run.dir) && !chdir(run.dir), "cannot make %s", run.dir);
 	notes_new(1, 1, 0, 1);
 }

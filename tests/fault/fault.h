@@ -34,7 +34,7 @@ struct run {
 	uint64_t seed;
 	bool quick;
 	pid_t parent;
-	char dir[PATH_MAX];              /* the working directory; the bus is ./bus */
+	char dir[PATH_MAX + 32];         /* the working directory; the bus is ./bus */
 };
 extern struct run run;
 
@@ -96,6 +96,7 @@ struct notes {
 	_Atomic uint64_t goal;           /* when so many lines were seen, a reader is done; 0: not known yet */
 	_Atomic uint64_t submitted[WRITERS_MAX];     /* the next event of the writer, none below it is tried again */
 	_Atomic uint64_t failures[128];  /* by code */
+	_Atomic uint64_t reopened;       /* by readers, after a failure */
 	_Atomic uint64_t counters[16];   /* the test's own */
 	_Atomic int64_t ack_at_us;       /* when the last receipt came */
 	_Atomic uint64_t *places;        /* by writer and event: place_of() + 1 once there is a receipt */
@@ -126,7 +127,7 @@ enum way {
 struct plan {
 	enum way way;
 	bool keyed;                      /* the topic has several partitions */
-	bool may_fail;                   /* with 74, 75 or 76, counted; the writer opens anew and goes on */
+	bool may_fail;                   /* with 74, 75 or 76, counted; who fails opens anew and goes on */
 	unsigned pause_us;               /* between two events */
 };
 extern struct plan plan;

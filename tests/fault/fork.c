@@ -1,0 +1,186 @@
+/* A handle belongs to the process that opened it: a forked child is refused, and disturbs nothing. */
+#include "fault.h"
+
+#include <criterion/criterion.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+static void setup(void)
+{
+	run_begin(IN_MEMORY);
+	run_slow_syncs(5000);
+	plan = (struct plan){ .way = STREAM };
+}
+
+TestSuite(fork, .init = setup, .fini = run_end, .timeout = 120);
+
+static struct evbus *bus;
+static struct evbus_publisher *publisher;
+static struct evbus_reader *reader;
+static uint64_t receipts;
+
+static void open_handles(void)
+{
+	struct evbus_selection selection = { .topic = TOPIC, .follow = true };
+
+	bus = open_bus();
+	CHECK_OK(evbus_publish(bus, TOPIC, "{}", NULL, ERR));
+	CHECK_OK(evbus_publisher_open(bus, NULL, &publisher, ERR));
+	CHECK_OK(evbus_reader_open(bus, &selection, &reader, ERR));
+}
+
+/* Some megabytes, so that the publisher's thread is at work, or waits for some when it is done. */
+static void add_some(uint64_t bytes)
+{
+	static char payload[100001];
+	struct evbus_event event = { .topic = TOPIC, .payload = { payload, 100000 } };
+
+	memset(payload, ' ', 100000);
+	payload[0] = '{';
+	payload[99999] = '}';
+	for (uint64_t added = 0; added < bytes; added += event.payload.len) {
+		CHECK_OK(evbus_publisher_add(publisher, &event, ERR));
+		while (evbus_publisher_next(publisher))
+			receipts++;
+	}
+}
+
+static void expect_bug(enum evbus_code code, const char *call)
+{
+	CHECK(code == EVBUS_BUG, "%s in a forked child returned %d", call, (int)code);
+}
+
+static void use_what_the_parent_opened(void)
+{
+	struct evbus_event event = { .topic = TOPIC, .payload = { "{}", 2 } };
+	struct evbus_selection selection = { .topic = TOPIC };
+	const struct evbus_record *record;
+	struct evbus_partition_info info;
+	struct evbus_publisher *other;
+	struct evbus_checkpoint point;
+	struct evbus_reader *another;
+	struct evbus_err err;
+	bool created;
+	char **names;
+
+	expect_bug(evbus_publish(bus, TOPIC, "{}", NULL, &err), "evbus_publish");
+	expect_bug(evbus_publisher_add(publisher, &event, &err), "evbus_publisher_add");
+	expect_bug(evbus_publisher_flush(publisher, &err), "evbus_publisher_flush");
+	CHECK(!evbus_publisher_next(publisher), "a forked child got a receipt");
+	expect_bug(evbus_publisher_open(bus, NULL, &other, &err), "evbus_publisher_open");
+	expect_bug(evbus_reader_next(reader, 0, &record, &err), "evbus_reader_next");
+	expect_bug(evbus_reader_open(bus, &selection, &another, &err), "evbus_reader_open");
+	expect_bug(evbus_topic_create(bus, "other", NULL, &created, &err), "evbus_topic_create");
+	expect_bug(evbus_topic_list(bus, NULL, &names, &err), "evbus_topic_list");
+	expect_bug(evbus_topic_describe(bus, TOPIC, 0, &info, &err), "evbus_topic_describe");
+	expect_bug(evbus_checkpoint_get(bus, "g", TOPIC, 0, &point, &err), "evbus_checkpoint_get");
+	evbus_publisher_close(publisher);
+	evbus_reader_close(reader);
+	evbus_close(bus);
+}
+
+static void be_a_forked_child(unsigned index)
+{
+	alarm(20);    /* whatever hangs ends */
+	use_what_the_parent_opened();
+	struct evbus *own = open_bus();
+	CHECK_OK(evbus_publish(own, TOPIC, "{}", NULL, ERR));
+	evbus_close(own);
+	(void)index;
+}
+
+static uint64_t count_lines(void)
+{
+	struct evbus_selection selection = { .topic = TOPIC };
+	struct evbus *own = open_bus();
+	struct evbus_reader *all;
+	const struct evbus_record *record;
+	uint64_t count = 0;
+
+	CHECK_OK(evbus_reader_open(own, &selection, &all, ERR));
+	do {
+		CHECK_OK(evbus_reader_next(all, -1, &record, ERR));
+		count += record != NULL;
+	} while (record);
+	evbus_reader_close(all);
+	evbus_close(own);
+	return count;
+}
+
+static void close_handles(void)
+{
+	evbus_publisher_close(publisher);
+	evbus_reader_close(reader);
+	evbus_close(bus);
+}
+
+Test(fork, of_a_publisher_at_work_leaves_the_child_without_and_the_parent_with_its_handles)
+{
+	unsigned rounds = run_count(25, 5);
+	uint64_t dice = run.seed, ran = 0;
+
+	open_handles();
+	for (; ran < rounds; ran++) {
+		/* At times the thread waits for work when it is forked, at times it is in a write or a sync. */
+		add_some(1500000 + random_next(&dice) % 1500000);
+		pause_us((int64_t)(random_next(&dice) % 8000));
+		child_join(child_start(be_a_forked_child, (unsigned)ran));
+	}
+	CHECK_OK(evbus_publisher_flush(publisher, ERR));
+	while (evbus_publisher_next(publisher))
+		receipts++;
+	close_handles();
+	uint64_t lines = count_lines();
+	CHECK(lines == 1 + receipts + rounds, "%llu lines for %llu receipts", (unsigned long long)lines,
+	      (unsigned long long)(1 + receipts + rounds));
+	run_ran("forks", ran, rounds);
+}
+
+/* ---- a holder that was forked, and is killed ---- */
+
+static int die_in_sync(int fd)
+{
+	(void)fd;
+	return raise(SIGKILL);
+}
+
+static void close_and_stay(unsigned index)
+{
+	(void)index;
+	close_handles();
+	atomic_fetch_add(&notes->counters[0], 1);
+	while (!atomic_load(&notes->stop))
+		pause_us(1000);
+}
+
+static void fork_and_die_in_a_sync(unsigned index)
+{
+	open_handles();
+	pid_t child = fork();
+	if (child == 0) {
+		close_and_stay(index);
+		_exit(0);
+	}
+	while (!atomic_load(&notes->counters[0]))
+		pause_us(1000);
+	os.fdatasync = die_in_sync;
+	CHECK(evbus_publish(bus, TOPIC, "{}", NULL, NULL) == EVBUS_BUG, "it lives");
+}
+
+Test(fork, whose_child_closes_what_it_was_given_holds_no_lock_of_a_parent_that_was_killed)
+{
+	int64_t start = now_us();
+
+	int status = child_reap(child_start(fork_and_die_in_a_sync, 0));
+	child_check();
+	CHECK(WIFSIGNALED(status), "the parent was not killed: %x", (unsigned)status);
+	start = now_us();
+	struct evbus *own = open_bus();
+	CHECK_OK(evbus_publish(own, TOPIC, "{}", NULL, ERR));
+	evbus_close(own);
+	CHECK(now_us() - start < 1000000, "the next one waited for %lld us", (long long)(now_us() - start));
+	atomic_store(&notes->stop, true);
+	CHECK(count_lines() >= 2, "lines are missing");
+	run_ran("killed parents", 1, 1);
+}
