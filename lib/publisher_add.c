@@ -9,6 +9,7 @@
 
 #define SLOT_BYTES (1024u * 1024)         /* a slot that has so much is written */
 #define ATOMIC_MAX_BYTES UNSYNCED_MAX_BYTES
+#define ORIGIN_MAX_BYTES (EVBUS_TOPIC_MAX_BYTES + 32u)
 #define BATCH_MEMBER_BYTES 64u            /* what "batch" adds to a line, at most */
 
 /* ---- topics and lanes ---- */
@@ -149,6 +150,8 @@ static enum evbus_code choose_key(const struct evbus_publisher *publisher, const
 			       EVBUS_KEY_MAX_BYTES);
 	if (key->data && !utf8_valid(*key))
 		return err_set(err, EVBUS_DATA, 0, "the partition key is not valid UTF-8");
+	if (event->origin.data && (event->origin.len > ORIGIN_MAX_BYTES || !utf8_valid(event->origin)))
+		return err_set(err, EVBUS_DATA, 0, "the origin is not TOPIC/PARTITION/OFFSET");
 	return EVBUS_OK;
 }
 

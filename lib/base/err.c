@@ -39,27 +39,6 @@ enum evbus_code(err_set)(struct evbus_err *err, enum evbus_code code, int sys_er
 	return code;
 }
 
-enum evbus_code err_prefix(struct evbus_err *err, const char *format, ...)
-{
-	char front[sizeof err->text];
-
-	if (!err)
-		return EVBUS_BUG;
-	va_list args;
-	va_start(args, format);
-	vsnprintf(front, sizeof front - 2, format, args);
-	va_end(args);
-	keep_one_line(front);
-	size_t len = strlen(front);
-	front[len++] = ':';
-	front[len++] = ' ';
-	size_t rest = sizeof err->text - len - 1;
-	memmove(err->text + len, err->text, rest);
-	memcpy(err->text, front, len);
-	err->text[sizeof err->text - 1] = '\0';
-	return err->code;
-}
-
 enum evbus_code err_code_of(int sys_errno)
 {
 	return sys_errno == EACCES || sys_errno == EPERM || sys_errno == EROFS ? EVBUS_PERMISSION : EVBUS_IO;

@@ -13,9 +13,6 @@ enum evbus_code err_set(struct evbus_err *err, enum evbus_code code, int sys_err
 #define err_set(err, code, ...) ((void)(err_set)((err), (code), __VA_ARGS__), (code))
 #endif
 
-/* Puts context in front of the text that is there and returns its code. */
-enum evbus_code err_prefix(struct evbus_err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
 /* The code for a failed system call: EVBUS_PERMISSION for EACCES, EPERM and EROFS, EVBUS_AGAIN never, else EVBUS_IO. */
 enum evbus_code err_code_of(int sys_errno);
 

@@ -153,30 +153,44 @@ static enum evbus_code lost(const struct log_writer *writer, struct evbus_err *e
 		       writer->name);
 }
 
-/* Opens the partition anew. Under the same page the mark stays as it is (a roll); under another one the group counts
- * only if its bytes are still in the log. */
-static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark *mark, const struct group *group,
-					  struct evbus_err *err)
+/* With both locks held. Under the same page the mark stays as it is (a roll); under another one the group counts only if
+ * its bytes are still in the log. */
+static enum evbus_code prove(struct log_writer *writer, struct mark *mark, const struct group *group,
+			     struct evbus_err *err)
 {
 	struct control_view view;
-	bool there = false;
+	bool there;
 
-	TRY(writer_reattach(writer, err));
-	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
-	enum evbus_code code = EVBUS_OK;
-	bool current = writer_is_current(writer, NULL) && control_read(&writer->control, &view) == CONTROL_OURS;
-	bool proved = !current || view.page_id == mark->page_id;
-	if (!proved && view.end.next >= mark->next)
-		code = still_there(writer, mark, group, &there, err);
-	control_unlock(writer->fd, LOCK_APPEND);
-	TRY(code);
-	if (proved)
-		return EVBUS_OK;    /* the same page, or one that went away again: the caller looks once more */
-	if (!there)
+	/* The files, or the page, may have gone away again: then the caller looks once more. */
+	if (!writer_is_current(writer, NULL) || control_read(&writer->control, &view) != CONTROL_OURS ||
+	    view.page_id == mark->page_id)
+		return EVBUS_OK;
+	/* A page that was put back may not know of all that stands there. */
+	TRY(recover(writer, false, err));
+	if (control_read(&writer->control, &view) != CONTROL_OURS)
+		return EVBUS_OK;
+	TRY(still_there(writer, mark, group, &there, err));
+	if (!there || view.end.next < mark->next)
 		return lost(writer, err);
 	mark->page_id = view.page_id;
 	mark->epoch = view.end.epoch;
 	return EVBUS_OK;
+}
+
+/* Opens the partition anew, and finds out whether the group is still in it. */
+static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark *mark, const struct group *group,
+					  struct evbus_err *err)
+{
+	TRY(writer_reattach(writer, err));
+	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
+	enum evbus_code code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
+	if (code == EVBUS_OK) {
+		code = prove(writer, mark, group, err);
+		control_unlock(writer->fd, LOCK_APPEND);
+	}
+	control_unlock(writer->control.fd, LOCK_SYNC);
+	control_wake(&writer->control);
+	return code;
 }
 
 /* One round: syncs if nobody else does, else waits for who does. */

@@ -87,6 +87,18 @@ static enum evbus_code walk_to(struct cursor *cursor, enum seek_by by, uint64_t 
 	return EVBUS_OK;
 }
 
+/* A record that has a time or a later one is the first of them only if the line before it is whole and earlier: a damaged
+ * head may have led the search past others. */
+static bool leads_up(const struct cursor *cursor, uint64_t value, uint64_t at)
+{
+	CLEANUP(buf_release) struct buf buf = { 0 };
+	struct line line;
+	bool found;
+
+	return segment_line_before(cursor->fd, cursor->name, at, &buf, &line, &found, NULL) == EVBUS_OK &&
+	       (!found || line.time_us < (int64_t)value);
+}
+
 /* A hit is believed only if the line there is whole and has what was looked for. */
 static enum evbus_code prove(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t at, bool *proved,
 			     struct evbus_err *err)
@@ -96,6 +108,8 @@ static enum evbus_code prove(struct cursor *cursor, enum seek_by by, uint64_t va
 	struct line line;
 
 	*proved = false;
+	if (by == SEEK_TIME && !leads_up(cursor, value, at))
+		return EVBUS_OK;
 	scan_seek(&cursor->scan, at, cursor->scan.limit);
 	TRY(scan_next(&cursor->scan, &text, &what, err));
 	if (what == SCAN_LINE && !line_parse(text, &line) &&
@@ -131,10 +145,10 @@ static enum evbus_code bound_times(struct cursor *cursor, struct seek *seek, str
 
 /* *at: where the record seems to begin; the end of the segment where it seems to have none. *sure: no head on the way was
  * damaged. */
-static enum evbus_code seek_in_segment(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t *at, bool *sure,
-				       struct evbus_err *err)
+static enum evbus_code seek_in_segment(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t following,
+				       uint64_t *at, bool *sure, struct evbus_err *err)
 {
-	struct seek seek = { cursor->fd, cursor->name, cursor->scan.limit, by, cursor->base, cursor->durable.next };
+	struct seek seek = { cursor->fd, cursor->name, cursor->scan.limit, by, cursor->base, following };
 
 	if (by == SEEK_TIME)
 		TRY(bound_times(cursor, &seek, err));
@@ -150,12 +164,12 @@ static enum evbus_code seek_by(struct cursor *cursor, enum seek_by by, uint64_t 
 
 	TRY(choose_segment(cursor, by, value, &base, &following, err));
 	TRY(cursor_open_segment(cursor, base, err));
-	TRY(seek_in_segment(cursor, by, value, &at, &sure, err));
+	TRY(seek_in_segment(cursor, by, value, following, &at, &sure, err));
 	if (sure && at < cursor->scan.limit)
 		TRY(prove(cursor, by, value, at, &proved, err));
 	if (proved)
 		return EVBUS_OK;
-	if (sure && at >= cursor->scan.limit && by == SEEK_TIME) {
+	if (sure && at >= cursor->scan.limit && by == SEEK_TIME && leads_up(cursor, value, at)) {
 		cursor_close_segment(cursor);
 		cursor->next = following;
 		cursor->time_us = 0;

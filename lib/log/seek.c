@@ -2,25 +2,25 @@
  *
  * Interpolation alone creeps towards the place from one side, and far worse where the sizes of lines are mixed. So we aim
  * a little short, then a little beyond, which brackets the place from both sides within two reads, and bisect every
- * fourth step, which bounds the worst case. What is left, 64 KiB, is read in one piece. A JSON string cannot contain a
- * raw newline, so a newline always ends a line. */
+ * fourth step, which bounds the worst case. What is left, 64 KiB, is read in one piece; more where lines are long. A JSON
+ * string cannot contain a raw newline, so a newline always ends a line. */
 #include "log/seek.h"
 
 #include "base/os.h"
 #include "log/line.h"
-#include "log/scan.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define LEFT_BYTES (64u * 1024)
 #define PROBE_BYTES 4096u
-#define PROBE_MAX_BYTES (256u * 1024)
+#define PROBE_MAX_BYTES (1024u * 1024)
 
 struct bracket {
 	uint64_t low, high;              /* bytes: a line begins at low; none that begins at or behind high is asked for… */
 	uint64_t low_value, high_value;
 	uint64_t found;                  /* …but the one that begins here, which has at least the value */
+	size_t probe;                    /* how much to read at once to find the end of a line */
 };
 
 static uint64_t value_of(enum seek_by by, uint64_t offset, int64_t time_us)
@@ -28,31 +28,43 @@ static uint64_t value_of(enum seek_by by, uint64_t offset, int64_t time_us)
 	return by == SEEK_OFFSET ? offset : (uint64_t)time_us;
 }
 
-static enum evbus_code read_head(const struct seek *seek, uint64_t at, uint64_t *value, struct evbus_err *err)
+static enum evbus_code head_value(const struct seek *seek, const char *text, size_t len, uint64_t at, uint64_t *value,
+				  struct evbus_err *err)
 {
-	char head[LINE_HEAD_MAX];
 	uint64_t offset;
 	int64_t time_us;
 
-	ssize_t n = os_read_at(seek->fd, head, sizeof head, at);
-	if (n < 0)
-		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", seek->name);
-	if (!line_peek(head, (size_t)n, &offset, &time_us))
+	if (!line_peek(text, len, &offset, &time_us))
 		return err_set(err, EVBUS_IO, 0, "'%s': the line at byte %llu is damaged: its head is not that of a record",
 			       seek->name, (unsigned long long)at);
 	*value = value_of(seek->by, offset, time_us);
 	return EVBUS_OK;
 }
 
-/* The first line that begins behind byte `from` and before `high`: *at (high where there is none) and its value. */
-static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t from, uint64_t high, uint64_t *at,
-			     uint64_t *value, struct evbus_err *err)
+static enum evbus_code read_head(const struct seek *seek, uint64_t at, uint64_t *value, struct evbus_err *err)
 {
-	uint64_t offset;
+	char head[LINE_HEAD_MAX];
+
+	ssize_t n = os_read_at(seek->fd, head, sizeof head, at);
+	if (n < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", seek->name);
+	return head_value(seek, head, (size_t)n, at, value, err);
+}
+
+static size_t probe_size(uint64_t bytes)
+{
+	return bytes < PROBE_BYTES ? PROBE_BYTES : bytes < PROBE_MAX_BYTES ? (size_t)bytes : PROBE_MAX_BYTES;
+}
+
+/* The first line that begins behind byte `from` and before bracket->high: *at (high where there is none) and its value. */
+static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t from, struct bracket *bracket,
+			     uint64_t *at, uint64_t *value, struct evbus_err *err)
+{
+	uint64_t offset, begin = from, high = bracket->high;
 	int64_t time_us;
 
 	*at = high;
-	for (size_t want = PROBE_BYTES; from < high; want = want * 4 < PROBE_MAX_BYTES ? want * 4 : PROBE_MAX_BYTES) {
+	for (size_t want = bracket->probe; from < high; want = probe_size(want * 8)) {
 		buf->len = 0;
 		TRY(buf_reserve(buf, want, err));
 		ssize_t n = os_read_at(seek->fd, buf->data, want, from);
@@ -66,6 +78,7 @@ static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t 
 			continue;
 		}
 		size_t skip = (size_t)(newline + 1 - buf->data);
+		bracket->probe = probe_size(2 * (from + skip - begin));
 		if (from + skip >= high)
 			return EVBUS_OK;
 		*at = from + skip;
@@ -97,9 +110,15 @@ static uint64_t aim(const struct bracket *bracket, uint64_t value, unsigned step
 static enum evbus_code narrow(const struct seek *seek, struct buf *buf, uint64_t value, struct bracket *bracket,
 			      struct evbus_err *err)
 {
-	for (unsigned step = 0; bracket->high - bracket->low > LEFT_BYTES; step++) {
+	for (unsigned step = 0; bracket->high - bracket->low > LEFT_BYTES && bracket->high - bracket->low > bracket->probe;
+	     step++) {
+		/* Two neighbours: the one below is not asked for. */
+		if (seek->by == SEEK_OFFSET && bracket->low_value < value && bracket->high_value == bracket->low_value + 1) {
+			bracket->high = bracket->low;
+			break;
+		}
 		uint64_t guess = aim(bracket, value, step), at, seen = 0;
-		TRY(probe(seek, buf, guess, bracket->high, &at, &seen, err));
+		TRY(probe(seek, buf, guess, bracket, &at, &seen, err));
 		if (at == bracket->high) {
 			/* No line begins between the two: one long line covers them. */
 			bracket->high = guess > bracket->low ? guess : bracket->low + 1;
@@ -115,30 +134,28 @@ static enum evbus_code narrow(const struct seek *seek, struct buf *buf, uint64_t
 	return EVBUS_OK;
 }
 
-/* The lines that begin in what is left. */
-static enum evbus_code walk(const struct seek *seek, uint64_t value, const struct bracket *bracket, uint64_t *at,
-			    struct evbus_err *err)
+/* The lines that begin in what is left: only their heads are looked at, so the last one need not be read whole. */
+static enum evbus_code walk(const struct seek *seek, struct buf *buf, uint64_t value, const struct bracket *bracket,
+			    uint64_t *at, struct evbus_err *err)
 {
-	CLEANUP(scan_release) struct scan scan;
-	struct evbus_slice text;
-	enum scan_what what;
-	uint64_t offset;
-	int64_t time_us;
+	uint64_t left = bracket->high - bracket->low, there = seek->size - bracket->low, seen = 0;
+	size_t want = (size_t)(left + LINE_HEAD_MAX < there ? left + LINE_HEAD_MAX : there);
 
-	scan_init(&scan, seek->fd, seek->name, bracket->low, seek->size, LEFT_BYTES);
-	while (scan.at <= bracket->high && scan.at < seek->size) {
-		uint64_t start = scan.at;
-		TRY(scan_next(&scan, &text, &what, err));
-		if (what != SCAN_LINE)
-			break;
-		if (!line_peek(text.data, text.len, &offset, &time_us))
-			return err_set(err, EVBUS_IO, 0,
-				       "'%s': the line at byte %llu is damaged: its head is not that of a record",
-				       seek->name, (unsigned long long)start);
-		if (value_of(seek->by, offset, time_us) >= value) {
-			*at = start;
+	buf->len = 0;
+	TRY(buf_reserve(buf, want + 1, err));
+	ssize_t n = os_read_at(seek->fd, buf->data, want, bracket->low);
+	if (n < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", seek->name);
+	for (size_t begin = 0; begin <= left && begin < (size_t)n;) {
+		TRY(head_value(seek, buf->data + begin, (size_t)n - begin, bracket->low + begin, &seen, err));
+		if (seen >= value) {
+			*at = bracket->low + begin;
 			return EVBUS_OK;
 		}
+		const char *newline = memchr(buf->data + begin, '\n', (size_t)n - begin);
+		if (!newline)
+			break;
+		begin = (size_t)(newline + 1 - buf->data);
 	}
 	*at = bracket->found;
 	return EVBUS_OK;
@@ -147,8 +164,8 @@ static enum evbus_code walk(const struct seek *seek, uint64_t value, const struc
 enum evbus_code seek_find(const struct seek *seek, uint64_t value, uint64_t *at, struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf buf = { 0 };
-	struct bracket bracket = { 0, seek->size, seek->low, seek->high, seek->size };
+	struct bracket bracket = { 0, seek->size, seek->low, seek->high, seek->size, PROBE_BYTES };
 
 	TRY(narrow(seek, &buf, value, &bracket, err));
-	return walk(seek, value, &bracket, at, err);
+	return walk(seek, &buf, value, &bracket, at, err);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <ftw.h>
 #include <linux/magic.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/mman.h>
@@ -85,15 +86,14 @@ void run_failed(const char *file, int line, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	if (getpid() != run.parent) {
+	if (gettid() != run.parent) {
 		if (atomic_fetch_add(&notes->failed, 1) == 0)
 			snprintf(notes->why, sizeof notes->why, "%s:%d: %s", file, line, text);
+		if (getpid() == run.parent)
+			pthread_exit(NULL);
 		_exit(1);
 	}
-	if (text[0])
-		cr_log_error("%s:%d: %s (EVBUS_TEST_SEED=%llu repeats it)", file, line, text,
-			     (unsigned long long)run.seed);
-	cr_assert_fail("%s (EVBUS_TEST_SEED=%llu repeats it)", text, (unsigned long long)run.seed);
+	cr_assert_fail("%s:%d: %s (EVBUS_TEST_SEED=%llu repeats it)", file, line, text, (unsigned long long)run.seed);
 	abort();
 }
 

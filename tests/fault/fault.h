@@ -20,7 +20,7 @@
 #define TOPIC "orders"
 #define WRITERS_MAX 64u
 #define READERS_MAX 8u
-#define LANES_MAX 8u                     /* partitions */
+#define LANES_MAX 20u                    /* partitions */
 #define BATCH_MAX 20u
 
 /* ---- the run ---- */
@@ -47,7 +47,7 @@ bool run_is_on_memory(void);
 /* In memory a sync takes no time, and little can happen meanwhile: from now on it takes so long. */
 void run_slow_syncs(int64_t us);
 
-/* In the test's process: fails the test. In a child: leaves the text for it, and exits. */
+/* Fails the test. In a child or a thread: leaves the text for child_check(), and ends. */
 _Noreturn void run_failed(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 #define CHECK(condition, ...)                                            \
 	do {                                                             \
