@@ -1,7 +1,7 @@
 /* checkpoint.c: evbus checkpoint-list, checkpoint-get, checkpoint-set, checkpoint-remove
  *
- * What is listed as JSON or TSV is also how checkpoints are kept as files: checkpoint-set --from-file takes it back, and
- * listing it again gives the same bytes. checkpoint-remove lists what it removed, so that too can be taken back. */
+ * What is listed as JSON or TSV is also how checkpoints are kept as files: checkpoint-set --from-file takes it back,
+ * and listing it again gives the same bytes. checkpoint-remove lists what it removed, so that too can be taken back. */
 #include "checkpoint_file.h"
 #include "out.h"
 
@@ -37,7 +37,8 @@ COMMAND(checkpoint_list,
 		OPT('t', topic, "TOPIC", "only on this one, or a pattern: * for one token, > for the rest"),
 		PARTITION_OPT, LIST_FORMAT_OPT, COMMON_OPTS),
 	.examples = EXAMPLES(MAKE_ONE,
-		{ "evbus checkpoint list -g billing --format tsv", "billing\torders\t0\t1\tfile_line\t1\t0\t…\t…\t…Z" },
+		{ "evbus checkpoint list -g billing --format tsv",
+		  "billing\torders\t0\t1\tfile_line\t1\t0\t…\t…\t…Z" },
 		{ "evbus checkpoint-list -t 'crm.>' --format json", "" }));
 
 COMMAND(checkpoint_get,
@@ -50,8 +51,8 @@ COMMAND(checkpoint_get,
 	.examples = EXAMPLES(MAKE_ONE,
 		{ "evbus checkpoint-get -g billing -t orders --format json",
 		  "{\"group\":\"billing\",\"topic\":\"orders\",\"partition_id\":0,\"next_offset\":\"1\","
-		  "\"offset_kind\":\"file_line\",\"lag_records\":1,\"lag_seconds\":0,\"log_id\":\"…\",\"fingerprint\":\"…\","
-		  "\"updated_at_utc\":\"…\"}" }));
+		  "\"offset_kind\":\"file_line\",\"lag_records\":1,\"lag_seconds\":0,\"log_id\":\"…\","
+		  "\"fingerprint\":\"…\",\"updated_at_utc\":\"…\"}" }));
 
 COMMAND(checkpoint_set,
 	.summary = "move the checkpoint of a group, and print where it was and is",
@@ -78,7 +79,8 @@ COMMAND(checkpoint_remove,
 	.summary = "remove checkpoints of a group, and print them",
 	.opts = OPTS(
 		OPT('g', group, "GROUP", "of which group", .required = true),
-		OPT('t', topic, "TOPIC", "on which topic, or a pattern: * for one token, > for the rest", .required = true),
+		OPT('t', topic, "TOPIC", "on which topic, or a pattern: * for one token, > for the rest",
+		    .required = true),
 		PARTITION_OPT,
 		OPT(0, dry_run, NULL, "remove nothing, print the same"),
 		LIST_FORMAT_OPT, COMMON_OPTS),
@@ -86,16 +88,18 @@ COMMAND(checkpoint_remove,
 		{ EVBUS_NONE, "the group has no checkpoint there" },
 		{ EVBUS_AGAIN, "the group is being consumed there" }),
 	.examples = EXAMPLES(MAKE_ONE,
-		{ "evbus checkpoint-remove -g billing -t orders --format json >removed; evbus checkpoint-list --format tsv",
+		{ "evbus checkpoint-remove -g billing -t orders --format json >removed\n"
+		  "evbus checkpoint-list --format tsv",
 		  "" },
 		{ "evbus checkpoint-set --from-file removed --format tsv", "billing\torders\t0\t\\N\t1\tfile_line" }));
 
 /* ---- printing them --------------------------------------------------------------------------------------------- */
 
-static const struct column listed[] = { { "group", TEXT },	  { "topic", TEXT },	     { "partition_id", NUMBER },
-					{ "next_offset", DIGITS },  { "offset_kind", TEXT }, { "lag_records", NUMBER },
-					{ "lag_seconds", NUMBER }, { "log_id", TEXT },	     { "fingerprint", TEXT },
-					{ "updated_at_utc", TEXT } };
+static const struct column listed[] = {
+	{ "group", TEXT },         { "topic", TEXT },       { "partition_id", NUMBER }, { "next_offset", DIGITS },
+	{ "offset_kind", TEXT },   { "lag_records", NUMBER }, { "lag_seconds", NUMBER }, { "log_id", TEXT },
+	{ "fingerprint", TEXT },   { "updated_at_utc", TEXT },
+};
 
 struct listing {
 	struct call *call;
@@ -185,9 +189,10 @@ static enum evbus_code none_there(const struct args *args, struct call *call)
 {
 	about_topic(call, args->topic, (int32_t)args->partition);
 	if (args->partition == EVBUS_PARTITION_ALL)
-		return fail(call, EVBUS_NONE, "the group '%s' has no checkpoint on the topic '%s'", args->group, args->topic);
-	return fail(call, EVBUS_NONE, "the group '%s' has no checkpoint on partition %lld of the topic '%s'", args->group,
-		    (long long)args->partition, args->topic);
+		return fail(call, EVBUS_NONE, "the group '%s' has no checkpoint on the topic '%s'", args->group,
+			    args->topic);
+	return fail(call, EVBUS_NONE, "the group '%s' has no checkpoint on partition %lld of the topic '%s'",
+		    args->group, (long long)args->partition, args->topic);
 }
 
 static enum evbus_code print_selected(const struct args *args, struct call *call, bool required)
@@ -265,7 +270,8 @@ static void moves_release(struct moves *moves)
 
 static enum evbus_code no_memory(struct call *call, size_t count)
 {
-	return fail(call, EVBUS_IO, "cannot take %zu checkpoints: out of memory", count);
+	fail(call, EVBUS_IO, "cannot take %zu checkpoints: out of memory", count);
+	return EVBUS_IO;
 }
 
 static enum evbus_code moves_init(struct moves *moves, struct call *call, size_t count)
@@ -278,8 +284,10 @@ static enum evbus_code moves_init(struct moves *moves, struct call *call, size_t
 
 static enum evbus_code print_moves(const struct args *args, struct call *call, const struct moves *moves)
 {
-	static const struct column columns[] = { { "group", TEXT },	{ "topic", TEXT },  { "partition_id", NUMBER },
-						 { "before", DIGITS }, { "after", DIGITS }, { "offset_kind", TEXT } };
+	static const struct column columns[] = {
+		{ "group", TEXT },    { "topic", TEXT },   { "partition_id", NUMBER },
+		{ "before", DIGITS }, { "after", DIGITS }, { "offset_kind", TEXT },
+	};
 	CLEANUP(table_cleanup) struct table table = { .count = 0 };
 
 	if (args->dry_run)
@@ -304,8 +312,8 @@ static enum evbus_code move_all(const struct args *args, struct call *call, stru
 {
 	if (args->offset.text[strspn(args->offset.text, "0123456789")] == '\0')
 		return fail(call, EVBUS_USAGE,
-			    "'%s' is an offset in one partition, and topic '%s' has %u: choose one with --partition, or use "
-			    "beginning, end, -N or @TIME",
+			    "'%s' is an offset in one partition, and topic '%s' has %u: choose one with --partition, or "
+			    "use beginning, end, -N or @TIME",
 			    args->offset.text, args->topic, partitions);
 	TRY(moves_init(moves, call, partitions));
 	for (uint32_t i = 0; i < partitions; i++)

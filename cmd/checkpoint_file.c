@@ -60,8 +60,8 @@ static enum evbus_code input_open(struct input *input, const char *name)
 static enum evbus_code not_so(struct input *input, const char *what, struct evbus_slice value)
 {
 	return fail(input->call, EVBUS_DATA,
-		    "'%s', line %lu: %s: '%.*s'; checkpoint-list prints it right with --format json or tsv", input->name,
-		    input->number, what, value.len < 64 ? (int)value.len : 64, value.data ? value.data : "");
+		    "'%s', line %lu: %s: '%.*s'; checkpoint-list prints it right with --format json or tsv",
+		    input->name, input->number, what, value.len < 64 ? (int)value.len : 64, value.data ? value.data : "");
 }
 
 static struct evbus_slice slice_of(const char *text)

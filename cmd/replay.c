@@ -1,7 +1,7 @@
 /* replay.c: evbus replay
  *
  * Records go to stdout, or are published again: to a topic, or to another bus, where each keeps its topic and its
- * partition. In both cases there is a place that fails by reading and one that fails by writing, and messages say which.
+ * partition. Then there is a place where reading fails and one where publishing does, and messages say which.
  *
  * Pacing goes by a timetable, not by pauses: record N is due N / rate after the first, so that late wake-ups do not add
  * up. Who is far behind begins a new timetable; what was missed is not made up for in a burst. */
@@ -59,8 +59,8 @@ COMMAND(replay,
 		OPT('v', common.verbose, NULL, "say more on stderr"),
 		OPT('h', common.help, NULL, "print this help")),
 	.statuses = STATUSES(
-		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or the topic on the other bus "
-				  "has other partitions" }),
+		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or the topic on the other "
+				  "bus has other partitions" }),
 	.examples = EXAMPLES(
 		{ "printf '{\"id\":\"1\"}\\n{\"id\":\"2\"}\\n{\"id\":\"3\"}\\n' | evbus publish -q -t orders", "" },
 		{ "evbus replay -t orders --format payload", "{\"id\":\"1\"}\n{\"id\":\"2\"}\n{\"id\":\"3\"}" },
@@ -128,8 +128,8 @@ static enum evbus_code write_failed(struct replay *replay, enum evbus_code code)
 	return fail_within(replay->call, "publishing to '%s'", replay->target.name);
 }
 
-/* All that was given to the publisher is durable, and has its receipt. A receipt is a promise: unlike records, those that
- * nobody takes are a failure. */
+/* All that was given to the publisher is durable, and has its receipt. A receipt is a promise: unlike records, those
+ * that nobody takes are a failure. */
 static enum evbus_code flush_target(struct replay *replay)
 {
 	struct call *call = replay->call;
@@ -192,8 +192,8 @@ static enum evbus_code refused(struct replay *replay, const struct evbus_record 
 	about_record(call, record);
 	if (code == EVBUS_USAGE && !replay->args->key_from)
 		fail(call, code,
-		     "topic '%s' has several partitions, and the record has no key: choose one by --to-partition, --key "
-		     "or --key-from",
+		     "topic '%s' has several partitions, and the record has no key: choose one by --to-partition, "
+		     "--key or --key-from",
 		     topic);
 	fail_within(call, "record %.*s/%d/%.*s", (int)record->topic.len, record->topic.data, record->partition_id,
 		    (int)record->offset.len, record->offset.data);
@@ -361,7 +361,8 @@ static enum evbus_code check_options(struct call *call, const struct args *args)
 
 	if (!target && (args->key || args->key_from || args->to_partition != EVBUS_PARTITION_ANY))
 		return fail(call, EVBUS_USAGE,
-			    "--key, --key-from and --to-partition are for publishing: say where with --to-topic or --to-bus");
+			    "--key, --key-from and --to-partition are for publishing: say where with --to-topic or "
+			    "--to-bus");
 	if (args->key && args->key_from)
 		return fail(call, EVBUS_USAGE,
 			    "--key and --key-from exclude each other: both say which key an event has");
@@ -369,7 +370,8 @@ static enum evbus_code check_options(struct call *call, const struct args *args)
 		return fail(call, EVBUS_USAGE, "--to-partition and --%s exclude each other: both choose the partition",
 			    args->key ? "key" : "key-from");
 	if (target && args->count)
-		return fail(call, EVBUS_USAGE, "--count prints no receipts: to count and publish nothing say --dry-run");
+		return fail(call, EVBUS_USAGE,
+			    "--count prints no receipts: to count and publish nothing say --dry-run");
 	return args->to_topic ? evbus_topic_check(args->to_topic, false, &call->err) : EVBUS_OK;
 }
 
@@ -391,8 +393,8 @@ static enum evbus_code prepare_topic(struct replay *replay, struct evbus *source
 		code = evbus_topic_create(target->bus, topic, &options, &created, &call->err);
 	} else if (!code && target->keeps_partition && here.partitions != there.partitions) {
 		code = fail(call, EVBUS_CONFLICT,
-			    "topic '%s' has %u partitions there and %u here: choose a partition by --to-partition, --key "
-			    "or --key-from",
+			    "topic '%s' has %u partitions there and %u here: choose a partition by --to-partition, "
+			    "--key or --key-from",
 			    topic, there.partitions, here.partitions);
 	}
 	return code ? write_failed(replay, code) : EVBUS_OK;

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #define LAST_DEFAULT 10
-#define LOOK_MS 1000                 /* a signal that comes just before we wait is noticed after so long at the latest */
+#define LOOK_MS 1000                 /* so late may be noticed a signal that comes just before we wait */
 
 struct args {
 	struct common common;
@@ -24,7 +24,8 @@ COMMAND(tail,
 	.summary = "look at records: the last ones, from a position, or as they come",
 	.opts = OPTS(READING_OPTS,
 		OPT('n', last, "N",
-		    "begin so many records before the end (10, where none of -n, -o, -S, -U and -g is given)", .unset = -1),
+		    "begin so many records before the end (10, where none of -n, -o, -S, -U and -g is given)",
+		    .unset = -1),
 		OPT('f', follow, NULL, "go on as records come, and as topics appear"),
 		OPT(0, max, "N", "stop after so many", .unset = -1),
 		OPT(0, timeout, "DURATION", "give up after this time, with exit status 75", .unset = -1),
@@ -35,8 +36,8 @@ COMMAND(tail,
 		{ EVBUS_NONE, "there is no such topic or partition, and --follow was not given; a pattern that matches "
 			      "nothing is 0" },
 		{ EVBUS_AGAIN, "the time of --timeout is over" },
-		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or was cut or replaced while it "
-				  "was read" }),
+		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or was cut or replaced while "
+				  "it was read" }),
 	.examples = EXAMPLES(
 		{ "printf '{\"id\":\"1\"}\\n{\"id\":\"2\"}\\n{\"id\":\"3\"}\\n' | evbus publish -q -t orders", "" },
 		{ "evbus tail -t orders -n 1",
@@ -83,7 +84,8 @@ static bool go_on(void *context)
 
 static enum evbus_code timed_out(const struct tail *tail)
 {
-	return fail(tail->call, EVBUS_AGAIN, "the time of --timeout is over, after %lld records", (long long)tail->given);
+	return fail(tail->call, EVBUS_AGAIN, "the time of --timeout is over, after %lld records",
+		    (long long)tail->given);
 }
 
 static enum evbus_code read_next(struct tail *tail, int64_t wait_ms, const struct evbus_record **record)

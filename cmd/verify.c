@@ -24,7 +24,8 @@ COMMAND(verify,
 		    .max = EVBUS_PARTITIONS_MAX - 1),
 		OPT(0, deep, NULL, "parse payloads too; find event ids that stand twice and events out of order"),
 		OPT(0, repair, NULL, "cut an interrupted write off the end, after copying it"),
-		OPT(0, cut_at, "OFFSET", "with --repair: cut there, at the first damage that was reported, after copying"),
+		OPT(0, cut_at, "OFFSET",
+		    "with --repair: cut there, at the first damage that was reported, after copying"),
 		LIST_FORMAT_OPT,
 		COMMON_OPTS),
 	.statuses = STATUSES(
@@ -148,13 +149,14 @@ static void say_what_next(const struct run *run)
 {
 	if (run->in_log)
 		talk(run->call, WARNING,
-		     "a log is damaged: put it back from a copy; or, to give up all from the damage on, if that is in the "
-		     "newest segment: evbus verify -t %s -p %d --repair --cut-at %llu, which keeps a copy of what it cuts",
+		     "a log is damaged: put it back from a copy; or, to give up all from the damage on, if that is in "
+		     "the newest segment: evbus verify -t %s -p %d --repair --cut-at %llu, which keeps a copy of what "
+		     "it cuts",
 		     run->topic, run->first.partition_id, (unsigned long long)run->first.offset);
 	if (run->in_checkpoints)
 		talk(run->call, WARNING,
-		     "a checkpoint does not fit its log: put the log back, or choose where the group goes on with evbus "
-		     "checkpoint-set");
+		     "a checkpoint does not fit its log: put the log back, or choose where the group goes on with "
+		     "evbus checkpoint-set");
 }
 
 /* ---- running --------------------------------------------------------------------------------------------------- */

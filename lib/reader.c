@@ -147,8 +147,8 @@ static bool wait_for_more(const struct evbus_reader *reader, int timeout_ms)
 	return nanosleep(&time, NULL) == 0 || errno != EINTR;
 }
 
-/* Returns with a line in the heap, at the end of what was asked for, when the time is up, or after a signal. *start_ms: 0
- * until it was first waited. */
+/* Returns with a line in the heap, at the end of what was asked for, when the time is up, or after a signal.
+ * *start_ms: 0 until it was first waited. */
 static enum evbus_code follow(struct evbus_reader *reader, int timeout_ms, int64_t *start_ms, struct evbus_err *err)
 {
 	*start_ms = *start_ms ? *start_ms : now_ms();

@@ -12,14 +12,13 @@
 #include <stddef.h>
 #include <string.h>
 
-#define IDS_AT_ONCE (1u << 20)           /* 24 MiB */
-#define ID_TEXT_MAX 1024u                /* of an id, its source and its tenant, for comparing; longer ones by their hash */
+#define IDS_AT_ONCE (3u << 18)           /* 24 MiB */
+#define ID_TEXT_MAX 1024u                /* of an id, its source and its tenant, each; longer ones count by their hash */
 
 /* The identity of an event: id, source and tenant, each with a NUL. */
 struct id_text {
 	bool is_known;
 	struct id_place place;
-	uint64_t byte;
 	size_t len;
 	char text[3 * ID_TEXT_MAX];
 };
@@ -33,12 +32,13 @@ struct verification {
 	struct topic topic;
 	struct id_set ids;
 	struct cursor looking;           /* at the ids that stand twice; topic NULL while it is closed */
-	uint64_t looking_next, looking_bytes;    /* what it has in all, and up to which offset */
 	struct id_text ids_told[2];      /* the first and the one that is the same */
 	bool ids_only;                   /* a further pass: everything else was told before */
 	int64_t occurred_at_us;
 	bool cut_found;                  /* the damage that --cut-at names */
 	uint64_t cut_offset, cut_byte;
+	bool last_damaged;               /* the newest segment of the partition: where first */
+	uint64_t last_damage;
 	struct evbus_progress progress;
 };
 
@@ -64,6 +64,10 @@ static void on_finding(struct log_verify *log, enum evbus_severity severity, con
 	if (severity == EVBUS_DAMAGE && !run->cut_found && run->options->cut_at && offset == run->cut_offset) {
 		run->cut_found = true;
 		run->cut_byte = byte;
+	}
+	if (severity == EVBUS_DAMAGE && log->in_last && !run->last_damaged) {
+		run->last_damaged = true;
+		run->last_damage = offset;
 	}
 	report(run, &finding);
 }
@@ -93,21 +97,6 @@ static void close_looking(struct verification *run)
 	run->ids_told[0].is_known = run->ids_told[1].is_known = false;
 }
 
-/* Returns the length. */
-static size_t identity(const struct evbus_envelope *envelope, const struct line *line, char text[3 * ID_TEXT_MAX])
-{
-	struct evbus_slice parts[] = { envelope->event_id, envelope->id_source,
-				       line->tenant_id.data ? line->tenant_id : envelope->tenant_id };
-	size_t len = 0;
-
-	for (size_t i = 0; i < 3; i++) {
-		size_t part = parts[i].data ? evbus_json_text(parts[i], text + len, ID_TEXT_MAX - 1) : 0;
-		len += part < ID_TEXT_MAX ? part : 0;
-		text[len++] = '\0';
-	}
-	return len;
-}
-
 /* FNV-1a, 64 bits, finished as splitmix64 does, so that every bit counts for the passes. */
 static uint64_t hash_of(const char *text, size_t len)
 {
@@ -118,6 +107,24 @@ static uint64_t hash_of(const char *text, size_t len)
 	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
 	hash = (hash ^ hash >> 27) * 0x94d049bb133111eb;
 	return hash ^ hash >> 31;
+}
+
+/* Returns the length. */
+static size_t identity(const struct evbus_envelope *envelope, const struct line *line, char text[3 * ID_TEXT_MAX])
+{
+	struct evbus_slice parts[] = { envelope->event_id, envelope->id_source,
+				       line->tenant_id.data ? line->tenant_id : envelope->tenant_id };
+	size_t len = 0;
+
+	for (size_t i = 0; i < 3; i++) {
+		size_t part = parts[i].data ? evbus_json_text(parts[i], text + len, ID_TEXT_MAX - 1) : 0;
+		if (part >= ID_TEXT_MAX)
+			part = (size_t)snprintf(text + len, ID_TEXT_MAX, "#%016llx",
+						(unsigned long long)hash_of(parts[i].data, parts[i].len));
+		len += part;
+		text[len++] = '\0';
+	}
+	return len;
 }
 
 static void check_occurred_at(struct verification *run, const struct evbus_envelope *envelope, const struct line *line,
@@ -157,7 +164,7 @@ static enum evbus_code on_record(struct log_verify *log, const struct line *line
 	if (!envelope.event_id.data)
 		return EVBUS_OK;
 	struct id_place place = { hash_of(text, identity(&envelope, line, text)), (uint32_t)log->partition,
-				  line->offset };
+				  line->offset, byte };
 	return id_set_add(&run->ids, &place, err);
 }
 
@@ -170,17 +177,13 @@ static enum evbus_code cut_meanwhile(struct evbus_err *err)
 static enum evbus_code look_at(struct verification *run, const struct id_place *place, struct evbus_err *err)
 {
 	struct cursor *cursor = &run->looking;
-	bool opened = !cursor->topic || cursor->partition != (int32_t)place->partition;
 
-	if (opened) {
+	if (!cursor->topic || cursor->partition != (int32_t)place->partition) {
 		close_looking(run);
 		TRY(cursor_open(&run->topic, (int32_t)place->partition, 16384, cursor, err));
 	}
 	if (place->offset >= cursor->durable.next)
 		TRY(cursor_refresh(cursor, err));
-	if (opened || cursor->durable.next != run->looking_next)
-		TRY(cursor_bytes_total(cursor, &run->looking_bytes, err));
-	run->looking_next = cursor->durable.next;
 	return place->offset < cursor->durable.next ? cursor_seek(cursor, place->offset, err) : cut_meanwhile(err);
 }
 
@@ -189,15 +192,12 @@ static enum evbus_code identity_at(struct verification *run, const struct id_pla
 {
 	struct evbus_envelope envelope;
 	struct line line;
-	uint64_t left;
 	bool got;
 
 	if (id->is_known && id->place.partition == place->partition && id->place.offset == place->offset)
 		return EVBUS_OK;
 	id->is_known = false;
 	TRY(look_at(run, place, err));
-	TRY(cursor_bytes_left(&run->looking, &left, err));
-	id->byte = run->looking_bytes - left;
 	TRY(cursor_next(&run->looking, UINT64_MAX, &line, &got, err));
 	if (!got)
 		return cut_meanwhile(err);
@@ -218,7 +218,7 @@ static enum evbus_code on_twice(struct id_set *set, const struct id_place *first
 	TRY(identity_at(run, again, &run->ids_told[1], err));
 	if (one->len != other->len || memcmp(one->text, other->text, one->len) != 0)
 		return EVBUS_OK;
-	struct evbus_finding finding = { run->topic.name, (int32_t)again->partition, again->offset, other->byte,
+	struct evbus_finding finding = { run->topic.name, (int32_t)again->partition, again->offset, again->byte,
 					 EVBUS_NOTE, "duplicate", "" };
 	snprintf(finding.text, sizeof finding.text, "the event id '%.128s' stands at partition %u, offset %llu already",
 		 one->text, first->partition, (unsigned long long)first->offset);
@@ -238,6 +238,7 @@ static enum evbus_code check_partition(struct verification *run, int32_t partiti
 		.progress = on_progress,
 	};
 	run->occurred_at_us = INT64_MIN;
+	run->last_damaged = false;
 	TRY(log_verify(&run->log, err));
 	run->progress.bytes += run->log.bytes;
 	run->progress.records += run->log.records;
@@ -264,12 +265,17 @@ static enum evbus_code cut_partition(struct verification *run, int32_t partition
 	if (!run->cut_found)
 		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s', partition %d has no damage at offset %s: nothing was cut",
 			       run->topic.name, partition, run->options->cut_at);
-	if (run->cut_byte < run->log.live_byte)
+	if (run->cut_byte < run->log.last_byte)
 		return err_set(err, EVBUS_CONFLICT, 0,
 			       "offset %s of topic '%s' is in an older segment: only the live one can be cut; restore the "
 			       "segment from a copy",
 			       run->options->cut_at, run->topic.name);
-	return recover_cut(&run->topic, partition, run->cut_offset, run->cut_byte - run->log.live_byte, err);
+	/* What is left would be refused by every publisher. */
+	if (run->last_damage != run->cut_offset)
+		return err_set(err, EVBUS_CONFLICT, 0,
+			       "topic '%s', partition %d is damaged before offset %s: cut at the first damage, at offset %llu",
+			       run->topic.name, partition, run->options->cut_at, (unsigned long long)run->last_damage);
+	return recover_cut(&run->topic, partition, run->cut_offset, run->cut_byte - run->log.last_byte, err);
 }
 
 static enum evbus_code visit_partition(struct verification *run, int32_t partition, struct evbus_err *err)

@@ -8,7 +8,7 @@
 struct id_place {
 	uint64_t hash;
 	uint32_t partition;
-	uint64_t offset;
+	uint64_t offset, byte;
 };
 
 /* Places whose ids have hashes in the range of one pass. When it is full, what was found is told, and the range is

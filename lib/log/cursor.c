@@ -116,12 +116,20 @@ static enum evbus_code without_live(struct cursor *cursor, const struct cell *du
 		       (unsigned long long)durable->next);
 }
 
+/* Whether the page means a segment before the live one, and not because a roll is under way or was killed: it was put
+ * back. */
+static bool is_from_before_a_roll(const struct control_view *view, const struct cell *start, uint64_t size)
+{
+	return view->durable.base < start->base &&
+	       (view->durable.next != start->base || (view->end.base != start->base && size > 0));
+}
+
 /* Reads durable; *again: a roll came in between. */
 static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err *err)
 {
 	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
 	CLEANUP(os_close_cleanup) int live = -1;
-	struct control_view view;
+	struct control_view view, now;
 	enum control_state state;
 	struct file_id id;
 	struct cell start;
@@ -146,7 +154,11 @@ static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err
 	/* A page that means another file says nothing of this one: the log was replaced. */
 	if (state == CONTROL_OURS && view.durable.base == start.base && view.durable.ino != id.ino)
 		state = CONTROL_NONE;
-	*again = state != CONTROL_NONE && view.durable.base > start.base;
+	if (state == CONTROL_OURS && is_from_before_a_roll(&view, &start, size)) {
+		*again = control_read(&cursor->control, &now) != CONTROL_OURS || now.durable.base != view.durable.base;
+		state = CONTROL_NONE;
+	}
+	*again = *again || (state != CONTROL_NONE && view.durable.base > start.base);
 	if (*again)
 		return EVBUS_OK;
 	if (state != CONTROL_OURS)

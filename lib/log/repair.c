@@ -22,6 +22,8 @@ static enum evbus_code check_place(const struct log_writer *writer, uint64_t off
 
 	if (byte)
 		TRY(segment_line_before(writer->fd, writer->name, byte, &buf, &line, &is_there, err));
+	if (byte && is_there)
+		at.time_us = line.time_us;
 	TRY(extent_find(writer->fd, writer->name, &at, size, &found, err));
 	if (is_there && (byte == 0 || line.offset == offset - 1) && found.bad && found.good.bytes == byte)
 		return EVBUS_OK;

@@ -1,8 +1,8 @@
 /* seek.c: finding a line by its offset or time without an index.
  *
  * Interpolation alone creeps towards the place from one side, and far worse where the sizes of lines are mixed. So we aim
- * a little short, then a little beyond, which brackets the place from both sides within two reads, and bisect every
- * fourth step, which bounds the worst case. What is left, 64 KiB, is read in one piece; more where lines are long. A JSON
+ * a little short, then a little beyond, which brackets the place from both sides within two reads, and bisect as soon as
+ * that narrows no faster, which bounds the worst case. What is left, 64 KiB, is read in one piece; more where lines are long. A JSON
  * string cannot contain a raw newline, so a newline always ends a line. */
 #include "log/seek.h"
 
@@ -78,7 +78,8 @@ static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t 
 			continue;
 		}
 		size_t skip = (size_t)(newline + 1 - buf->data);
-		bracket->probe = probe_size(2 * (from + skip - begin));
+		uint64_t length = 2 * (from + skip - begin);
+		bracket->probe = probe_size(length > bracket->probe / 2 ? length : bracket->probe / 2);
 		if (from + skip >= high)
 			return EVBUS_OK;
 		*at = from + skip;
@@ -91,33 +92,41 @@ static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t 
 	return EVBUS_OK;
 }
 
-static uint64_t aim(const struct bracket *bracket, uint64_t value, unsigned step)
+static uint64_t aim(const struct bracket *bracket, uint64_t value, unsigned aimed, bool bisect)
 {
 	uint64_t span = bracket->high - bracket->low;
 
-	if (step % 4 == 3 || bracket->high_value <= bracket->low_value || value < bracket->low_value)
+	if (bisect || bracket->high_value <= bracket->low_value || value < bracket->low_value)
 		return bracket->low + span / 2;
 	uint64_t margin = span / 32 > LEFT_BYTES / 4 ? span / 32 : LEFT_BYTES / 4;
 	double part = (double)(value - bracket->low_value) / (double)(bracket->high_value - bracket->low_value);
 	uint64_t place = (uint64_t)((double)span * (part < 1 ? part : 1));
-	if (step % 2 == 0)
-		place = place > margin ? place - margin : 0;
-	else
-		place = place + margin < span ? place + margin : span - 1;
-	return bracket->low + place;
+	/* What lies at the ends is known. */
+	if (aimed == 0 ? place <= margin : place + margin >= span)
+		return bracket->low + span / 2;
+	return bracket->low + (aimed == 0 ? place - margin : place + margin);
 }
 
 static enum evbus_code narrow(const struct seek *seek, struct buf *buf, uint64_t value, struct bracket *bracket,
 			      struct evbus_err *err)
 {
-	for (unsigned step = 0; bracket->high - bracket->low > LEFT_BYTES && bracket->high - bracket->low > bracket->probe;
-	     step++) {
+	uint64_t before = bracket->high - bracket->low, span;    /* what was left two probes ago, and what is now */
+	bool bisect = false;
+	unsigned aimed = 0;
+
+	while ((span = bracket->high - bracket->low) > LEFT_BYTES && span > bracket->probe) {
 		/* Two neighbours: the one below is not asked for. */
 		if (seek->by == SEEK_OFFSET && bracket->low_value < value && bracket->high_value == bracket->low_value + 1) {
 			bracket->high = bracket->low;
 			break;
 		}
-		uint64_t guess = aim(bracket, value, step), at, seen = 0;
+		if (aimed == 2) {
+			/* Aiming is of use where it narrows faster than halving. */
+			bisect = bisect || span > before / 4;
+			aimed = 0;
+			before = span;
+		}
+		uint64_t guess = aim(bracket, value, aimed++, bisect), at, seen = 0;
 		TRY(probe(seek, buf, guess, bracket, &at, &seen, err));
 		if (at == bracket->high) {
 			/* No line begins between the two: one long line covers them. */

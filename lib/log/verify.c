@@ -18,6 +18,7 @@ struct walk {
 	bool lost;                       /* the line before was damaged: offsets begin anew with the next good one */
 	bool in_batch;
 	uint64_t batch_first, batch_last;
+	uint64_t batch_offset, batch_byte;    /* of its first line that is there */
 };
 
 static void tell(struct walk *walk, enum evbus_severity severity, const char *what, uint64_t offset, uint64_t byte,
@@ -43,7 +44,7 @@ static void check_offset(struct walk *walk, const struct line *line, uint64_t by
 		tell(walk, EVBUS_DAMAGE, "gap", walk->next, byte, "offsets %llu to %llu are missing",
 		     (unsigned long long)walk->next, (unsigned long long)line->offset - 1);
 	else
-		tell(walk, EVBUS_DAMAGE, "order", line->offset, byte, "offset %llu stands where %llu should be",
+		tell(walk, EVBUS_DAMAGE, "order", walk->next, byte, "offset %llu stands where %llu should be",
 		     (unsigned long long)line->offset, (unsigned long long)walk->next);
 }
 
@@ -57,9 +58,10 @@ static void check_time(struct walk *walk, const struct line *line, uint64_t byte
 		walk->time_us = line->time_us;
 }
 
-static void broken_batch(struct walk *walk, uint64_t offset, uint64_t byte)
+/* It is told where the batch begins: none of it counts. */
+static void broken_batch(struct walk *walk)
 {
-	tell(walk, EVBUS_DAMAGE, "batch", offset, byte, "the batch %llu-%llu is not whole",
+	tell(walk, EVBUS_DAMAGE, "batch", walk->batch_offset, walk->batch_byte, "the batch %llu-%llu is not whole",
 	     (unsigned long long)walk->batch_first, (unsigned long long)walk->batch_last);
 	walk->in_batch = false;
 }
@@ -69,12 +71,14 @@ static void check_batch(struct walk *walk, const struct line *line, uint64_t byt
 	bool same = line->batch.data && line->batch_first == walk->batch_first && line->batch_last == walk->batch_last;
 
 	if (walk->in_batch && !same)
-		broken_batch(walk, line->offset, byte);
+		broken_batch(walk);
 	if (line->batch.data && !walk->in_batch) {
 		walk->batch_first = line->batch_first;
 		walk->batch_last = line->batch_last;
+		walk->batch_offset = line->offset;
+		walk->batch_byte = byte;
 		if (line->offset != line->batch_first && !walk->lost)
-			broken_batch(walk, line->offset, byte);
+			broken_batch(walk);
 	}
 	walk->in_batch = line->batch.data && line->offset != line->batch_last;
 }
@@ -185,26 +189,50 @@ static enum evbus_code walk_older(struct walk *walk, const struct segments *olde
 	return EVBUS_OK;
 }
 
+/* The segment that was the live one at the snapshot. It may have been rolled since: then it is found among the older
+ * ones, where a roll that is under way has an empty file. */
+static enum evbus_code open_last(const struct log_verify *verify, uint64_t base, char path[SEGMENT_PATH_MAX], int *fd,
+				 bool *live, struct evbus_err *err)
+{
+	CLEANUP(os_close_cleanup) int first = -1, older = -1;
+	uint64_t size;
+
+	TRY(segment_open_live(verify->topic, verify->partition, O_RDONLY, &first, err));
+	enum evbus_code code = segment_open(verify->topic, verify->partition, base, O_RDONLY, &older, &size, err);
+	if (code != EVBUS_NONE)
+		TRY(code);
+	*live = code == EVBUS_NONE || size == 0;
+	int *chosen = *live ? &first : &older;
+	*fd = *chosen;
+	*chosen = -1;
+	if (*live)
+		segment_live_path(verify->partition, path);
+	else
+		segment_path(verify->partition, base, path);
+	return EVBUS_OK;
+}
+
 static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor, struct evbus_err *err)
 {
 	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
 	CLEANUP(os_close_cleanup) int fd = -1;
 	struct stat st;
+	bool live;
 
-	walk->verify->live_byte = walk->start;
-	enum evbus_code code = segment_open_live(walk->verify->topic, walk->verify->partition, O_RDONLY, &fd, err);
+	walk->verify->in_last = true;
+	walk->verify->last_byte = walk->start;
+	enum evbus_code code = open_last(walk->verify, cursor->durable.base, path, &fd, &live, err);
 	if (code == EVBUS_NONE && cursor->durable.next == 0)
 		return EVBUS_OK;
 	TRY(code);
-	segment_live_path(walk->verify->partition, path);
 	snprintf(name, sizeof name, "%s/%s", walk->verify->topic->name, path);
 	if (os.fstat(fd, &st))
 		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", name);
 	TRY(walk_segment(walk, fd, name, cursor->durable.bytes, err));
 	if (walk->in_batch)
-		broken_batch(walk, walk->next, walk->start);
+		broken_batch(walk);
 	/* A writer that has the partition open may be writing right now: that is no news. */
-	if ((uint64_t)st.st_size > cursor->durable.bytes && !control_has_writer(&cursor->control))
+	if (live && (uint64_t)st.st_size > cursor->durable.bytes && !control_has_writer(&cursor->control))
 		tell(walk, EVBUS_NOTE, "tail", walk->next, walk->start,
 		     "%llu bytes of an interrupted write stand behind the last record; the next publisher, or --repair, "
 		     "takes care of them",

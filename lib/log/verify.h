@@ -18,7 +18,8 @@ struct log_verify {
 	enum evbus_code (*progress)(struct log_verify *verify, struct evbus_err *err);
 
 	uint64_t records, bytes;         /* looked at so far */
-	uint64_t live_byte;              /* where the live segment begins, counted over all */
+	bool in_last;                    /* the newest segment is being looked at */
+	uint64_t last_byte;              /* where it begins, counted over all */
 };
 
 CHECKED enum evbus_code log_verify(struct log_verify *verify, struct evbus_err *err);

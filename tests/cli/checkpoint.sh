@@ -323,8 +323,8 @@ expect_lines 1
 expect_same <(evbus checkpoint-list --format json) before
 expect_status 0 evbus checkpoint-remove -g billing -t orders -p 1 --format json
 expect_lines 1
-expect_status 66 evbus checkpoint-get -g billing -t orders -p 1
 cp "$OUT" removed
+expect_status 66 evbus checkpoint-get -g billing -t orders -p 1
 expect_status 0 evbus checkpoint-set --from-file removed --format tsv
 expect_same <(evbus checkpoint-list --format json) before
 expect_status 0 evbus checkpoint-remove -g billing -t '>' --format tsv

@@ -25,7 +25,7 @@ milliseconds() {
 }
 expect_between() { # VALUE LOW HIGH WHAT
 	ok
-	[ "$1" -ge "$2" ] && [ "$1" -le "$3" ] || fail "$4: $1, expected $2 to $3"
+	[[ $1 -ge $2 && $1 -le $3 ]] || fail "$4: $1, expected $2 to $3"
 }
 
 # ---- to stdout ---------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ expect_err_has 'damaged at offset 5'
 
 t 'a reader of stdout that had enough is no failure, a full disk is one'
 fresh
-for i in 1 2 3 4; do cat "$DATA/events.jsonl"; done | evbus publish -q -t orders
+for _ in 1 2 3 4; do cat "$DATA/events.jsonl"; done | evbus publish -q -t orders
 expect_status 0 sh -c '{ evbus replay -t orders || echo "status $?" >&2; } | head -n 1'
 expect_err ''
 expect_status 74 sh -c 'evbus replay -t orders >/dev/full'
@@ -146,7 +146,7 @@ expect_same paced <(events 1 1)
 
 t 'what a slow reader missed is not made up for in a burst'
 fresh
-for i in 1 2 3 4 5 6 7; do cat "$DATA/events.jsonl"; done | evbus publish -q -t orders
+for _ in 1 2 3 4 5 6 7; do cat "$DATA/events.jsonl"; done | evbus publish -q -t orders
 took=$(milliseconds sh -c 'evbus replay -t orders --max 1400 --rate 1000 | { sleep 1; wc -l; } >paced')
 expect_between "$took" 2100 4000 'milliseconds for 1400 records of which 100 were taken in the first second'
 expect_equal "$(cat paced)" 1400 'records'
@@ -308,7 +308,7 @@ expect_err_has "publishing to 'file:file'"
 
 t 'a disk that is full: what has a receipt is there, and it is no success'
 fresh
-for i in 1 2 3 4; do cat "$DATA/events.jsonl"; done | evbus publish -q -t orders
+for _ in 1 2 3 4; do cat "$DATA/events.jsonl"; done | evbus publish -q -t orders
 # shellcheck disable=SC2016 # it is for that shell
 expect_status 74 bash -c 'trap "" XFSZ; ulimit -f 100; evbus replay -t orders --to-topic copies --rate 2000 | cat; exit ${PIPESTATUS[0]}'
 expect_err_has "publishing to 'file:event_bus'"

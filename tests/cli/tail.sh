@@ -22,7 +22,8 @@ has_lines() {
 # follow ARGS...: evbus tail -f in the background, with its stdout in followed, its stderr in said, its status in ended.
 follow() {
 	rm -f ended
-	: >followed >said
+	: >followed
+	: >said
 	{
 		status=0
 		timeout 60 evbus tail -f "$@" >followed 2>said || status=$?

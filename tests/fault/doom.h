@@ -1,10 +1,12 @@
-/* doom.h: a process that kills itself at its n-th call of the system, before the call is made. */
+/* doom.h: a process that kills itself at its n-th call of the system, before the call is made, or, where it is a write, in
+ * the middle of it. */
 #ifndef EVBUS_TESTS_DOOM_H
 #define EVBUS_TESTS_DOOM_H
 
 #include "base/os.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 static struct os doom_real;
 static uint64_t doom_left;
@@ -24,7 +26,6 @@ static inline void doom_count(void)
 DOOMED(int, openat, (int dir, const char *path, int flags, mode_t mode), (dir, path, flags, mode))
 DOOMED(int, close, (int fd), (fd))
 DOOMED(ssize_t, pread, (int fd, void *data, size_t len, off_t at), (fd, data, len, at))
-DOOMED(ssize_t, pwrite, (int fd, const void *data, size_t len, off_t at), (fd, data, len, at))
 DOOMED(int, ftruncate, (int fd, off_t size), (fd, size))
 DOOMED(int, fdatasync, (int fd), (fd))
 DOOMED(int, fsync, (int fd), (fd))
@@ -39,6 +40,14 @@ DOOMED(int, lock, (int fd, int cmd, struct flock *lock), (fd, cmd, lock))
 DOOMED(int, futex_wait, (uint32_t *word, uint32_t value, const struct timespec *timeout), (word, value, timeout))
 DOOMED(int, futex_wake, (uint32_t *word), (word))
 #undef DOOMED
+
+static ssize_t doom_pwrite(int fd, const void *data, size_t len, off_t at)
+{
+	if (doom_left == 1)
+		doom_real.pwrite(fd, data, (len * 7 + (size_t)getpid()) % (len + 1), at);
+	doom_count();
+	return doom_real.pwrite(fd, data, len, at);
+}
 
 /* From now on; 0: only counts nothing and kills nobody. */
 static inline void doom_at(uint64_t calls)

@@ -44,7 +44,7 @@ void run_begin(enum where where)
 		dir = build ? build : ".";
 	char path[PATH_MAX];
 	snprintf(run.dir, sizeof run.dir, "%s/evbus-fault-XXXXXX", realpath(dir, path) ? path : "/tmp");
-	cr_assert(mkdtemp(run.dir) && !chdir(run.dir), "cannot make %s", run.dir);
+	CHECK(mkdtemp(run.dir) && !chdir(run.dir), "cannot make %s", run.dir);
 	notes_new(1, 1, 0, 1);
 }
 
@@ -93,8 +93,12 @@ void run_failed(const char *file, int line, const char *format, ...)
 			pthread_exit(NULL);
 		_exit(1);
 	}
-	cr_assert_fail("%s:%d: %s (EVBUS_TEST_SEED=%llu repeats it)", file, line, text, (unsigned long long)run.seed);
-	abort();
+	if (!run.bare)
+		cr_assert_fail("%s:%d: %s (EVBUS_TEST_SEED=%llu repeats it)", file, line, text,
+			       (unsigned long long)run.seed);
+	printf("Bail out! %s:%d: %s (EVBUS_TEST_SEED=%llu repeats it)\n", file, line, text,
+	       (unsigned long long)run.seed);
+	exit(1);
 }
 
 void run_ran(const char *what, uint64_t ran, uint64_t of)

@@ -1,9 +1,9 @@
 /* fault.h: what the tests with many processes share: the run (seed, directory, children), and the oracle.
  *
  * The test's own process lives through everything that happens to its children. What they did stands in memory that all
- * of them share: a writer notes there which event it is about to publish and which place a receipt gave it, a reader
- * which lines it saw. A child that is killed takes none of that with it. In the end the log is read byte by byte and must
- * agree with what was noted.
+ * of them share: a writer notes there which event it is about to publish and which place a receipt gave it, a reader which
+ * lines it saw. A child that is killed takes none of that with it. In the end the log is read byte by byte and must agree
+ * with what was noted.
  *
  * EVBUS_TEST_SEED repeats a run, EVBUS_TEST_QUICK=1 makes all counts smaller, EVBUS_TEST_DIR says where the files lie. */
 #ifndef EVBUS_TESTS_FAULT_H
@@ -33,6 +33,7 @@ enum where {
 struct run {
 	uint64_t seed;
 	bool quick;
+	bool bare;                       /* the program does without Criterion */
 	pid_t parent;
 	char dir[PATH_MAX + 32];         /* the working directory; the bus is ./bus */
 };

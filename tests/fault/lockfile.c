@@ -104,7 +104,7 @@ static uint64_t failures(void)
 static void harm_under_load(const char *what, enum harm first, enum harm last, uint64_t segment_max_bytes)
 {
 	bool everything = first != last && last - first == HARMS - 1;
-	unsigned rounds = run_count(everything ? 100 : 40, 25), ran = 0;
+	unsigned rounds = run_count(everything ? 100 : 40, 15), ran = 0;
 	uint64_t dice = run.seed;
 	pid_t writers[WRITERS], reader;
 	struct log_image log;

@@ -225,7 +225,8 @@ Test(recover_page, older_than_the_log_and_put_back_under_open_writers_loses_noth
 	assert_log(8);
 }
 
-Test(recover_page, of_before_a_roll_is_refused)
+/* It names a file that is an older segment by now, and says nothing of the live one. */
+Test(recover_page, of_before_a_roll_says_nothing_of_what_came_behind_it)
 {
 	open_rolling(400);
 	start(2);
@@ -234,10 +235,7 @@ Test(recover_page, of_before_a_roll_is_refused)
 		cr_assert_eq(publish(&writer, n), EVBUS_OK, "%s", err.text);
 	writer_close(&writer);
 	cr_assert(!unlink(LOCK) && !rename("older", LOCK));
-	cr_assert_eq(open_writer(&writer), EVBUS_CONFLICT, "%s", err.text);
-	cr_assert(strstr(err.text, "put the log back, or, if this is meant, remove 'rolling/partition=0.lock'"), "%s",
-		  err.text);
-	cr_assert(!unlink(LOCK));
+	assert_log(12);
 	must_publish(12, 1);
 	assert_log(13);
 }
