@@ -56,8 +56,8 @@ static enum evbus_code choose_segment(struct cursor *cursor, enum seek_by by, ui
 }
 
 /* Damage on the way does not hide what is asked for: goes line by line through the segment, past those that are
- * damaged, to the whole one with this offset. Where there is none, and for a time, for which a damaged line might count as well,
- * reading begins behind the last line that does not count, and tells what is damaged there. */
+ * damaged, to the whole one with this offset. Where there is none, and for a time, for which a damaged line might count
+ * as well, reading begins behind the last line that does not count, and tells what is damaged there. */
 static enum evbus_code walk_to(struct cursor *cursor, enum seek_by by, uint64_t value, struct evbus_err *err)
 {
 	uint64_t behind = 0, next = cursor->base;

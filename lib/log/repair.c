@@ -10,6 +10,18 @@ static void close_writer(struct log_writer *writer)
 	writer_close(writer);
 }
 
+static enum evbus_code find_base(const struct log_writer *writer, uint64_t *base, struct evbus_err *err)
+{
+	CLEANUP(segments_release) struct segments older = { 0 };
+	struct control_view view;
+	int64_t time_us;
+
+	bool paged = control_read(&writer->control, &view) != CONTROL_NONE;
+	TRY(segments_list(writer->topic, writer->partition, &older, err));
+	return segment_live_base(writer->topic, writer->partition, writer->fd, &older, paged ? &view.durable : NULL, base,
+				 &time_us, err);
+}
+
 /* The line at `byte` must be the damaged one that was found, and what stands before it must lead up to it. */
 static enum evbus_code check_place(const struct log_writer *writer, uint64_t offset, uint64_t byte, uint64_t size,
 				   struct evbus_err *err)
@@ -18,14 +30,17 @@ static enum evbus_code check_place(const struct log_writer *writer, uint64_t off
 	struct cell at = { .bytes = byte, .next = offset };
 	struct extent found;
 	struct line line;
+	uint64_t base = 0;
 	bool is_there = true;
 
 	if (byte)
 		TRY(segment_line_before(writer->fd, writer->name, byte, &buf, &line, &is_there, err));
+	else
+		TRY(find_base(writer, &base, err));
 	if (byte && is_there)
 		at.time_us = line.time_us;
 	TRY(extent_find(writer->fd, writer->name, &at, size, &found, err));
-	if (is_there && (byte == 0 || line.offset == offset - 1) && found.bad && found.good.bytes == byte)
+	if (is_there && offset == (byte ? line.offset + 1 : base) && found.bad && found.good.bytes == byte)
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFLICT, 0,
 		       "'%s' is not damaged at offset %llu (any more): --cut-at takes the first offset that verify reports",

@@ -333,6 +333,12 @@ orders 1 2 $(begin_of 3) duplicate note" 'findings'
 expect_out_has "'e2'"
 expect_out_has 'partition 0, offset 1'
 log=event_bus/orders/partition=0.jsonl
+# Long ids, of which two are the same.
+fresh
+long=$(head -c 3000 /dev/zero | tr '\0' a)
+for end in 1 2 1; do echo "{\"event_id\":\"$long$end\"}"; done | evbus publish -q -t orders
+expect_status 0 evbus verify --deep --format tsv
+expect_equal "$(findings)" "orders 0 2 $(begin_of 3) duplicate note" 'findings'
 
 t '--deep finds events out of the order in which they occurred'
 fresh

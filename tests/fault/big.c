@@ -68,7 +68,7 @@ static uint64_t make_log(uint64_t bytes)
 	CHECK_OK(evbus_topic_create(bus, TOPIC, &topic, &created, ERR));
 	CHECK_OK(evbus_publisher_open(bus, NULL, &publisher, ERR));
 	for (uint64_t done = 0; done < bytes; count++) {
-		/* Short ones for a while, then long ones, so that the middle of the file is not the middle of the log. */
+		/* Short ones first, then long ones: the middle of the file is not the middle of the log. */
 		size_t len = done < bytes / 2 ? 2 + random_next(&dice) % 3000 : 2 + random_next(&dice) % 60000;
 		struct evbus_event event = { .topic = TOPIC, .payload = { payload, len } };
 		payload[len - 1] = '}';
@@ -200,8 +200,9 @@ static void seek_there_and_back(unsigned by_time)
 		if (by_time) {
 			snprintf(from, sizeof from, "@%s", time);
 			begin_counting();
-			CHECK(read_from(bus, &selection, &first, time) == 1 && first == wanted, "%s led to %llu, not %llu",
-			      from, (unsigned long long)first, (unsigned long long)wanted);
+			CHECK(read_from(bus, &selection, &first, time) == 1 && first == wanted,
+			      "%s led to %llu, not %llu", from, (unsigned long long)first,
+			      (unsigned long long)wanted);
 		}
 		uint64_t calls = atomic_load(&notes->counters[CALLS]);
 		most = calls > most ? calls : most;
@@ -251,8 +252,8 @@ static void take_figures(uint64_t bytes, uint64_t calls[COUNT])
 		child_join(child_start(figures[i].body, figures[i].index));
 		calls[i] = atomic_load(&notes->counters[CALLS]);
 		uint64_t read = atomic_load(&notes->counters[BYTES]);
-		fprintf(stderr, "%4llu MiB: %s: %llu calls, %llu KiB\n", (unsigned long long)bytes >> 20, figures[i].what,
-			(unsigned long long)calls[i], (unsigned long long)read >> 10);
+		fprintf(stderr, "%4llu MiB: %s: %llu calls, %llu KiB\n", (unsigned long long)bytes >> 20,
+			figures[i].what, (unsigned long long)calls[i], (unsigned long long)read >> 10);
 		CHECK(read <= figures[i].bytes_max, "%s: %llu bytes were read", figures[i].what,
 		      (unsigned long long)read);
 		if (i == 0)
@@ -274,6 +275,7 @@ Test(big, log_is_published_to_and_searched_as_a_small_one_is)
 	take_figures(SMALL_BYTES, small);
 	take_figures(run.quick ? BIG_BYTES / 4 : BIG_BYTES, large);
 	for (unsigned i = 0; i < COUNT; i++)
-		CHECK(large[i] <= small[i] + figures[i].calls_more, "%s: %llu calls in a large log, %llu in a small one",
-		      figures[i].what, (unsigned long long)large[i], (unsigned long long)small[i]);
+		CHECK(large[i] <= small[i] + figures[i].calls_more,
+		      "%s: %llu calls in a large log, %llu in a small one", figures[i].what,
+		      (unsigned long long)large[i], (unsigned long long)small[i]);
 }

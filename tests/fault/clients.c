@@ -33,6 +33,19 @@ size_t payload_make(char *to, unsigned writer, uint64_t event, unsigned at, unsi
 	return len;
 }
 
+bool payload_parse(struct evbus_slice payload, unsigned *writer, uint64_t *event, unsigned *at, unsigned *of)
+{
+	char head[100], expected[PAYLOAD_MAX];
+	unsigned long long number;
+
+	snprintf(head, sizeof head, "%.*s", (int)(payload.len < sizeof head ? payload.len : sizeof head - 1), payload.data);
+	if (sscanf(head, "{\"writer\":%u,\"event\":%llu,\"at\":%u,\"of\":%u,", writer, &number, at, of) != 4)
+		return false;
+	*event = number;
+	return payload_make(expected, *writer, *event, *at, *of) == payload.len &&
+	       memcmp(expected, payload.data, payload.len) == 0;
+}
+
 size_t key_make(char *to, unsigned writer, uint64_t event)
 {
 	return (size_t)snprintf(to, 32, "k_%llu", (unsigned long long)(hash_of(writer, event) >> 32) % 97);
@@ -69,14 +82,12 @@ void make_topic(unsigned lanes, uint64_t segment_max_bytes)
 static void take_receipts(struct writer *writer)
 {
 	const struct evbus_record *receipt;
-	char expected[PAYLOAD_MAX];
+	unsigned index, at, of;
+	uint64_t event;
 
 	while ((receipt = evbus_publisher_next(writer->publisher))) {
-		unsigned at, of;
-		const char *member = memmem(receipt->payload.data, receipt->payload.len, "\"at\":", 5);
-		CHECK(member && sscanf(member, "\"at\":%u,\"of\":%u", &at, &of) == 2, "a receipt without its payload");
-		size_t len = payload_make(expected, writer->index, writer->next_receipt, at, of);
-		CHECK(len == receipt->payload.len && memcmp(expected, receipt->payload.data, len) == 0,
+		CHECK(payload_parse(receipt->payload, &index, &event, &at, &of) && index == writer->index &&
+			      event == writer->next_receipt,
 		      "writer %u: a receipt with the payload %.*s where event %llu was expected", writer->index,
 		      (int)receipt->payload.len, receipt->payload.data, (unsigned long long)writer->next_receipt);
 		note_receipt(writer->index, writer->next_receipt++, receipt);
@@ -267,7 +278,6 @@ void follow_events(unsigned index)
 static void read_line(struct log_image *log, struct evbus_slice text, const char *path, int64_t *time_us)
 {
 	struct log_line *to = &log->lines[log->count];
-	char expected[PAYLOAD_MAX], copy[128];
 	struct line line;
 	const char *why = line_parse(text, &line);
 
@@ -277,20 +287,14 @@ static void read_line(struct log_image *log, struct evbus_slice text, const char
 	CHECK(line.time_us >= *time_us, "%s, offset %llu: its time is before the last", path,
 	      (unsigned long long)log->count);
 	*time_us = line.time_us;
-	snprintf(copy, sizeof copy, "%.*s", (int)(line.payload.len < 120 ? line.payload.len : 120), line.payload.data);
-	unsigned long long event;
-	CHECK(sscanf(copy, "{\"writer\":%u,\"event\":%llu,\"at\":%u,\"of\":%u,", &to->writer, &event, &to->at,
-		     &to->of) == 4, "%s, offset %llu is none of ours: %s", path, (unsigned long long)log->count, copy);
-	to->event = event;
-	size_t len = payload_make(expected, to->writer, to->event, to->at, to->of);
-	CHECK(len == line.payload.len && memcmp(expected, line.payload.data, len) == 0,
+	CHECK(payload_parse(line.payload, &to->writer, &to->event, &to->at, &to->of),
 	      "%s, offset %llu: its payload is not what was published", path, (unsigned long long)log->count);
 	CHECK(line.batch.data || to->of == 1, "%s, offset %llu: a line of a batch does not say so", path,
 	      (unsigned long long)log->count);
 	if (line.batch.data)
 		CHECK(line.batch_first == log->count - to->at && line.batch_last == line.batch_first + to->of - 1,
-		      "%s, offset %llu: it is %u of %u and says batch %.*s", path, (unsigned long long)log->count, to->at,
-		      to->of, (int)line.batch.len, line.batch.data);
+		      "%s, offset %llu: it is %u of %u and says batch %.*s", path, (unsigned long long)log->count,
+		      to->at, to->of, (int)line.batch.len, line.batch.data);
 	to->crc = (uint32_t)strtoul(text.data + LINE_CRC_AT, NULL, 16);
 	log->count++;
 }
@@ -346,8 +350,8 @@ static void check_batches(const struct log_image *log)
 {
 	for (uint64_t i = 0; i < log->count; i += log->lines[i].of) {
 		const struct log_line *first = &log->lines[i];
-		CHECK(first->at == 0 && first->of && i + first->of <= log->count, "the batch at offset %llu is not whole",
-		      (unsigned long long)i);
+		CHECK(first->at == 0 && first->of && i + first->of <= log->count,
+		      "the batch at offset %llu is not whole", (unsigned long long)i);
 		for (unsigned k = 1; k < first->of; k++)
 			CHECK(first[k].writer == first->writer && first[k].event == first->event + k &&
 				      first[k].at == k && first[k].of == first->of && first[k].ino == first->ino,
@@ -383,8 +387,8 @@ static void check_seen(unsigned lane, const struct log_image *log)
 		const struct seen *seen = &notes->seen[r][lane];
 		uint64_t count = atomic_load(&seen->count);
 		CHECK(count <= log->count && (!atomic_load(&notes->goal) || count == log->count),
-		      "reader %u saw %llu records of partition %u, and there are %llu", r, (unsigned long long)count, lane,
-		      (unsigned long long)log->count);
+		      "reader %u saw %llu records of partition %u, and there are %llu", r, (unsigned long long)count,
+		      lane, (unsigned long long)log->count);
 		for (uint64_t i = 0; i < count; i++)
 			CHECK(seen->crcs[i] == log->lines[i].crc, "reader %u saw another record at offset %llu", r,
 			      (unsigned long long)i);

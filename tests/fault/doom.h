@@ -1,5 +1,5 @@
-/* doom.h: a process that kills itself at its n-th call of the system, before the call is made, or, where it is a write, in
- * the middle of it. */
+/* doom.h: a process that kills itself at its n-th call of the system, before the call is made, or, where it is a write,
+ * in the middle of it. */
 #ifndef EVBUS_TESTS_DOOM_H
 #define EVBUS_TESTS_DOOM_H
 

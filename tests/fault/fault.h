@@ -1,11 +1,12 @@
 /* fault.h: what the tests with many processes share: the run (seed, directory, children), and the oracle.
  *
- * The test's own process lives through everything that happens to its children. What they did stands in memory that all
- * of them share: a writer notes there which event it is about to publish and which place a receipt gave it, a reader which
- * lines it saw. A child that is killed takes none of that with it. In the end the log is read byte by byte and must agree
- * with what was noted.
+ * The test's own process lives through everything that happens to its children. What they did stands in memory that
+ * all of them share: a writer notes which event it is about to publish and which place a receipt gave it, a reader which
+ * lines it saw. A child that is killed takes none of that with it. In the end the log is read byte by byte and must
+ * agree with what was noted.
  *
- * EVBUS_TEST_SEED repeats a run, EVBUS_TEST_QUICK=1 makes all counts smaller, EVBUS_TEST_DIR says where the files lie. */
+ * EVBUS_TEST_SEED repeats a run, EVBUS_TEST_QUICK=1 makes all counts smaller, EVBUS_TEST_DIR says where the files lie,
+ * and EVBUS_TEST_TELL=1 has every failure that is allowed printed. */
 #ifndef EVBUS_TESTS_FAULT_H
 #define EVBUS_TESTS_FAULT_H
 
@@ -117,6 +118,8 @@ extern void (*note_more)(unsigned writer, uint64_t event);    /* called with eac
 #define PAYLOAD_MAX 9000u
 size_t payload_make(char *to, unsigned writer, uint64_t event, unsigned at, unsigned of);
 size_t key_make(char *to, unsigned writer, uint64_t event);
+/* What payload_make() was given; false: it was not made there. */
+bool payload_parse(struct evbus_slice payload, unsigned *writer, uint64_t *event, unsigned *at, unsigned *of);
 
 enum way {
 	SINGLES,                         /* evbus_publish, or with keys a flush for each */
@@ -134,11 +137,11 @@ struct plan {
 extern struct plan plan;
 
 /* Children: */
-void write_events(unsigned writer);      /* from where submitted[writer] is to the last */
-void follow_events(unsigned reader);     /* as they come, until the goal is reached */
+void write_events(unsigned index);      /* from where submitted[writer] is to the last */
+void follow_events(unsigned index);      /* as they come, until the goal is reached */
 
 /* One event through a publisher that is opened for it; noted as everything else. */
-enum evbus_code try_one(struct evbus *bus, unsigned writer, uint64_t event, struct evbus_err *err);
+enum evbus_code try_one(struct evbus *bus, unsigned index, uint64_t event, struct evbus_err *err);
 /* The first of a writer's events, from `from` on, that belongs into a partition. */
 uint64_t event_for_lane(unsigned writer, unsigned lane, uint64_t from);
 struct evbus *open_bus(void);

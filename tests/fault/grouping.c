@@ -8,7 +8,8 @@ static void setup(void)
 	run_begin(ON_DISK);
 	if (run_is_on_memory()) {
 		run_end();
-		cr_skip_test("%s is in memory, where a sync takes no time: set EVBUS_TEST_DIR to a place on a disk", run.dir);
+		cr_skip_test("%s is in memory, where a sync takes no time: set EVBUS_TEST_DIR to a place on a disk",
+			     run.dir);
 	}
 }
 

@@ -103,8 +103,7 @@ static uint64_t failures(void)
 /* First and last: which harms are done. */
 static void harm_under_load(const char *what, enum harm first, enum harm last, uint64_t segment_max_bytes)
 {
-	bool everything = first != last && last - first == HARMS - 1;
-	unsigned rounds = run_count(everything ? 100 : 40, 15), ran = 0;
+	unsigned rounds = run_count(last - first == HARMS - 1 ? 100 : 40, 15), ran = 0;
 	uint64_t dice = run.seed;
 	pid_t writers[WRITERS], reader;
 	struct log_image log;
@@ -137,8 +136,8 @@ static void harm_under_load(const char *what, enum harm first, enum harm last, u
 	child_join(reader);
 	check_everything();
 	uint64_t acked = atomic_load(&notes->acked);
-	CHECK(acked > 20 * rounds && failures() < acked / 20, "%llu receipts and %llu failures", (unsigned long long)acked,
-	      (unsigned long long)failures());
+	CHECK(acked > 20 * rounds && failures() < acked / 20, "%llu receipts and %llu failures",
+	      (unsigned long long)acked, (unsigned long long)failures());
 	run_ran(what, ran, rounds);
 }
 

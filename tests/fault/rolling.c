@@ -1,8 +1,8 @@
 /* Segments are rolled all the time: each receipt rests on a sync of the file that holds its line.
  *
- * A sync of the live file that was rolled away meanwhile says nothing of the new one. So each sync is noted, with the file
- * it was of and how long that was when the sync began, and each receipt with how many syncs were complete when it came.
- * Nothing is ever cut here, so a line was written before a sync began exactly if the file reached beyond it then. */
+ * A sync of the live file that was rolled away meanwhile says nothing of the new one. So each sync is noted, with the
+ * file it was of and how long that was when the sync began, and each receipt with how many syncs were complete when it
+ * came. Nothing is cut here, so a line was written before a sync began exactly if the file reached beyond it then. */
 #include "fault.h"
 
 #include <criterion/criterion.h>

@@ -31,8 +31,9 @@ static void follow_and_note(unsigned index)
 		CHECK_OK(evbus_reader_next(reader, -1, &record, ERR));
 		if (!record)
 			continue;
-		unsigned event;
-		CHECK(sscanf(record->payload.data, "{\"writer\":0,\"event\":%u,", &event) == 1 && event < EVENTS_MAX,
+		unsigned writer, at, of;
+		uint64_t event;
+		CHECK(payload_parse(record->payload, &writer, &event, &at, &of) && event < EVENTS_MAX,
 		      "not one of ours");
 		atomic_store(&seen_at[event], now_us());
 		atomic_fetch_add(&notes->counters[0], 1);

@@ -47,7 +47,7 @@ static void end_waiting(struct waiting *waiting)
 
 /* ---- a sync that fails ---- */
 
-static int syncs, failing;             /* the number of syncs, and of those to come that fail */
+static int syncs, failing; /* the number of syncs, and of those to come that fail */
 
 static int fail_syncs(int fd)
 {
@@ -350,7 +350,7 @@ static void assert_written_again(int (*sync)(int fd), bool open)
 	const char *again = strchr(done, 'w');
 	cr_assert(again && strchr(again, 's'), "%s", done);
 	if (open)
-		cr_assert_str_eq(done, "wws", "%s", done);    /* its own line, the dead one's and its own again, sync */
+		cr_assert_str_eq(done, "wws", "%s", done); /* its own line, the dead one's and its own again, sync */
 	writer_close(&writer);
 	os = real_os;
 	assert_flags_clear();

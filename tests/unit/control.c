@@ -44,7 +44,8 @@ Test(control, page_holds_what_was_set)
 	cr_assert_eq(control_set(&control, CONTROL_END, &cell, &err), EVBUS_OK);
 	cr_assert_eq(control_flag(&control, CONTROL_HALT, true, &err), EVBUS_OK);
 	cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
-	cr_assert(view.end.epoch == 6 && view.durable.epoch == 3 && view.halt && !view.syncing && view.page_id == page_id);
+	cr_assert(view.end.epoch == 6 && view.durable.epoch == 3 && view.halt && !view.syncing &&
+		  view.page_id == page_id);
 	cr_assert_eq(control_set(&control, CONTROL_DURABLE, &cell, &err), EVBUS_OK);
 	cr_assert_eq(control_flag(&control, CONTROL_HALT, false, &err), EVBUS_OK);
 	cr_assert_eq(control_flag(&control, CONTROL_SYNCING, true, &err), EVBUS_OK);
@@ -199,7 +200,7 @@ Test(control, cells_are_never_seen_half_or_older_than_before)
 }
 
 /* A kill between any two writes, and within one: the old value or the new one is in force. */
-static size_t write_bytes;             /* that are still done before the process is dead */
+static size_t write_bytes; /* that are still done before the process is dead */
 
 static ssize_t dying_pwrite(int fd, const void *data, size_t len, off_t at)
 {
@@ -248,7 +249,8 @@ Test(control, page_is_none_or_whole_after_a_kill_at_any_byte_of_making_it)
 		done = control_init(&control, &cell, &err) == EVBUS_OK;
 		os = real_os;
 		enum control_state state = control_read(&control, &view);
-		cr_assert(done ? state == CONTROL_OURS : state == CONTROL_NONE || is_cell(&view.end), "%zu bytes", bytes);
+		cr_assert(done ? state == CONTROL_OURS : state == CONTROL_NONE || is_cell(&view.end), "%zu bytes",
+			  bytes);
 	}
 	control_close(&control);
 }

@@ -20,8 +20,8 @@ static void assert_reads(uint64_t first, uint64_t next)
 
 	read_on(&cursor, &reading);
 	cr_assert_eq(reading.code, EVBUS_OK, "%s", err.text);
-	cr_assert(reading.first == first && reading.count == next - first, "%ju records from %ju", (uintmax_t)reading.count,
-		  (uintmax_t)reading.first);
+	cr_assert(reading.first == first && reading.count == next - first, "%ju records from %ju",
+		  (uintmax_t)reading.count, (uintmax_t)reading.first);
 	for (uint64_t i = 0; i < reading.count; i++)
 		cr_assert_eq(reading.n[i], first + i);
 }
@@ -264,7 +264,8 @@ Test(cursor, is_right_when_the_log_is_rolled_between_any_two_of_its_calls)
 		cr_assert_eq(cursor_open(&topic, 0, 4096, &cursor, &err), EVBUS_OK, "call %u: %s", at, err.text);
 		cr_assert_eq(cursor_seek(&cursor, 9, &err), EVBUS_OK, "call %u: %s", at, err.text);
 		read_on(&cursor, &reading);
-		cr_assert(reading.code == EVBUS_OK && reading.first == 9 && reading.count >= 1, "call %u: %s", at, err.text);
+		cr_assert(reading.code == EVBUS_OK && reading.first == 9 && reading.count >= 1, "call %u: %s", at,
+			  err.text);
 		cr_assert_eq(cursor_seek(&cursor, 0, &err), EVBUS_OK, "call %u: %s", at, err.text);
 		read_on(&cursor, &reading);
 		faulty_end();
@@ -299,8 +300,9 @@ Test(cursor, names_the_damaged_line_and_shows_all_before_it)
 		size_t line = 0;
 		while (line < 5 && line_at(&whole, line + 1) <= at)
 			line++;
-		snprintf(named, sizeof named, "topic 't', partition 0 is damaged at offset %zu, byte %zu of 't/partition=0.jsonl': ",
-			 line, line_at(&whole, line));
+		snprintf(named, sizeof named,
+			 "topic 't', partition 0 is damaged at offset %zu, byte %zu of 't/partition=0.jsonl': ", line,
+			 line_at(&whole, line));
 		read_log(&reading);
 		cr_assert(reading.code == EVBUS_IO && reading.count == line && strstr(err.text, named), "%zu: %s", at,
 			  err.text);
@@ -321,7 +323,8 @@ Test(cursor, without_a_page_reports_damage_within_the_last_batch)
 	file.data[line_at(&file, 2) + 100] ^= 1;
 	store_buf(LIVE, &file);
 	read_log(&reading);
-	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "damaged at offset 2"), "%d: %s", reading.code, err.text);
+	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "damaged at offset 2"), "%d: %s", reading.code,
+		  err.text);
 }
 
 /* ---- bytes that are there and left ---- */

@@ -10,13 +10,13 @@
 
 struct faulty {
 	struct os real;
-	unsigned calls;            /* so far */
-	unsigned at;               /* the call, counted from 1, that fails; 0: none */
-	bool from_on;              /* and all behind it, as if the process were dead */
-	int number;                /* errno */
-	const char *failed;        /* the name of the (last) one that failed */
-	size_t short_write;        /* instead of failing, a pwrite that is hit does so many bytes */
-	void (*instead)(void);     /* instead of failing, this happens, and then the call */
+	unsigned calls; /* so far */
+	unsigned at; /* the call, counted from 1, that fails; 0: none */
+	bool from_on; /* and all behind it, as if the process were dead */
+	int number; /* errno */
+	const char *failed; /* the name of the (last) one that failed */
+	size_t short_write; /* instead of failing, a pwrite that is hit does so many bytes */
+	void (*instead)(void); /* instead of failing, this happens, and then the call */
 };
 
 static struct faulty faulty;

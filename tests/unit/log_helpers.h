@@ -16,12 +16,19 @@
 #define LOCK "partition=0.lock"
 #define READ_MAX 8192u
 
+/* A sanitizer makes sweeps several times slower: they take larger steps then. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define SWEEP_STEP 5u
+#else
+#define SWEEP_STEP 1u
+#endif
+
 static char scratch[64];
 static struct root root;
 static struct topic topic;
 static struct evbus_err err;
 static struct os real_os;
-static char noticed[512];          /* the last notice */
+static char noticed[512]; /* the last notice */
 static int notices;
 
 static inline void take_notice(void *context, const char *text)
@@ -153,7 +160,7 @@ struct reading {
 	enum evbus_code code;
 	uint64_t first, count;
 	uint64_t n[READ_MAX];
-	uint64_t bytes;            /* of the lines, with their newlines */
+	uint64_t bytes; /* of the lines, with their newlines */
 };
 
 static inline uint64_t event_number(const struct line *line)

@@ -50,8 +50,8 @@ static struct log_verify verify_log(void)
 static bool was_found(const char *what, uint64_t offset, uint64_t byte)
 {
 	for (int i = 0; i < finding_count; i++)
-		if (findings[i].severity == EVBUS_DAMAGE && !strcmp(findings[i].what, what) && findings[i].offset == offset &&
-		    findings[i].byte == byte)
+		if (findings[i].severity == EVBUS_DAMAGE && !strcmp(findings[i].what, what) &&
+		    findings[i].offset == offset && findings[i].byte == byte)
 			return true;
 	return false;
 }
@@ -71,7 +71,7 @@ static void assert_none(uint64_t records)
 
 	cr_assert_eq(finding_count, 0, "%s at offset %ju", findings[0].what, (uintmax_t)findings[0].offset);
 	cr_assert_eq(verify.records, records);
-	cr_assert_gt(progressed, 0);
+	cr_assert(progressed || records == 0);
 }
 
 /* ---- whole logs ---- */
@@ -174,7 +174,8 @@ Test(log_verify, names_the_line_whatever_byte_of_it_is_damaged)
 		while (line < 7 && line_at(&whole, line + 1) <= at)
 			line++;
 		verify_log();
-		cr_assert(was_found("checksum", line, line_at(&whole, line)) || was_found("shape", line, line_at(&whole, line)),
+		cr_assert(was_found("checksum", line, line_at(&whole, line)) ||
+				  was_found("shape", line, line_at(&whole, line)),
 			  "byte %zu: %d findings, %s at offset %ju", at, finding_count, findings[0].what,
 			  (uintmax_t)findings[0].offset);
 	}
@@ -228,8 +229,8 @@ Test(log_verify, notes_an_interrupted_write_and_does_not_call_it_damage)
 	store_buf(LIVE, &whole);
 	for (int i = 0; i < 3; i++) {
 		verify_log();
-		cr_assert(finding_count == 1 && findings[0].severity == EVBUS_NOTE && !strcmp(findings[0].what, "tail"), "%s",
-			  findings[0].what);
+		cr_assert(finding_count == 1 && findings[0].severity == EVBUS_NOTE && !strcmp(findings[0].what, "tail"),
+			  "%s", findings[0].what);
 		cr_assert(findings[0].offset == 8 && findings[0].byte == len);
 		if (i == 0)
 			unlink(LOCK);
@@ -352,8 +353,8 @@ Test(log_verify, names_damage_in_the_last_line_of_the_newest_older_segment)
 	store_buf(path, &segment);
 	for (int i = 0; i < 2; i++) {
 		verify_log();
-		cr_assert(finding_count == 1 && findings[0].severity == EVBUS_DAMAGE && findings[0].offset == live - 1, "%s %ju",
-			  findings[0].what, (uintmax_t)findings[0].offset);
+		cr_assert(finding_count == 1 && findings[0].severity == EVBUS_DAMAGE && findings[0].offset == live - 1,
+			  "%s %ju", findings[0].what, (uintmax_t)findings[0].offset);
 		unlink(LOCK);
 	}
 }

@@ -16,7 +16,8 @@ static void start(uint64_t count)
 
 static void assert_told_what_to_do(void)
 {
-	cr_assert(strstr(err.text, "put the log back, or, if this is meant, remove 't/partition=0.lock'"), "%s", err.text);
+	cr_assert(strstr(err.text, "put the log back, or, if this is meant, remove 't/partition=0.lock'"), "%s",
+		  err.text);
 }
 
 /* Everybody refuses: a writer that has it open (if open), a new one, and what stands there stays. */
@@ -276,8 +277,8 @@ Test(recover_page, of_another_boot_with_a_log_that_is_not_the_acknowledged_one_i
 	assert_file(LIVE, &file);
 }
 
-/* Each byte of each acknowledged line is damaged once, the machine is started anew, and the log is told to be damaged at
- * this line, by who reads and by who publishes. */
+/* Each byte of each acknowledged line is damaged once, the machine is started anew, and the log is told to be damaged
+ * at this line, by who reads and by who publishes. */
 Test(recover_page, of_another_boot_with_a_damaged_line_below_durable_is_refused_and_the_line_is_named)
 {
 	static struct reading reading;
@@ -367,8 +368,8 @@ static void (*const disturb[])(void) = { remove_lock, truncate_lock,  shorten_lo
 					 copy_lock,   overwrite_lock, fill_lock_with_junk };
 #define DISTURBANCES (sizeof disturb / sizeof *disturb)
 
-/* Two that publish in turn: at one of their calls, something happens to the lock file. Nobody dies here and no sync fails,
- * so every event is acknowledged, whatever becomes of the page. Returns the number of calls. */
+/* Two that publish in turn: at one of their calls, something happens to the lock file. Nobody dies here and no sync
+ * fails, so every event is acknowledged, whatever becomes of the page. Returns the number of calls. */
 static unsigned disturbed_run(unsigned at, void (*what)(void))
 {
 	struct log_writer other;

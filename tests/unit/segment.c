@@ -11,9 +11,14 @@ static struct log_writer writer;
 
 Test(segment, names_are_twenty_digits_and_everything_else_is_ignored)
 {
-	static const char *const others[] = { "1.jsonl", "00000000000000000001.jsonl.bak", "0000000000000000000x.jsonl",
-					      "00000000000000000001", "99999999999999999999.jsonl", ".jsonl",
-					      "+0000000000000000001.jsonl", "000000000000000000001.jsonl" };
+	static const char *const others[] = { "1.jsonl",
+					      "00000000000000000001.jsonl.bak",
+					      "0000000000000000000x.jsonl",
+					      "00000000000000000001",
+					      "99999999999999999999.jsonl",
+					      ".jsonl",
+					      "+0000000000000000001.jsonl",
+					      "000000000000000000001.jsonl" };
 	static const uint64_t bases[] = { 0, 7, 10, 18446744073709551614u };
 	char path[SEGMENT_PATH_MAX];
 	struct segments found;
@@ -73,7 +78,8 @@ static void no_finding(struct log_verify *verify, enum evbus_severity severity, 
 		       uint64_t byte, const char *text)
 {
 	(void)verify;
-	cr_assert(severity == EVBUS_NOTE, "%s at offset %ju, byte %ju: %s", what, (uintmax_t)offset, (uintmax_t)byte, text);
+	cr_assert(severity == EVBUS_NOTE, "%s at offset %ju, byte %ju: %s", what, (uintmax_t)offset, (uintmax_t)byte,
+		  text);
 }
 
 static enum evbus_code no_progress(struct log_verify *verify, struct evbus_err *error)
@@ -170,10 +176,10 @@ Test(segment, that_is_there_already_is_not_rolled_over)
 /* ---- rolls that were killed ---- */
 
 enum after {
-	AS_IT_IS,              /* the next writer comes */
-	NO_PAGE,               /* the lock file was removed meanwhile */
-	RESTARTED,             /* the machine was started anew */
-	SURVIVOR,              /* another writer has it open all the time */
+	AS_IT_IS, /* the next writer comes */
+	NO_PAGE, /* the lock file was removed meanwhile */
+	RESTARTED, /* the machine was started anew */
+	SURVIVOR, /* another writer has it open all the time */
 	AFTERS,
 };
 
@@ -236,7 +242,8 @@ static bool killed_roll(unsigned at, enum after after)
 	read_log(&reading);
 	cr_assert(reading.code == EVBUS_OK && reading.count >= seen + 4, "call %u: %s", at, err.text);
 	for (uint64_t i = 0; i < reading.count; i++)
-		cr_assert(reading.n[i] == i || (i >= seen && reading.n[i] >= 1000), "call %u: offset %ju", at, (uintmax_t)i);
+		cr_assert(reading.n[i] == i || (i >= seen && reading.n[i] >= 1000), "call %u: offset %ju", at,
+			  (uintmax_t)i);
 	struct log_verify verify = { .topic = &topic, .finding = no_finding, .progress = no_progress };
 	cr_assert_eq(log_verify(&verify, &err), EVBUS_OK, "%s", err.text);
 	cr_assert(!fchdir(root.fd));

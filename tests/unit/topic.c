@@ -49,8 +49,9 @@ static int entries(const char *path)
 Test(topic, names_cannot_leave_the_root)
 {
 	static char long_name[251];
-	static const char *const bad[] = { "",	   ".",	 "..",	"../x", "x/..", "x/y", "/x", "./x",  ".x",    "x.",    "x..y",
-					   "..x", "x y", "x\n", "x\\", "x*",	">",   "*",  "\xc3\xa9", "-x", "_x", "x/", long_name };
+	static const char *const bad[] = { "",   ".",  "..",       "../x", "x/..", "x/y", "/x",     "./x",
+					   ".x", "x.", "x..y",     "..x",  "x y",  "x\n", "x\\",    "x*",
+					   ">",  "*",  "\xc3\xa9", "-x",   "_x",   "x/",  long_name };
 
 	memset(long_name, 'a', 250);
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -109,9 +110,8 @@ static void create_in_child(int to)
 	struct topic made;
 	bool created;
 
-	if (topic_create(&root, "raced", &none, &made, &created, &err) ||
-	    writer_open(&made, 0, &writer, &err) || publish(&writer, 0) ||
-	    write(to, made.log_id, LOG_ID_LEN) != (ssize_t)LOG_ID_LEN)
+	if (topic_create(&root, "raced", &none, &made, &created, &err) || writer_open(&made, 0, &writer, &err) ||
+	    publish(&writer, 0) || write(to, made.log_id, LOG_ID_LEN) != (ssize_t)LOG_ID_LEN)
 		_exit(2);
 	_exit(created);
 }
@@ -154,7 +154,8 @@ Test(topic, whose_making_was_killed_at_any_call_can_be_made)
 		faulty_end();
 		cr_assert_eq(open_files(), files);
 		cr_assert(!faulty.failed || code != EVBUS_OK, "call %u", at);
-		cr_assert(open_named("half") == EVBUS_OK || create("half", &none) == EVBUS_OK, "call %u: %s", at, err.text);
+		cr_assert(open_named("half") == EVBUS_OK || create("half", &none) == EVBUS_OK, "call %u: %s", at,
+			  err.text);
 		scratch_remove("../half");
 	} while (faulty.failed);
 	cr_assert_gt(at, 15u);
@@ -163,13 +164,24 @@ Test(topic, whose_making_was_killed_at_any_call_can_be_made)
 Test(topic, with_a_damaged_description_is_refused)
 {
 	static const char *const bad[] = {
-		"", "{", "{}", "[]", "null", "{\"log_id\":\"x\"}",
-		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":0,\"segment_max_bytes\":1,\"file_mode\":\"0600\"}",
-		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1025,\"segment_max_bytes\":1,\"file_mode\":\"0600\"}",
-		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1,\"segment_max_bytes\":0,\"file_mode\":\"0600\"}",
-		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1,\"segment_max_bytes\":1,\"file_mode\":\"999\"}",
-		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1,\"partitions\":2,\"segment_max_bytes\":1,\"file_mode\":\"0600\"}",
-		"{\"log_id\":\"0123456789abcdef0123456789abcdef0\",\"partitions\":1,\"segment_max_bytes\":1,\"file_mode\":\"0600\"}",
+		"",
+		"{",
+		"{}",
+		"[]",
+		"null",
+		"{\"log_id\":\"x\"}",
+		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":0,\"segment_max_bytes\":1,\"file_"
+		"mode\":\"0600\"}",
+		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1025,\"segment_max_bytes\":1,\"file_"
+		"mode\":\"0600\"}",
+		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1,\"segment_max_bytes\":0,\"file_"
+		"mode\":\"0600\"}",
+		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1,\"segment_max_bytes\":1,\"file_"
+		"mode\":\"999\"}",
+		"{\"log_id\":\"0123456789abcdef0123456789abcdef\",\"partitions\":1,\"partitions\":2,\"segment_max_"
+		"bytes\":1,\"file_mode\":\"0600\"}",
+		"{\"log_id\":\"0123456789abcdef0123456789abcdef0\",\"partitions\":1,\"segment_max_bytes\":1,\"file_"
+		"mode\":\"0600\"}",
 	};
 
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -214,7 +226,7 @@ enum thing {
 	LINK_TO_NOTHING,
 	PIPE,
 	SOCKET,
-	WRONG_KIND,            /* a directory for a file, a file for a directory */
+	WRONG_KIND, /* a directory for a file, a file for a directory */
 	THINGS,
 };
 
@@ -332,7 +344,8 @@ static void assert_modes(const char *path, mode_t file_mode, mode_t dir_mode)
 			continue;
 		snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
 		cr_assert(!lstat(below, &st));
-		cr_assert_eq(st.st_mode & 07777, S_ISDIR(st.st_mode) ? dir_mode : file_mode, "%s: %o", below, st.st_mode);
+		cr_assert_eq(st.st_mode & 07777, S_ISDIR(st.st_mode) ? dir_mode : file_mode, "%s: %o", below,
+			     st.st_mode);
 		if (S_ISDIR(st.st_mode) && strcmp(entry->d_name, "."))
 			assert_modes(below, file_mode, dir_mode);
 	}

@@ -122,14 +122,14 @@ static int fake_clock(clockid_t clock, struct timespec *now)
 Test(writer, clamps_a_clock_that_goes_back_and_says_so_once)
 {
 	os.clock_gettime = fake_clock;
-	fake_us = 4070908800000000;    /* 2099 */
+	fake_us = 4070908800000000; /* 2099 */
 	must_open(&writer);
 	cr_assert_eq(publish(&writer, 0), EVBUS_OK);
 	notices = 0;
 	fake_us = 1769688000000000;
 	cr_assert_eq(publish(&writer, 1), EVBUS_OK);
-	cr_assert(notices == 1 && strstr(noticed, "the clock is ") && strstr(noticed, " s behind the last record"), "%s",
-		  noticed);
+	cr_assert(notices == 1 && strstr(noticed, "the clock is ") && strstr(noticed, " s behind the last record"),
+		  "%s", noticed);
 	cr_assert_eq(publish(&writer, 2), EVBUS_OK);
 	cr_assert_eq(notices, 1);
 	writer_close(&writer);
@@ -157,7 +157,7 @@ Test(writer, never_lets_times_decrease_within_a_group)
 
 /* ---- a write that fails ---- */
 
-static size_t write_at_most;           /* so many bytes of the write that fails are done */
+static size_t write_at_most; /* so many bytes of the write that fails are done */
 static int write_errno;
 static bool write_once;
 static uint64_t live_inode;
@@ -201,7 +201,8 @@ Test(writer, cuts_back_a_write_of_which_any_number_of_bytes_was_done)
 	for (size_t bytes = 0; bytes < 360; bytes++) {
 		fail_writes(bytes, numbers[bytes % 4]);
 		cr_assert_eq(publish_group(&writer, 50, 3, bytes % 2, 0), EVBUS_IO, "%zu", bytes);
-		cr_assert(strstr(err.text, "cannot write to 't/partition=0.jsonl'") && strstr(err.text, strerror(numbers[bytes % 4])),
+		cr_assert(strstr(err.text, "cannot write to 't/partition=0.jsonl'") &&
+				  strstr(err.text, strerror(numbers[bytes % 4])),
 			  "%s", err.text);
 		os.pwrite = real_os.pwrite;
 		assert_file(LIVE, &before);
@@ -321,7 +322,8 @@ static int faulty_run(uint64_t at_offset[EVENTS * 2])
 	struct mark mark;
 	int acknowledged = 0;
 
-	if (open_writer(&writer) && open_writer(&writer))
+	bool opened = !open_writer(&writer);
+	if (!opened && open_writer(&writer))    /* the fault is over by then */
 		return 0;
 	for (uint64_t i = 0; i < EVENTS; i++) {
 		uint64_t count = i % 4 == 3 ? 2 : 1;
@@ -370,8 +372,8 @@ static unsigned faulty_state(unsigned at, int number)
 	unsigned calls = faulty.calls;
 	writer_close(&writer);
 	cr_assert_eq(open_files(), files, "call %u, %s: a descriptor leaks", at, faulty.failed);
-	cr_assert(acknowledged >= (int)EVENTS - 1 || !strcmp(faulty.failed, "realloc"), "call %u, %s: %d acknowledged", at,
-		  faulty.failed, acknowledged);
+	cr_assert(acknowledged >= (int)EVENTS - 1 || !strcmp(faulty.failed, "realloc"), "call %u, %s: %d acknowledged",
+		  at, faulty.failed, acknowledged);
 	/* The next call works. */
 	must_open(&writer);
 	cr_assert_eq(publish(&writer, 3), EVBUS_OK, "call %u, %s: %s", at, faulty.failed, err.text);
@@ -380,7 +382,8 @@ static unsigned faulty_state(unsigned at, int number)
 	cr_assert_eq(reading.code, EVBUS_OK, "call %u, %s: %s", at, faulty.failed, err.text);
 	cr_assert(reading.count > records && reading.n[reading.count - 1] == 3, "call %u", at);
 	for (size_t i = 0; i < EVENTS * 2; i++)
-		cr_assert(!at_offset[i] || reading.n[i] == at_offset[i], "call %u, %s: offset %zu", at, faulty.failed, i);
+		cr_assert(!at_offset[i] || reading.n[i] == at_offset[i], "call %u, %s: offset %zu", at, faulty.failed,
+			  i);
 	assert_whole();
 	cr_assert(!fchdir(root.fd));
 	topic_close(&topic);
