@@ -29,7 +29,7 @@ const struct group_entry *group_entry(const struct group *group, size_t i)
 enum evbus_code group_add(struct group *group, const struct line_body *body, uint64_t offset, int64_t time_us,
 			  struct evbus_err *err)
 {
-	struct group_entry entry = { .at = (uint32_t)group->lines.len, .time_us = time_us };
+	struct group_entry entry = { .at = (uint32_t)group->lines.len, .offset = offset, .time_us = time_us };
 
 	TRY(buf_reserve(&group->entries, sizeof entry, err));
 	enum evbus_code code = line_add(&group->lines, body, offset, time_us, &entry.split, err);

@@ -231,6 +231,7 @@ static enum evbus_code restamp(struct group *group, const struct cell *end, stru
 		TRY(line_readd(&lines, old, &entry->split, end->next + i, time_us, first, last, err));
 		entry->at = (uint32_t)at;
 		entry->len = (uint32_t)(lines.len - at);
+		entry->offset = end->next + i;
 		entry->time_us = time_us;
 	}
 	struct buf swap = group->lines;
@@ -239,18 +240,19 @@ static enum evbus_code restamp(struct group *group, const struct cell *end, stru
 	return EVBUS_OK;
 }
 
+/* Each line, not only the first: between two events of a group the clock may have gone back, and the prediction may have
+ * become another. */
 static bool is_stamped_for(const struct group *group, const struct cell *end)
 {
-	uint64_t offset;
-	int64_t time_us, last_us = end->time_us;
+	int64_t last_us = end->time_us;
 
-	/* The clock may have gone back between two of its events. */
 	for (size_t i = 0; i < group_count(group); i++) {
-		if (group_entry(group, i)->time_us < last_us)
+		const struct group_entry *entry = group_entry(group, i);
+		if (entry->offset != end->next + i || entry->time_us < last_us)
 			return false;
-		last_us = group_entry(group, i)->time_us;
+		last_us = entry->time_us;
 	}
-	return !group->atomic && line_peek(group->lines.data, group->lines.len, &offset, &time_us) && offset == end->next;
+	return !group->atomic;
 }
 
 static void tell_clock(struct log_writer *writer, const struct group *group, const struct cell *end)

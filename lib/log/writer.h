@@ -17,6 +17,7 @@ struct group {
 struct group_entry {
 	uint32_t at, len, split; /* within lines; len with the newline; split: see line_add() */
 	uint32_t payload_len;
+	uint64_t offset;         /* as it stands in the line */
 	int64_t time_us;
 };
 

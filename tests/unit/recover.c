@@ -151,11 +151,11 @@ Test(recover, names_copies_by_offset_time_and_number_and_says_so)
 	os.clock_gettime = fake_clock;
 	for (int i = 0; i < 3; i++) {
 		int fd = open(LIVE, O_WRONLY | O_APPEND);
-		cr_assert(fd >= 0 && write(fd, "torn" + i, 4u - (size_t)i) == 4 - i && !close(fd));
+		cr_assert(fd >= 0 && write(fd, &"torn"[i], 4u - (size_t)i) == 4 - i && !close(fd));
 		must_open(&writer);
 		writer_close(&writer);
 		CLEANUP(buf_release) struct buf copy = load(expected[i]);
-		cr_assert(copy.len == 4u - (size_t)i && !memcmp(copy.data, "torn" + i, copy.len));
+		cr_assert(copy.len == 4u - (size_t)i && !memcmp(copy.data, &"torn"[i], copy.len));
 		cr_assert(strstr(noticed, "of an interrupted write off 't/partition=0.jsonl' at offset 1; kept as "
 					  "'t/partition=0.torn-1-"),
 			  "%s", noticed);

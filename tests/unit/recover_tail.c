@@ -253,13 +253,14 @@ static void check_recovered(const struct buf *file, enum page page, size_t kept,
 	must_open(&writer);
 	assert_file(LIVE, &good);
 	check_torn(&good, kept);
-	if (kept % 2 && file->len % 4) {
-		writer_close(&writer);
-		return;
-	}
-	cr_assert_eq(publish(&writer, lines), EVBUS_OK, "%s: %s", what, err.text);
+	/* And publishing goes on: looked at now and then, for it takes longest. */
+	static unsigned states;
+	bool look = states++ % 4 == 0;
+	if (look)
+		cr_assert_eq(publish(&writer, lines), EVBUS_OK, "%s: %s", what, err.text);
 	writer_close(&writer);
-	assert_log(lines + 1);
+	if (look)
+		assert_log(lines + 1);
 }
 
 static void check_refused(const struct buf *file, enum page page, enum tail tail, enum evbus_code code, size_t good)
@@ -309,7 +310,9 @@ static void sweep(enum page page, size_t step)
 		unlink(LIVE);
 		unlink(LOCK);
 		write_log(layout == 0);
-		for (size_t cut = begins[DURABLE_LINES - 1]; cut <= whole.len; cut += step * SWEEP_STEP)
+		/* The second differs only behind the batch. */
+		size_t from = layout == 0 ? DURABLE_LINES - 1 : END_LINES + 1;
+		for (size_t cut = begins[from]; cut <= whole.len; cut += step * SWEEP_STEP)
 			for (int tail = 0; tail < TAILS; tail++, states++)
 				check_state(page, (enum tail)tail, cut);
 		buf_release(&whole);

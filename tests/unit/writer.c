@@ -155,6 +155,30 @@ Test(writer, never_lets_times_decrease_within_a_group)
 	assert_log(6);
 }
 
+/* A publisher may predict anew while it fills a group, and the first prediction come true all the same. */
+Test(writer, gives_dense_offsets_whatever_was_predicted_for_each_event)
+{
+	static const uint64_t predicted[][3] = { { 0, 5, 6 }, { 0, 0, 1 }, { 0, 2, 2 },
+						 { 7, 1, 2 }, { 0, 1, 2 }, { 2, 1, 0 } };
+	CLEANUP(group_release) struct group group = { 0 };
+	struct mark mark;
+
+	must_open(&writer);
+	for (uint64_t i = 0; i < 6; i++) {
+		group_clear(&group);
+		for (uint64_t j = 0; j < 3; j++) {
+			char payload[32];
+			int len = snprintf(payload, sizeof payload, "{\"n\":%d}", (int)(3 * i + j));
+			struct line_body body = { .payload = { payload, (size_t)len } };
+			cr_assert_eq(group_add(&group, &body, 3 * i + predicted[i][j], os_now_us(), &err), EVBUS_OK);
+		}
+		cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK);
+		cr_assert_eq(writer_commit(&writer, &mark, &group, &err), EVBUS_OK);
+	}
+	writer_close(&writer);
+	assert_log(18);
+}
+
 /* ---- a write that fails ---- */
 
 static size_t write_at_most; /* so many bytes of the write that fails are done */
@@ -323,7 +347,7 @@ static int faulty_run(uint64_t at_offset[EVENTS * 2])
 	int acknowledged = 0;
 
 	bool opened = !open_writer(&writer);
-	if (!opened && open_writer(&writer))    /* the fault is over by then */
+	if (!opened && open_writer(&writer)) /* the fault is over by then */
 		return 0;
 	for (uint64_t i = 0; i < EVENTS; i++) {
 		uint64_t count = i % 4 == 3 ? 2 : 1;
