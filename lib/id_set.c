@@ -1,5 +1,5 @@
 /* id_set.c: event ids that stand twice, by sorting hashes in passes. */
-#include "verify.h"
+#include "id_set.h"
 
 #include "base/os.h"
 

@@ -1,5 +1,5 @@
 /* verify.c: proving the logs of topics, and what refers to them. */
-#include "verify.h"
+#include "id_set.h"
 
 #include "bus.h"
 #include "delivery/checkpoint.h"

@@ -1,6 +1,6 @@
-/* verify.h: finding event ids that stand twice, in memory that does not grow with the log. */
-#ifndef EVBUS_VERIFY_H
-#define EVBUS_VERIFY_H
+/* id_set.h: finding event ids that stand twice, in memory that does not grow with the log. */
+#ifndef EVBUS_ID_SET_H
+#define EVBUS_ID_SET_H
 
 #include "base/err.h"
 
