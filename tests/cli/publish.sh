@@ -282,23 +282,23 @@ esac
 
 t 'on a terminal it says what it waits for'
 fresh
-if command -v script >/dev/null; then
+if script -qec true /dev/null >/dev/null 2>&1 </dev/null; then
 	{ sleep 0.5; printf '{"id":"1"}\n\004'; } | expect_status 0 script -qec 'evbus publish -t orders' /dev/null
 	expect_out_has 'reading events from the terminal, one JSON object a line; Ctrl-D ends'
 	expect_equal "$(records orders)" 1
 else
-	skip 'no script(1) here'
+	skip 'script(1) gets no terminal here'
 fi
 
 t 'progress is shown where stderr is a terminal, for files'
-if command -v script >/dev/null; then
+if script -qec true /dev/null >/dev/null 2>&1 </dev/null; then
 	yes '{"id":"1","s":"some text that is a little longer than nothing"}' | head -n 60000 >many
 	expect_status 0 script -qec 'evbus publish -t orders many | { sleep 1; cat >/dev/null; }' /dev/null </dev/null
 	expect_out_has ' of 3.7 MiB'
 	expect_status 0 script -qec 'evbus publish -q -t orders many' /dev/null </dev/null
 	expect_out ''
 else
-	skip 'no script(1) here'
+	skip 'script(1) gets no terminal here'
 fi
 
 t 'the symlink works'

@@ -335,7 +335,7 @@ if script -qec true /dev/null >/dev/null 2>&1; then
 	expect_status 0 script -qec "evbus replay -q -t orders --rate 40 >/dev/null" /dev/null
 	expect_out ''
 else
-	skip 'no script here'
+	skip 'script(1) gets no terminal here'
 fi
 expect_status 0 evbus replay -t orders --rate 100
 expect_err ''

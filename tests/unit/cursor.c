@@ -327,6 +327,51 @@ Test(cursor, without_a_page_reports_damage_within_the_last_batch)
 		  err.text);
 }
 
+/* ---- calls that fail ---- */
+
+/* What it gives is right, or it says that it failed. */
+static void assert_right_or_failed(unsigned at)
+{
+	static struct reading reading;
+
+	enum evbus_code code = cursor_open(&topic, 0, 4096, &cursor, &err);
+	if (code)
+		return;
+	read_on(&cursor, &reading);
+	cr_assert(reading.code || reading.count == 20, "call %u, %s: %ju", at, faulty.failed, (uintmax_t)reading.count);
+	for (uint64_t n = 0; n <= 20; n += 5) {
+		if (cursor_seek(&cursor, n, &err))
+			continue;
+		read_on(&cursor, &reading);
+		cr_assert(reading.code || reading.count == 20 - n, "call %u, %s", at, faulty.failed);
+	}
+	if (!cursor_seek_time(&cursor, 1, &err)) {
+		read_on(&cursor, &reading);
+		cr_assert(reading.code || reading.count == 20, "call %u, %s", at, faulty.failed);
+	}
+	code = cursor_refresh(&cursor, &err);
+	cr_assert(code == EVBUS_OK || faulty.failed, "call %u: %s", at, err.text);
+	cursor_close(&cursor);
+}
+
+Test(cursor, is_right_or_says_so_when_any_call_fails)
+{
+	open_rolling(1000);
+	must_publish(0, 20);
+	for (int page = 0; page < 2; page++) {
+		unsigned at = 0;
+		do {
+			int files = open_files();
+			faulty_begin(++at, EIO);
+			assert_right_or_failed(at);
+			faulty_end();
+			cr_assert_eq(open_files(), files, "call %u, %s: a descriptor leaks", at, faulty.failed);
+		} while (faulty.failed);
+		cr_assert_gt(at, 60u);
+		unlink(LOCK);
+	}
+}
+
 /* ---- bytes that are there and left ---- */
 
 Test(cursor, knows_how_many_bytes_there_are_and_how_many_are_left)

@@ -1,6 +1,5 @@
 /* recover.c and those who call it: a page and a log that do not belong together, because somebody copied, restored,
  * replaced or removed one of them. Nothing that was acknowledged is cut, and what cannot be decided is refused. */
-#include "faulty.h"
 #include "log_helpers.h"
 
 TestSuite(recover_page, .init = enter, .fini = leave, .timeout = 60);
@@ -196,6 +195,53 @@ Test(recover_page, with_unsynced_lines_that_were_cut_by_hand_fails_who_waits_for
 	assert_log(4);
 }
 
+Test(recover_page, made_anew_fails_who_waits_for_lines_that_are_gone)
+{
+	CLEANUP(group_release) struct group group = { 0 };
+	struct log_writer other;
+	struct mark mark;
+
+	start(3);
+	CLEANUP(buf_release) struct buf durable = load(LIVE);
+	add_event(&group, &writer, 77, 0);
+	cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK);
+	cr_assert(!unlink(LOCK));
+	store_buf(LIVE, &durable);
+	must_open(&other);
+	cr_assert_eq(publish(&other, 3), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(publish(&other, 4), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(writer_commit(&writer, &mark, &group, &err), EVBUS_IO);
+	writer_close(&other);
+	writer_close(&writer);
+	assert_log(5);
+}
+
+/* Whether the lines are in the live segment, or in one that was rolled since. */
+Test(recover_page, made_anew_acknowledges_lines_that_are_still_there)
+{
+	CLEANUP(group_release) struct group group = { 0 };
+	struct log_writer other;
+	struct mark mark;
+
+	for (int rolled = 0; rolled < 2; rolled++) {
+		open_rolling(rolled ? 500 : 5000);
+		start(3);
+		group_clear(&group);
+		add_event(&group, &writer, 3, 0);
+		cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK);
+		cr_assert(!unlink(LOCK));
+		must_open(&other);
+		for (uint64_t n = 4; n < 12; n++)
+			cr_assert_eq(publish(&other, n), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(writer_commit(&writer, &mark, &group, &err), EVBUS_OK, "%s", err.text);
+		writer_close(&other);
+		writer_close(&writer);
+		assert_log(12);
+		cr_assert(!fchdir(root.fd));
+		scratch_remove("rolling");
+	}
+}
+
 Test(recover_page, older_than_the_log_adopts_what_was_written_since)
 {
 	start(3);
@@ -319,140 +365,4 @@ Test(recover_page, of_another_boot_with_a_shorter_log_is_refused_by_writers_and_
 	assert_told_what_to_do();
 	read_log(&reading);
 	cr_assert_eq(reading.code, EVBUS_CONFLICT);
-}
-
-/* ---- the lock file, in the hands of others ---- */
-
-static struct buf older_page;
-
-static void remove_lock(void)
-{
-	unlink(LOCK);
-}
-
-static void truncate_lock(void)
-{
-	cr_assert(!truncate(LOCK, 0) || errno == ENOENT);
-}
-
-static void shorten_lock(void)
-{
-	cr_assert(!truncate(LOCK, 100) || errno == ENOENT);
-}
-
-static void recreate_lock(void)
-{
-	unlink(LOCK);
-	store(LOCK, "", 0);
-}
-
-static void copy_lock(void)
-{
-	replace(LOCK, older_page.data, older_page.len);
-}
-
-static void overwrite_lock(void)
-{
-	store(LOCK, older_page.data, older_page.len);
-}
-
-static void fill_lock_with_junk(void)
-{
-	char junk[4096];
-
-	memset(junk, 0xa5, sizeof junk);
-	store(LOCK, junk, sizeof junk);
-}
-
-static void (*const disturb[])(void) = { remove_lock, truncate_lock,  shorten_lock,       recreate_lock,
-					 copy_lock,   overwrite_lock, fill_lock_with_junk };
-#define DISTURBANCES (sizeof disturb / sizeof *disturb)
-
-/* Two that publish in turn: at one of their calls, something happens to the lock file. Nobody dies here and no sync
- * fails, so every event is acknowledged, whatever becomes of the page. Returns the number of calls. */
-static unsigned disturbed_run(unsigned at, void (*what)(void))
-{
-	struct log_writer other;
-
-	unlink(LOCK);
-	unlink(LIVE);
-	start(2);
-	must_open(&other);
-	buf_release(&older_page);
-	older_page = load(LOCK);
-	cr_assert_eq(publish(&other, 2), EVBUS_OK);
-	faulty_begin(at, 0);
-	faulty.instead = what;
-	for (uint64_t n = 3; n < 6; n++)
-		cr_assert_eq(publish(n % 2 ? &writer : &other, n), EVBUS_OK, "call %u: %s", at, err.text);
-	faulty_end();
-	writer_close(&writer);
-	writer_close(&other);
-	assert_log(6);
-	return faulty.calls;
-}
-
-static void disturb_all(size_t from, size_t to)
-{
-	unsigned calls = 1, states = 0;
-
-	for (size_t i = from; i < to; i++)
-		for (unsigned at = 1; at <= calls; at++, states++)
-			calls = disturbed_run(at, disturb[i]);
-	buf_release(&older_page);
-	cr_assert_gt(states, 50 * (to - from));
-}
-
-Test(recover_page, that_is_removed_or_truncated_between_any_two_calls_loses_nothing)
-{
-	disturb_all(0, 3);
-}
-
-Test(recover_page, that_is_made_anew_or_replaced_between_any_two_calls_loses_nothing)
-{
-	disturb_all(3, DISTURBANCES);
-}
-
-Test(recover_page, that_is_replaced_between_any_two_calls_loses_nothing_on_a_disk_either)
-{
-	leave();
-	enter_disk();
-	for (unsigned at = 1; at < 60; at += 7)
-		disturbed_run(at, disturb[at % DISTURBANCES]);
-	buf_release(&older_page);
-}
-
-static struct buf other_log;
-
-static void replace_log(void)
-{
-	replace(LIVE, other_log.data, other_log.len);
-}
-
-/* The file that took the log's place is left alone, whenever that happened. */
-Test(recover_page, with_a_log_that_is_replaced_between_any_two_calls_leaves_the_other_file_alone)
-{
-	unsigned calls = 20;
-
-	for (unsigned at = 1; at <= calls; at++) {
-		unlink(LIVE);
-		unlink(LOCK);
-		start(3);
-		buf_release(&other_log);
-		other_log = load(LIVE);
-		faulty_begin(at, 0);
-		faulty.instead = replace_log;
-		enum evbus_code code = publish(&writer, 3);
-		faulty_end();
-		calls = faulty.calls > calls ? faulty.calls : calls;
-		cr_assert(code == EVBUS_OK || code == EVBUS_CONFLICT, "call %u: %d %s", at, code, err.text);
-		if (faulty.calls >= at)
-			cr_assert_eq(publish(&writer, 4), EVBUS_CONFLICT, "call %u: %s", at, err.text);
-		if (faulty.calls >= at)
-			assert_file(LIVE, &other_log);
-		writer_close(&writer);
-		if (faulty.calls < at)
-			break;
-	}
-	buf_release(&other_log);
 }

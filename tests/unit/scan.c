@@ -129,6 +129,25 @@ Test(scan, goes_on_when_the_limit_grows_and_to_any_other_place)
 	}
 }
 
+/* What lies in the buffer behind a limit is not there. */
+Test(scan, keeps_to_a_limit_that_became_smaller)
+{
+	static const char text[] = "one\ntwo\nthree\n";
+	CLEANUP(buf_release) struct buf content = { 0 };
+	CLEANUP(scan_release) struct scan scan;
+	struct evbus_slice line;
+	enum scan_what what;
+
+	add(&content, text, sizeof text - 1);
+	open_file(&content);
+	scan_init(&scan, file, FILE_NAME, 0, content.len, 4096);
+	cr_assert(!scan_next(&scan, &line, &what, &err) && what == SCAN_LINE);
+	scan_seek(&scan, 0, 6);
+	cr_assert(!scan_next(&scan, &line, &what, &err) && what == SCAN_LINE);
+	cr_assert(!scan_next(&scan, &line, &what, &err) && what == SCAN_PARTIAL && line.len == 2);
+	cr_assert(!scan_next(&scan, &line, &what, &err) && what == SCAN_END);
+}
+
 static ssize_t no_pread(int fd, void *data, size_t len, off_t at)
 {
 	(void)fd;

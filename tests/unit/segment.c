@@ -275,6 +275,19 @@ Test(segment, whose_roll_was_killed_at_any_call_loses_nothing_where_files_cannot
 	sweep_killed_rolls();
 }
 
+Test(segment, that_is_left_empty_by_a_roll_that_did_not_happen_is_removed)
+{
+	must_publish(0, 3);
+	cr_assert(!mkdir("partition=0", 0700));
+	store("partition=0/00000000000000000000.jsonl", "", 0);
+	assert_whole(3);
+	restart_machine();
+	assert_whole(3);
+	must_publish(3, 1);
+	cr_assert_eq(older_count(), 0u);
+	assert_whole(4);
+}
+
 /* ---- what a roll that was killed must have synced by its successor ---- */
 
 static uint64_t synced[64];

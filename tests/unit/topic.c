@@ -105,6 +105,41 @@ Test(topic, that_is_there_with_other_options_is_a_conflict)
 	cr_assert(strstr(err.text, "there is no topic 'three' in 'bus'"), "%s", err.text);
 }
 
+static char first_id[LOG_ID_LEN + 1];
+
+static void create_meanwhile(void)
+{
+	struct os mine = os;
+	struct topic made;
+	bool created;
+
+	os = faulty.real;
+	cr_assert_eq(topic_create(&root, "met", &none, &made, &created, &err), EVBUS_OK, "%s", err.text);
+	memcpy(first_id, made.log_id, sizeof first_id);
+	topic_close(&made);
+	os = mine;
+}
+
+Test(topic, created_by_somebody_else_between_any_two_calls_is_one_log)
+{
+	struct topic made;
+	unsigned at = 0;
+	bool created;
+
+	do {
+		faulty_begin(++at, 0);
+		faulty.instead = create_meanwhile;
+		cr_assert_eq(topic_create(&root, "met", &none, &made, &created, &err), EVBUS_OK, "call %u: %s", at,
+			     err.text);
+		faulty_end();
+		cr_assert(!faulty.failed || !memcmp(made.log_id, first_id, sizeof first_id), "call %u, %s", at,
+			  faulty.failed);
+		topic_close(&made);
+		scratch_remove("../met");
+	} while (faulty.failed);
+	cr_assert_gt(at, 15u);
+}
+
 static void create_in_child(int to)
 {
 	struct topic made;
