@@ -230,6 +230,8 @@ enum evbus_code checkpoints_read(struct call *call, const char *file, struct evb
 	if (!feof(input.file))
 		return fail_errno(call, EVBUS_IO, "cannot read '%s'", input.name);
 	TRY(check_twice(&input));
+	if (!input.count)
+		talk(call, WARNING, "there is no checkpoint in '%s': nothing is set", input.name);
 	*count = input.count;
 	*checkpoints = input.checkpoints;
 	input.checkpoints = NULL;

@@ -197,7 +197,7 @@ struct common {
 
 #define COMMON_OPTS                                                                                                \
 	OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),                         \
-		OPT(0, common.store, "URL", "where checkpoints are kept (default: in the bus)", .env = true), TALK_OPTS
+		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE (default: in the bus)", .env = true), TALK_OPTS
 
 /* struct reading reading; what to read, for READING_OPTS. */
 struct reading {

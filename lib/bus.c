@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 
 #define PAYLOAD_LIMIT_BYTES (3u * 1024 * 1024)    /* a line, with its head and key, stays below LINE_MAX_BYTES */
@@ -23,17 +24,27 @@ void evbus_free(void *block)
 
 /* ---- open and close ---- */
 
+/* The length of the scheme (RFC 3986) that a text begins with, 0 where it is a plain path. */
+static size_t scheme_len(const char *url)
+{
+	const char *rest = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.";
+	size_t len = strspn(url, rest);
+	bool letter = (url[0] >= 'a' && url[0] <= 'z') || (url[0] >= 'A' && url[0] <= 'Z');
+
+	return letter && url[len] == ':' ? len : 0;
+}
+
 static enum evbus_code parse_url(const char *url, const char **path, struct evbus_err *err)
 {
-	size_t scheme = strspn(url, "abcdefghijklmnopqrstuvwxyz");
+	size_t scheme = scheme_len(url);
 
-	*path = url;
-	if (strncmp(url, "file:", 5) == 0) {
-		*path = url + 5;
-		if (strncmp(*path, "///", 3) == 0)
-			*path += 2;
-	} else if (scheme > 1 && url[scheme] == ':')
-		return err_set(err, EVBUS_CONFIG, 0, "there is no backend '%.*s': the bus is file:DIR", (int)scheme, url);
+	*path = scheme ? url + scheme + 1 : url;
+	if (scheme && (scheme != 4 || strncasecmp(url, "file", 4) != 0))
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "there is no backend '%.*s': the bus is file:DIR, or a path (./%.*s:… for one with a colon)",
+			       (int)scheme, url, (int)scheme, url);
+	if (scheme && strncmp(*path, "///", 3) == 0)
+		*path += 2;
 	if (!**path)
 		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' names no directory: use file:DIR", url);
 	return EVBUS_OK;
@@ -198,6 +209,8 @@ enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32
 	TRY(topic_open(&bus->root, topic, &opened, err));
 	TRY(cursor_open(&opened, partition_id, DESCRIBE_CHUNK, &cursor, err));
 	TRY(cursor_bytes_total(&cursor, &bytes, err));
+	/* Opens the live segment at its end: one that was cut is told, not described. */
+	TRY(cursor_seek(&cursor, cursor.durable.next, err));
 	*info = (struct evbus_partition_info){
 		.partitions = opened.partitions,
 		.segment_max_bytes = opened.segment_max_bytes,

@@ -360,8 +360,8 @@ struct evbus_finding {
 	uint64_t offset;           /* of the line, or where it should be */
 	uint64_t byte;             /* where the line begins, counted over all segments */
 	enum evbus_severity severity;
-	const char *what;          /* one word: shape checksum gap order batch segment checkpoint payload duplicate
-	                              occurred_at clock tail */
+	const char *what;          /* one word: shape checksum gap order batch segment topic checkpoint payload
+	                              duplicate occurred_at clock tail */
 	char text[256];
 };
 

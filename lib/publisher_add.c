@@ -205,8 +205,7 @@ static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *la
 	TRY(find_group(slot, lane->index, &group, err));
 	struct ticket ticket = { lane->index, (uint32_t)group_count(group) };
 	TRY(buf_reserve(&slot->tickets, sizeof ticket, err));
-	/* A clock that went back by more is told by the first line of a group; within one times never decrease. */
-	if (now < lane->expected_time_us && (ticket.entry || now + 60000000 > lane->expected_time_us))
+	if (now < lane->expected_time_us && now + 60000000 > lane->expected_time_us)
 		now = lane->expected_time_us;
 	size_t before = group->lines.len;
 	group->atomic = publisher->options.atomic;

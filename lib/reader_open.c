@@ -66,7 +66,9 @@ static enum evbus_code stored_position(struct evbus_reader *reader, struct sourc
 	enum evbus_code code = evbus_checkpoint_get(reader->bus, group, source->topic->name, source->cursor.partition,
 						    &checkpoint, err);
 	if (code == EVBUS_NONE) {
-		*offset = source->cursor.first;    /* a new group begins at the beginning */
+		*offset = source->cursor.first;
+		root_notice(&reader->bus->root, "group '%s' has no checkpoint on topic '%s', partition %d: from the beginning",
+			    group, source->topic->name, source->cursor.partition);
 		return EVBUS_OK;
 	}
 	TRY(code);
@@ -81,7 +83,12 @@ static enum evbus_code resolve(struct evbus_reader *reader, struct source *sourc
 	TRY(position_parse(text, &position, err));
 	if (position.kind == POSITION_STORED)
 		return stored_position(reader, source, group, offset, err);
-	return position_resolve(&position, &source->cursor, offset, err);
+	TRY(position_resolve(&position, &source->cursor, offset, err));
+	if (*offset > source->cursor.durable.next)
+		root_notice(&reader->bus->root, "offset %llu is behind the end of topic '%s', partition %d, which is %llu",
+			    (unsigned long long)*offset, source->topic->name, source->cursor.partition,
+			    (unsigned long long)source->cursor.durable.next);
+	return EVBUS_OK;
 }
 
 /* Where what is there now and asked for ends: `last` counts back from it. */
@@ -326,8 +333,6 @@ enum evbus_code evbus_reader_open(struct evbus *bus, const struct evbus_selectio
 	enum evbus_code code = reader_look_for_topics(opened, selection, err);
 	if (code == EVBUS_NONE && selection->follow && opened->topic_count == 0)
 		reader_tell_waiting(opened);
-	else if (code == EVBUS_NONE && opened->is_pattern && bus->root.fd < 0)
-		code = EVBUS_OK;    /* a pattern that matches nothing is no failure, and where there is no bus it does not */
 	else
 		TRY(code);
 	/* So far skip is how many there are. */

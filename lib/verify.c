@@ -278,6 +278,17 @@ static enum evbus_code cut_partition(struct verification *run, int32_t partition
 	return recover_cut(&run->topic, partition, run->cut_offset, run->cut_byte - run->log.last_byte, err);
 }
 
+static void tell_unreadable(struct verification *run, int32_t partition, const char *what, const struct evbus_err *why)
+{
+	struct evbus_finding finding = { run->topic.name, partition, 0, 0, EVBUS_DAMAGE, what, "" };
+
+	if (run->ids_only)
+		return;
+	snprintf(finding.text, sizeof finding.text, "%.255s", why->text);
+	run->result->partitions++;
+	report(run, &finding);
+}
+
 static enum evbus_code visit_partition(struct verification *run, int32_t partition, struct evbus_err *err)
 {
 	uint64_t damages = run->result->damages;
@@ -287,8 +298,15 @@ static enum evbus_code visit_partition(struct verification *run, int32_t partiti
 	if (run->options->repair && !run->options->cut_at && !run->ids_only)
 		code = repair_partition(run, partition, &why);
 	/* Damage stops the repair; what it is tells the report. */
-	if (code == EVBUS_OK || code == EVBUS_IO || code == EVBUS_CONFLICT)
-		TRY(check_partition(run, partition, err));
+	if (code == EVBUS_OK || code == EVBUS_IO || code == EVBUS_CONFLICT) {
+		struct evbus_err failed;
+		enum evbus_code checked = check_partition(run, partition, &failed);
+		/* A file that cannot be read is what the report is about, and others are still to be looked at. */
+		if (checked == EVBUS_IO || checked == EVBUS_CONFLICT || checked == EVBUS_NONE)
+			tell_unreadable(run, partition, "segment", &failed);
+		else if (checked != EVBUS_OK)
+			return err_set(err, checked, 0, "%s", failed.text);
+	}
 	if (code != EVBUS_OK && run->result->damages == damages) {
 		*err = why;
 		return code;
@@ -376,7 +394,17 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 
 	close_looking(run);
 	topic_close(&run->topic);
-	TRY(topic_open(&run->bus->root, name, &run->topic, err));
+	struct evbus_err why;
+	enum evbus_code code = topic_open(&run->bus->root, name, &run->topic, &why);
+	run->ids_only = false;
+	if (code == EVBUS_IO || code == EVBUS_CONFLICT) {
+		snprintf(run->topic.name, sizeof run->topic.name, "%s", name);
+		run->result->topics++;
+		tell_unreadable(run, 0, "topic", &why);
+		return EVBUS_OK;
+	}
+	if (code != EVBUS_OK)
+		return err_set(err, code, 0, "%s", why.text);
 	/* Of a pattern those topics are meant that have the partition. */
 	if (run->is_pattern && run->options->partition_id >= (int32_t)run->topic.partitions)
 		return EVBUS_OK;
@@ -384,7 +412,6 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 	if (run->options->deep)
 		TRY(id_set_init(&run->ids, IDS_AT_ONCE, err));
 	run->ids.twice = on_twice;
-	run->ids_only = false;
 	TRY(visit_partitions(run, err));
 	if (run->options->deep)
 		TRY(id_set_finish(&run->ids, &again, err));
@@ -395,6 +422,29 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 	}
 	run->result->topics++;
 	return check_checkpoints(run, err);
+}
+
+/* A group's checkpoint on a topic that is gone. */
+static enum evbus_code check_topics_gone(struct verification *run, const char *pattern, char *const *names,
+					 struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) struct evbus_checkpoint *list = NULL;
+	size_t count;
+
+	TRY(evbus_checkpoint_list(run->bus, NULL, pattern, &list, &count, err));
+	for (size_t i = 0; i < count; i++) {
+		struct evbus_finding finding = { list[i].topic, list[i].partition_id, 0, 0, EVBUS_DAMAGE, "checkpoint", "" };
+		size_t n = 0;
+		while (names[n] && strcmp(names[n], list[i].topic) != 0)
+			n++;
+		if (names[n])
+			continue;
+		finding.offset = strtoull(list[i].next_offset, NULL, 10);
+		snprintf(finding.text, sizeof finding.text, "group '%.100s' has a checkpoint here, and the topic is gone",
+			 list[i].group);
+		report(run, &finding);
+	}
+	return EVBUS_OK;
 }
 
 static enum evbus_code check_options(struct verification *run, char *const *names, const char *pattern,
@@ -420,18 +470,23 @@ enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struc
 	struct evbus_verify_result counted = { 0 };
 	CLEANUP(close_run) struct verification run = { .bus = bus, .options = options, .result = &counted,
 						       .topic = { .fd = -1 } };
-	CLEANUP(free_cleanup) char **names = NULL;
+	CLEANUP(free_cleanup) char **names = NULL, **headless = NULL;
 
 	TRY(evbus_topic_list(bus, pattern, &names, err));
-	if (!names[0])
-		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root.path,
-			       pattern ? pattern : ">");
+	TRY(topic_headless(&bus->root, pattern, &headless, err));
+	if (!names[0] && !headless[0])
+		return pattern ? err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root.path, pattern) :
+				 err_set(err, EVBUS_NONE, 0, "there are no topics in '%s'", bus->root.path);
 	TRY(check_options(&run, names, pattern, err));
 	for (size_t i = 0; names[i] && options->progress; i++)
 		run.progress.bytes_total += bytes_of(&run, names[i]);
 	run.is_pattern = !pattern || subject_is_pattern(pattern);
 	for (size_t i = 0; names[i]; i++)
 		TRY(visit_topic(&run, names[i], err));
+	for (size_t i = 0; headless[i]; i++)
+		TRY(visit_topic(&run, headless[i], err));
+	if (run.is_pattern)
+		TRY(check_topics_gone(&run, pattern, names, err));
 	if (counted.partitions == 0)
 		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' that matches '%s' has a partition %d", bus->root.path,
 			       pattern ? pattern : ">", options->partition_id);

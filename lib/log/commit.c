@@ -59,7 +59,7 @@ enum evbus_code writer_sync_failed(struct log_writer *writer, int sys_errno, str
 
 	/* Of a page that is not the partition's any more we know nothing; whoever has the new one takes care. */
 	if (writer_is_current(writer, NULL) && control_read(&writer->control, &view) == CONTROL_OURS &&
-	    writer_cut_unsynced(writer, &view, &why) != EVBUS_OK)
+	    view.durable.base == writer->base && writer_cut_unsynced(writer, &view, &why) != EVBUS_OK)
 		root_notice(writer->topic->root, "%s; publishing to '%s' stays halted", why.text, writer->name);
 	return err_set(err, EVBUS_IO, sys_errno,
 		       "cannot sync '%s': what was not acknowledged is cut off, and the disk wants looking after",

@@ -226,6 +226,14 @@ static bool still_holds(const struct cursor *cursor, const struct cell *before)
 	       line.offset == before->next - 1 && line.time_us == before->time_us;
 }
 
+/* The file that is being read ends before what was read of it. */
+static bool was_shortened(const struct cursor *cursor)
+{
+	struct stat st;
+
+	return cursor->fd >= 0 && !os.fstat(cursor->fd, &st) && (uint64_t)st.st_size < cursor->scan.at;
+}
+
 enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
 {
 	struct control_view view;
@@ -240,6 +248,8 @@ enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
 	else
 		TRY(look_until_steady(cursor, err));
 	bool replaced = cursor->durable.base == before.base && cursor->durable.ino != before.ino && before.bytes;
+	if (was_shortened(cursor))
+		return went_back(cursor, err);
 	if (!replaced && (cursor->durable.next >= before.next || cursor->durable.next >= cursor->next))
 		return EVBUS_OK;
 	if (replaced || !still_holds(cursor, &before))
@@ -298,7 +308,8 @@ static enum evbus_code use_segment(struct cursor *cursor, int *fd, uint64_t base
 		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", cursor->name);
 	if ((uint64_t)st.st_size < limit)
 		return err_set(err, EVBUS_CONFLICT, 0,
-			       "'%s' has %lld bytes, and %llu were acknowledged: it was cut or restored", cursor->name,
+			       "'%s' has %lld bytes, and %llu were acknowledged: it was cut or restored; evbus verify says more",
+			       cursor->name,
 			       (long long)st.st_size, (unsigned long long)limit);
 	cursor_close_segment(cursor);
 	cursor->fd = *fd;

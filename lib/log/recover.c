@@ -83,7 +83,7 @@ static enum evbus_code make_torn(const struct log_writer *writer, uint64_t offse
 }
 
 enum evbus_code recover_save_tail(struct log_writer *writer, uint64_t at, uint64_t size, uint64_t offset,
-				  struct evbus_err *err)
+				  const char *what, struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int fd = -1;
 	char path[96];
@@ -95,8 +95,8 @@ enum evbus_code recover_save_tail(struct log_writer *writer, uint64_t at, uint64
 		return code;
 	}
 	TRY(os_sync_dir(writer->topic->fd, path, err));
-	root_notice(writer->topic->root, "cut %llu bytes of an interrupted write off '%s' at offset %llu; kept as '%s/%s'",
-		    (unsigned long long)(size - at), writer->name, (unsigned long long)offset, writer->topic->name, path);
+	root_notice(writer->topic->root, "cut %llu bytes %s off '%s' at offset %llu; kept as '%s/%s'",
+		    (unsigned long long)(size - at), what, writer->name, (unsigned long long)offset, writer->topic->name, path);
 	return EVBUS_OK;
 }
 
@@ -105,7 +105,7 @@ static enum evbus_code cut_tail(struct log_writer *writer, const struct cell *go
 {
 	if (good->bytes == size)
 		return EVBUS_OK;
-	TRY(recover_save_tail(writer, good->bytes, size, good->next, err));
+	TRY(recover_save_tail(writer, good->bytes, size, good->next, "of an interrupted write", err));
 	if (os.ftruncate(writer->fd, (off_t)good->bytes))
 		return err_set(err, EVBUS_IO, errno, "cannot cut '%s' to byte %llu", writer->name,
 			       (unsigned long long)good->bytes);

@@ -10,9 +10,9 @@
 CHECKED enum evbus_code recover(struct log_writer *writer, bool first, struct evbus_err *err);
 
 /* With both locks held: copies what stands from byte `at` of the live file on to partition=N.torn-…, and says so.
- * offset: of the first line of it. */
+ * offset: of the first line of it; what: "of an interrupted write". */
 CHECKED enum evbus_code recover_save_tail(struct log_writer *writer, uint64_t at, uint64_t size, uint64_t offset,
-					  struct evbus_err *err);
+					  const char *what, struct evbus_err *err);
 
 /* Cuts the live segment at a line that is damaged, after copying the rest (evbus verify --repair --cut-at). */
 CHECKED enum evbus_code recover_cut(const struct topic *topic, int32_t partition, uint64_t offset, uint64_t byte,

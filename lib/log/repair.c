@@ -28,6 +28,7 @@ static enum evbus_code check_place(const struct log_writer *writer, uint64_t off
 {
 	CLEANUP(buf_release) struct buf buf = { 0 };
 	struct cell at = { .bytes = byte, .next = offset };
+	struct control_view view;
 	struct extent found;
 	struct line line;
 	uint64_t base = 0;
@@ -40,7 +41,9 @@ static enum evbus_code check_place(const struct log_writer *writer, uint64_t off
 	if (byte && is_there)
 		at.time_us = line.time_us;
 	TRY(extent_find(writer->fd, writer->name, &at, size, &found, err));
-	if (is_there && offset == (byte ? line.offset + 1 : base) && found.bad && found.good.bytes == byte)
+	/* Or the file ends there, and more was acknowledged. */
+	bool short_of = byte == size && control_read(&writer->control, &view) != CONTROL_NONE && view.durable.next > offset;
+	if (is_there && offset == (byte ? line.offset + 1 : base) && found.good.bytes == byte && (found.bad || short_of))
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFLICT, 0,
 		       "'%s' is not damaged at offset %llu (any more): --cut-at takes the first offset that verify reports",
@@ -55,7 +58,8 @@ static enum evbus_code cut(struct log_writer *writer, uint64_t offset, uint64_t 
 	if (os.fstat(writer->fd, &st))
 		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", writer->name);
 	TRY(check_place(writer, offset, byte, (uint64_t)st.st_size, err));
-	TRY(recover_save_tail(writer, byte, (uint64_t)st.st_size, offset, err));
+	if (byte < (uint64_t)st.st_size)
+		TRY(recover_save_tail(writer, byte, (uint64_t)st.st_size, offset, "from the damage on", err));
 	if (os.ftruncate(writer->control.fd, 0))
 		return err_set(err, EVBUS_IO, errno, "cannot clear '%s'", writer->control.path);
 	if (os.ftruncate(writer->fd, (off_t)byte))

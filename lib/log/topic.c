@@ -120,6 +120,34 @@ enum evbus_code root_check_local(const struct root *root, struct evbus_err *err)
 
 /* ---- one topic ---- */
 
+static void close_dir(DIR **dir)
+{
+	if (*dir)
+		closedir(*dir);
+}
+
+/* Whether a directory holds files of partitions. What cannot be listed is told when it is opened. */
+static bool has_log(int fd)
+{
+	int again = os.openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	CLEANUP(close_dir) DIR *dir = again < 0 ? NULL : fdopendir(again);
+
+	if (!dir) {
+		os_close_cleanup(&again);
+		return false;
+	}
+	for (struct dirent *entry; (entry = readdir(dir));)
+		if (strncmp(entry->d_name, "partition=", 10) == 0)
+			return true;
+	return false;
+}
+
+static enum evbus_code headless(const char *name, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_CONFLICT, 0,
+		       "topic '%s' has a log, but its topic.json was removed: put it back from a copy", name);
+}
+
 static enum evbus_code bad_topic_json(const char *name, const char *why, struct evbus_err *err)
 {
 	return err_set(err, EVBUS_IO, 0, "'%s/topic.json' is damaged: %s", name, why);
@@ -202,7 +230,7 @@ enum evbus_code topic_open(const struct root *root, const char *name, struct top
 	if (code == EVBUS_OK)
 		code = read_topic_json(&opened, err);
 	if (code == EVBUS_NONE)
-		return no_topic(root, name, err);
+		return opened.fd >= 0 && has_log(opened.fd) ? headless(name, err) : no_topic(root, name, err);
 	if (code != EVBUS_OK)
 		return code;
 	*topic = opened;
@@ -284,6 +312,12 @@ enum evbus_code topic_create(const struct root *root, const char *name, const st
 	TRY(os_make_dir(root->fd, name, root->dir_mode, name, NULL, err));
 	TRY(os_open_dir(root->fd, name, name, &opened.fd, err));
 	enum evbus_code code = read_topic_json(&opened, err);
+	/* Files of partitions are made behind topic.json: it may have come just now, by another creator. */
+	if (code == EVBUS_NONE && has_log(opened.fd)) {
+		code = read_topic_json(&opened, err);
+		if (code == EVBUS_NONE)
+			return headless(name, err);
+	}
 	if (code == EVBUS_NONE) {
 		TRY(link_topic_json(&opened, options, created, err));
 		code = read_topic_json(&opened, err);
@@ -348,6 +382,14 @@ static bool is_topic(const struct root *root, const char *name)
 	return subject_check_name("topic", name, NULL) == EVBUS_OK && !os.fstatat(root->fd, path, &st, 0);
 }
 
+static bool is_headless(const struct root *root, const char *name)
+{
+	CLEANUP(os_close_cleanup) int fd = -1;
+
+	return subject_check_name("topic", name, NULL) == EVBUS_OK && !is_topic(root, name) &&
+	       os_open_dir(root->fd, name, name, &fd, NULL) == EVBUS_OK && has_log(fd);
+}
+
 /* One block: the pointers, then the texts. */
 static enum evbus_code to_names(const struct buf *texts, size_t count, char ***names, struct evbus_err *err)
 {
@@ -367,13 +409,9 @@ static enum evbus_code to_names(const struct buf *texts, size_t count, char ***n
 	return EVBUS_OK;
 }
 
-static void close_dir(DIR **dir)
-{
-	if (*dir)
-		closedir(*dir);
-}
-
-enum evbus_code topic_names(const struct root *root, const char *pattern, char ***names, struct evbus_err *err)
+static enum evbus_code list(const struct root *root, const char *pattern,
+			    bool (*wanted)(const struct root *root, const char *name), char ***names,
+			    struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf texts = { 0 };
 	size_t count = 0;
@@ -386,7 +424,7 @@ enum evbus_code topic_names(const struct root *root, const char *pattern, char *
 		return err ? err->code : EVBUS_IO;
 	}
 	for (struct dirent *entry; errno = 0, (entry = readdir(dir));) {
-		if (!is_topic(root, entry->d_name) || (pattern && !evbus_topic_matches(pattern, entry->d_name)))
+		if (!wanted(root, entry->d_name) || (pattern && !evbus_topic_matches(pattern, entry->d_name)))
 			continue;
 		TRY(buf_add(&texts, entry->d_name, strlen(entry->d_name) + 1, err));
 		count++;
@@ -394,4 +432,14 @@ enum evbus_code topic_names(const struct root *root, const char *pattern, char *
 	if (errno)
 		return err_set(err, EVBUS_IO, errno, "cannot list '%s'", root->path);
 	return to_names(&texts, count, names, err);
+}
+
+enum evbus_code topic_names(const struct root *root, const char *pattern, char ***names, struct evbus_err *err)
+{
+	return list(root, pattern, is_topic, names, err);
+}
+
+enum evbus_code topic_headless(const struct root *root, const char *pattern, char ***names, struct evbus_err *err)
+{
+	return list(root, pattern, is_headless, names, err);
 }

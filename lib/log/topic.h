@@ -34,7 +34,7 @@ struct topic {
 	mode_t file_mode, dir_mode;
 };
 
-/* EVBUS_NONE where it is not there (a directory without topic.json is none). */
+/* EVBUS_NONE where it is not there (a directory without topic.json is none; with a log in it, EVBUS_CONFLICT). */
 CHECKED enum evbus_code topic_open(const struct root *root, const char *name, struct topic *topic,
 				   struct evbus_err *err);
 /* topic.json is made whole and linked, so of racing creators one wins and all open the same log. */
@@ -47,6 +47,9 @@ CHECKED enum evbus_code topic_check_partition(const struct topic *topic, int32_t
 /* The names of all topics below root, sorted; NULL at the end; one block. */
 CHECKED enum evbus_code topic_names(const struct root *root, const char *pattern, char ***names,
 				    struct evbus_err *err);
+/* The same of directories that hold a log and have lost their topic.json. */
+CHECKED enum evbus_code topic_headless(const struct root *root, const char *pattern, char ***names,
+				       struct evbus_err *err);
 
 /* Which file an open descriptor is; does not change while it is open. */
 struct file_id {

@@ -26,11 +26,32 @@ void writer_close(struct log_writer *writer)
 	detach(writer);
 }
 
+/* A live segment that is not there is a new partition's, or one that a roll is about to make: not one that was removed. */
+static enum evbus_code check_missing(const struct log_writer *writer, struct evbus_err *err)
+{
+	CLEANUP(os_close_cleanup) int older = -1;
+	struct control_view view;
+	uint64_t size;
+
+	if (control_read(&writer->control, &view) == CONTROL_NONE || view.durable.next == 0 ||
+	    segment_open(writer->topic, writer->partition, view.durable.base, O_RDONLY, &older, &size, NULL) == EVBUS_OK)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_CONFLICT, 0,
+		       "'%s' was removed, and records up to %llu were acknowledged: put the log back, or, if this is meant, "
+		       "remove '%s/%s' and publish again",
+		       writer->name, (unsigned long long)view.durable.next, writer->topic->name, writer->control.path);
+}
+
 /* The live segment, made where there was none; whether that may be is for recover() to say. */
 static enum evbus_code attach_files(struct log_writer *writer, struct evbus_err *err)
 {
 	TRY(control_open(writer->topic, writer->partition, true, &writer->control, err));
-	TRY(segment_open_live(writer->topic, writer->partition, O_RDWR | O_CREAT, &writer->fd, err));
+	enum evbus_code code = segment_open_live(writer->topic, writer->partition, O_RDWR, &writer->fd, err);
+	if (code == EVBUS_NONE) {
+		TRY(check_missing(writer, err));
+		code = segment_open_live(writer->topic, writer->partition, O_RDWR | O_CREAT, &writer->fd, err);
+	}
+	TRY(code);
 	return file_id_of(writer->fd, writer->name, &writer->id, err);
 }
 

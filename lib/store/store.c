@@ -48,12 +48,13 @@ static const struct scheme *find_scheme(const char *url, const char **path)
 }
 
 /* A URL may carry a password: of one that is not understood no more than the scheme is repeated. */
-static enum evbus_code check_path(const char *path, struct evbus_err *err)
+static enum evbus_code check_path(const char *path, bool is_url, struct evbus_err *err)
 {
 	size_t len = strlen(path);
-	const char *colon = strstr(path, "://");
+	const char *colon = strchr(path, ':');
 
-	if (colon && !memchr(path, '/', (size_t)(colon - path)))
+	/* A plain path with a colon before the first slash looks like a URL: ./a:b is one that does not. */
+	if (colon && path != colon && is_url && !memchr(path, '/', (size_t)(colon - path)))
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "there is no store of the kind '%.*s': use sqlite:FILE or the path of a file",
 			       (int)(colon - path), path);
@@ -88,7 +89,7 @@ enum evbus_code store_open(int dir, const char *url, const struct store_options 
 	const char *path;
 
 	opened.scheme = find_scheme(url, &path);
-	TRY(check_path(path, err));
+	TRY(check_path(path, path == url, err));
 	if (options)
 		opened.options = *options;
 	if (!opened.options.file_mode)

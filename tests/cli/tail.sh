@@ -221,7 +221,7 @@ expect_out ''
 expect_status 66 evbus tail -t no
 expect_err_has "'no'"
 expect_status 66 evbus tail -b file:nowhere -t orders
-expect_status 0 evbus tail -b file:nowhere -t 'o.*'
+expect_status 66 evbus tail -b file:nowhere -t 'o.*'
 expect_true 'reading makes no bus' test ! -e nowhere
 
 # ---- following ---------------------------------------------------------------------------------------------------

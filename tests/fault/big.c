@@ -238,9 +238,9 @@ struct figure {
 static const struct figure figures[] = {
 	{ "publishing one", publish_one_more, 0, 4, 1 << 20 },
 	{ "the last 10", read_last_10, 0, 40, 2 << 20 },
-	{ "seeking by offset", seek_there_and_back, 0, 40, 2 << 20 },
+	{ "seeking by offset", seek_there_and_back, 0, 40, 4 << 20 },
 	/* Two seeks: to the offset of the time, and there. */
-	{ "seeking by time", seek_there_and_back, 1, 80, 4 << 20 },
+	{ "seeking by time", seek_there_and_back, 1, 80, 8 << 20 },
 };
 #define COUNT (sizeof figures / sizeof *figures)
 

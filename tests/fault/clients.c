@@ -109,11 +109,11 @@ static bool add(struct writer *writer, unsigned at, unsigned of, struct evbus_er
 	return code == EVBUS_OK;
 }
 
-/* One flush: a single event, some thousand, or a batch. */
+/* One flush: a single event, some thousand (which is several slots of the publisher), or a batch. */
 static bool publish_some(struct writer *writer, enum way way, struct evbus_err *err)
 {
 	uint64_t left = notes->events - atomic_load(&notes->submitted[writer->index]);
-	uint64_t most = way == SINGLES ? 1 : way == STREAM && !plan.may_fail ? 4000 : BATCH_MAX;
+	uint64_t most = way == SINGLES ? 1 : way == STREAM && !plan.may_fail ? 12000 : BATCH_MAX;
 	uint64_t count = 1 + random_next(&writer->random) % most;
 
 	count = count < left ? count : left;

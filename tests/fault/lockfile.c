@@ -136,8 +136,11 @@ static void harm_under_load(const char *what, enum harm first, enum harm last, u
 	child_join(reader);
 	check_everything();
 	uint64_t acked = atomic_load(&notes->acked);
-	CHECK(acked > 20 * rounds && failures() < acked / 20, "%llu receipts and %llu failures",
+	/* A failure now and then is allowed, and is told; one each time is not. */
+	CHECK(acked > 20 * rounds && failures() < rounds / 2, "%llu receipts and %llu failures",
 	      (unsigned long long)acked, (unsigned long long)failures());
+	CHECK(atomic_load(&notes->reopened) == 0, "the reader was told %llu times that the log was cut",
+	      (unsigned long long)atomic_load(&notes->reopened));
 	run_ran(what, ran, rounds);
 }
 
@@ -163,7 +166,7 @@ Test(lockfile, to_which_everything_is_done_costs_nothing_that_was_acknowledged)
 
 Test(lockfile, to_which_everything_is_done_while_segments_are_rolled_costs_nothing_that_was_acknowledged)
 {
-	harm_under_load("everything, and rolls", REMOVED, REPLACED_BY_COPY, 300000);
+	harm_under_load("everything, and rolls", REMOVED, REPLACED_BY_COPY, 30000);
 }
 
 /* ---- nobody writes, and it is gone ---- */

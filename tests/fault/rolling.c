@@ -179,7 +179,7 @@ Test(rolling, at_every_hundredth_append_maps_each_receipt_to_a_sync_of_its_file)
 
 Test(rolling, under_batches_maps_each_receipt_to_a_sync_of_its_file)
 {
-	roll_often("batches", BATCHES, 20000, run_count(2000, 500));
+	roll_often("batches", BATCHES, 6000, run_count(2000, 500));
 }
 
 Test(rolling, under_streams_and_all_else_maps_each_receipt_to_a_sync_of_its_file)

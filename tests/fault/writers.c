@@ -43,7 +43,7 @@ Test(writers, of_single_events_get_dense_offsets_and_four_followers_see_exactly_
 Test(writers, of_streams_get_receipts_for_what_stands_there)
 {
 	plan.way = STREAM;
-	publish_and_follow("streams", 1, 0, run_count(10000, 2000));
+	publish_and_follow("streams", 1, 0, run_count(10000, 8000));
 }
 
 Test(writers, of_batches_streams_and_single_events_find_each_batch_whole_and_contiguous)

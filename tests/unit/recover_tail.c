@@ -338,30 +338,30 @@ Test(recover_tail, is_kept_as_far_as_it_is_correct_with_the_page_of_another_boot
 
 Test(recover_tail, is_kept_as_far_as_it_is_correct_where_nothing_was_durable_before_a_restart)
 {
-	sweep(OTHER_BOOT_EMPTY, 5);
+	sweep(OTHER_BOOT_EMPTY, 7);
 }
 
 Test(recover_tail, is_written_again_and_synced_after_a_leader_died_in_a_sync)
 {
-	sweep(OURS_SYNCING, 5);
+	sweep(OURS_SYNCING, 7);
 }
 
 Test(recover_tail, is_cut_to_what_is_durable_where_the_halt_mark_stands)
 {
-	sweep(HALTED, 5);
+	sweep(HALTED, 7);
 }
 
 Test(recover_tail, is_judged_without_a_page_where_the_page_is_of_another_log)
 {
-	sweep(OTHER_LOG, 7);
+	sweep(OTHER_LOG, 11);
 }
 
 Test(recover_tail, is_judged_without_a_page_where_the_page_was_copied)
 {
-	sweep(COPIED, 7);
+	sweep(COPIED, 11);
 }
 
 Test(recover_tail, is_judged_without_a_page_where_the_page_was_cut_short)
 {
-	sweep(CUT_SHORT, 7);
+	sweep(CUT_SHORT, 11);
 }

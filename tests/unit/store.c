@@ -182,8 +182,8 @@ Test(store, refuses_rows_that_it_did_not_write)
 
 Test(store, may_have_any_file_name)
 {
-	static const char *const names[] = { "a?b=c&mode=memory", "a#b",       "a%41b", "file:x?mode=memory",
-					     ":memory:",          "it's \"x\"", "a\nb",  "a:b",
+	static const char *const names[] = { "a?b=c&mode=memory", "a#b",       "a%41b", "./file:x?mode=memory",
+					     ":memory:",          "it's \"x\"", "a\nb",  "./a:b",
 					     "-x",                "\xc3\xa4",   " " };
 
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
