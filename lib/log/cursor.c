@@ -241,9 +241,9 @@ enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
 	struct cell before = cursor->durable;
 
 	TRY(look_at_page(cursor, &view, &state, err));
-	/* The common case, without opening anything: the same live segment. */
-	if (state == CONTROL_OURS && view.durable.base == before.base && view.durable.ino == before.ino &&
-	    view.durable.next >= before.next)
+	/* The common case, without opening anything: the same live segment, or one that a roll put behind it. */
+	if (state == CONTROL_OURS && view.durable.next >= before.next &&
+	    (view.durable.base == before.base ? view.durable.ino == before.ino : view.durable.base > before.base))
 		cursor->durable = view.durable;
 	else
 		TRY(look_until_steady(cursor, err));

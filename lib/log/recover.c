@@ -220,8 +220,8 @@ static enum evbus_code check_durable(struct log_writer *writer, const struct cel
 		       writer->topic->name, writer->control.path);
 }
 
-/* Whether the page means a file that has become an older segment, and not just now: a copy of it was put back. */
-static enum evbus_code is_from_before_a_roll(const struct log_writer *writer, const struct cell *end,
+/* Whether the cell means a file that has become an older segment, and not just now: a copy of the page was put back. */
+static enum evbus_code is_from_before_a_roll(const struct log_writer *writer, const struct cell *cell,
 					     const struct cell *start, bool *before, struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int fd = -1;
@@ -229,14 +229,14 @@ static enum evbus_code is_from_before_a_roll(const struct log_writer *writer, co
 	uint64_t size;
 
 	*before = false;
-	if (end->base >= start->base || is_finished_roll(end, start))
+	if (cell->base >= start->base || is_finished_roll(cell, start))
 		return EVBUS_OK;
-	enum evbus_code code = segment_open(writer->topic, writer->partition, end->base, O_RDONLY, &fd, &size, err);
+	enum evbus_code code = segment_open(writer->topic, writer->partition, cell->base, O_RDONLY, &fd, &size, err);
 	if (code == EVBUS_NONE)
 		return EVBUS_OK;
 	TRY(code);
 	TRY(file_id_of(fd, writer->name, &id, err));
-	*before = id.ino == end->ino && size >= end->bytes;
+	*before = id.ino == cell->ino && size >= cell->bytes;
 	return EVBUS_OK;
 }
 
@@ -344,6 +344,9 @@ enum evbus_code recover(struct log_writer *writer, bool first, struct evbus_err 
 	switch (state) {
 	case CONTROL_OURS:
 		TRY(is_from_before_a_roll(writer, &view.end, &start, &before, err));
+		/* Whoever was appending when it was put back has said his end since. */
+		if (!before)
+			TRY(is_from_before_a_roll(writer, &view.durable, &start, &before, err));
 		/* It says nothing of this segment. */
 		if (before)
 			return recover_anew(writer, &start, NULL, size, err);

@@ -142,11 +142,6 @@ static bool has_log(int fd)
 	return false;
 }
 
-static enum evbus_code headless(const char *name, struct evbus_err *err)
-{
-	return err_set(err, EVBUS_CONFLICT, 0,
-		       "topic '%s' has a log, but its topic.json was removed: put it back from a copy", name);
-}
 
 static enum evbus_code bad_topic_json(const char *name, const char *why, struct evbus_err *err)
 {
@@ -203,6 +198,21 @@ static enum evbus_code read_topic_json(struct topic *topic, struct evbus_err *er
 	return parse_topic_json(topic, (struct evbus_slice){ text, (size_t)len }, err);
 }
 
+/* EVBUS_NONE only where there is no log either. Files of partitions are made behind topic.json: where there are some it
+ * has come just now, by a creator, or was removed. */
+static enum evbus_code read_topic(struct topic *topic, struct evbus_err *err)
+{
+	enum evbus_code code = read_topic_json(topic, err);
+
+	if (code != EVBUS_NONE || !has_log(topic->fd))
+		return code;
+	code = read_topic_json(topic, err);
+	if (code != EVBUS_NONE)
+		return code;
+	return err_set(err, EVBUS_CONFLICT, 0,
+		       "topic '%s' has a log, but its topic.json was removed: put it back from a copy", topic->name);
+}
+
 void topic_close(struct topic *topic)
 {
 	os_close_cleanup(&topic->fd);
@@ -228,9 +238,9 @@ enum evbus_code topic_open(const struct root *root, const char *name, struct top
 	TRY(subject_check_name("topic", name, err));
 	enum evbus_code code = os_open_dir(root->fd, name, name, &opened.fd, err);
 	if (code == EVBUS_OK)
-		code = read_topic_json(&opened, err);
+		code = read_topic(&opened, err);
 	if (code == EVBUS_NONE)
-		return opened.fd >= 0 && has_log(opened.fd) ? headless(name, err) : no_topic(root, name, err);
+		return no_topic(root, name, err);
 	if (code != EVBUS_OK)
 		return code;
 	*topic = opened;
@@ -311,13 +321,7 @@ enum evbus_code topic_create(const struct root *root, const char *name, const st
 	TRY(root_check_local(root, err));
 	TRY(os_make_dir(root->fd, name, root->dir_mode, name, NULL, err));
 	TRY(os_open_dir(root->fd, name, name, &opened.fd, err));
-	enum evbus_code code = read_topic_json(&opened, err);
-	/* Files of partitions are made behind topic.json: it may have come just now, by another creator. */
-	if (code == EVBUS_NONE && has_log(opened.fd)) {
-		code = read_topic_json(&opened, err);
-		if (code == EVBUS_NONE)
-			return headless(name, err);
-	}
+	enum evbus_code code = read_topic(&opened, err);
 	if (code == EVBUS_NONE) {
 		TRY(link_topic_json(&opened, options, created, err));
 		code = read_topic_json(&opened, err);

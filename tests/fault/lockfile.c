@@ -169,6 +169,32 @@ Test(lockfile, to_which_everything_is_done_while_segments_are_rolled_costs_nothi
 	harm_under_load("everything, and rolls", REMOVED, REPLACED_BY_COPY, 30000);
 }
 
+/* ---- put back from before a roll ---- */
+
+Test(lockfile, that_is_put_back_from_before_a_roll_hides_nothing_of_the_log)
+{
+	unsigned rolls = 10, ran = 0;
+	uint64_t event = 0;
+	struct evbus *bus;
+
+	notes_new(1, 1000, 0, 1);
+	plan = (struct plan){ 0 };
+	make_topic(1, 1000);
+	bus = open_bus();
+	for (; ran < rolls; ran++) {
+		for (unsigned i = 0; i < 3; i++)
+			CHECK_OK(try_one(bus, 0, event++, ERR));
+		take_copy();
+		for (unsigned i = 0; i < 12; i++)
+			CHECK_OK(try_one(bus, 0, event++, ERR));
+		do_harm(COPIED_OVER_WHOLE);
+	}
+	CHECK_OK(try_one(bus, 0, event++, ERR));
+	evbus_close(bus);
+	CHECK(check_everything() == event, "events are missing");
+	run_ran("pages put back", ran, rolls);
+}
+
 /* ---- nobody writes, and it is gone ---- */
 
 static ssize_t counted_read(int fd, void *data, size_t len, off_t at)

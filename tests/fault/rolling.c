@@ -38,7 +38,7 @@ static int noted_sync(int fd)
 
 	if (fstat(fd, &st))
 		return -1;
-	pause_us((int64_t)(st.st_ino % 3) * 50);
+	pause_us((int64_t)(st.st_ino % 3) * 50);    /* a disk takes a while */
 	int result = fdatasync(fd);
 	uint64_t at = atomic_fetch_add(&syncs->count, 1);
 	CHECK(at < SYNCS_MAX, "more syncs than there is room for");
@@ -53,9 +53,29 @@ static void note_syncs_at_receipt(unsigned writer, uint64_t event)
 	atomic_store(&syncs_at_receipt[(size_t)writer * notes->events + event], atomic_load(&syncs->count));
 }
 
+/* Just before the files change places a reader may have opened one that is about to be the other. */
+static int slow_exchange(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+	pause_us(from_dir % 3 * 100);
+	return renameat2(from_dir, from, to_dir, to, flags);
+}
+
+static int slow_stat(int fd, struct stat *st)
+{
+	pause_us(fd % 3 * 100);
+	return fstat(fd, st);
+}
+
+static void follow_slowly(unsigned reader)
+{
+	os.fstat = slow_stat;
+	follow_events(reader);
+}
+
 static void write_noted(unsigned writer)
 {
 	os.fdatasync = noted_sync;
+	os.renameat2 = slow_exchange;
 	note_more = note_syncs_at_receipt;
 	write_events(writer);
 }
@@ -142,7 +162,7 @@ static void roll_often(const char *what, enum way way, uint64_t segment_max_byte
 	plan.way = way;
 	make_topic(1, segment_max_bytes);
 	for (unsigned i = 0; i < READERS; i++)
-		readers[i] = child_start(follow_events, i);
+		readers[i] = child_start(i ? follow_slowly : follow_events, i);
 	for (unsigned i = 0; i < WRITERS; i++)
 		writers[i] = child_start(write_noted, i);
 	for (unsigned i = 0; i < WRITERS; i++)
@@ -185,6 +205,28 @@ Test(rolling, under_batches_maps_each_receipt_to_a_sync_of_its_file)
 Test(rolling, under_streams_and_all_else_maps_each_receipt_to_a_sync_of_its_file)
 {
 	roll_often("streams, batches and single events", MIXED, 60000, run_count(2000, 500));
+}
+
+/* ---- a batch that just fits, or just does not ---- */
+
+static void publish_batches(unsigned segment_max_bytes)
+{
+	plan = (struct plan){ .way = BATCHES };
+	make_topic(1, segment_max_bytes);
+	write_events(0);
+}
+
+Test(rolling, gives_a_batch_of_any_size_a_place_in_one_segment)
+{
+	unsigned sizes = run_count(60, 30), ran = 0;
+
+	for (; ran < sizes; ran++) {
+		notes_new(1, 300, 0, 1);
+		child_join(child_start(publish_batches, 1000 + 211 * ran));
+		CHECK(check_everything() == 300, "events are missing");
+		run_remove("bus");
+	}
+	run_ran("sizes of segments", ran, sizes);
 }
 
 /* ---- readers that begin anywhere, while it is rolled ---- */
