@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define WITHOUT_PAGE_WAIT_MS 100
-#define OPEN_ATTEMPTS_MAX 100
+#define OPEN_ATTEMPTS_MAX 1000    /* each roll in between costs one */
 
 void cursor_close_segment(struct cursor *cursor)
 {
