@@ -25,8 +25,9 @@
  * - A call that can fail returns an enum evbus_code, 0 for success, and says in *err what failed, where, and what to
  *   do. The codes are the exit statuses of the evbus program. Outputs are written only on success.
  * - A handle (bus, publisher, reader, claim) belongs to one thread at a time and to the process that opened it: in a
- *   forked child every call on it fails with EVBUS_BUG, except close. One handle a thread is enough; as many as one
- *   likes may be open, in one process or in many.
+ *   forked child every call on it fails with EVBUS_BUG, except close. A child that does not exec should close it: until
+ *   then it keeps the locks of a parent that dies. One handle a thread is enough; as many as one likes may be open, in
+ *   one process or in many.
  * - Slices are not NUL-terminated and belong to the handle that gave them out; each call says how long they live.
  * - The library keeps no global state, writes nothing to stdout or stderr, installs no signal handler and never exits.
  *   What an operator should hear of (a topic was made, a torn write was cut off) goes to options.notice.
