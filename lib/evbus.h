@@ -156,7 +156,8 @@ struct evbus_record {
 	struct evbus_slice batch;
 	struct evbus_slice origin;
 	uint32_t returns;                      /* how often it came back from the dead letters */
-	struct evbus_slice payload;            /* byte for byte as published */
+	bool duplicate;                        /* a receipt: it was in the log before, and this is its first receipt */
+	struct evbus_slice payload;            /* byte for byte as published; of a duplicate, what is in the log */
 	struct evbus_slice members;            /* of the stored line, from "offset" to the last brace, for printing */
 	struct evbus_slice stored;             /* the line as it lies, without the newline */
 };
@@ -176,6 +177,9 @@ struct evbus_publisher_options {
 	bool atomic;               /* all that is added before a flush, or nothing: at most 4 MiB, one partition */
 	const char *expect_offset; /* append only if this is the next offset, else EVBUS_CONFLICT; NULL: do not ask */
 	const char *key_from;      /* JSON pointers, "/merchant_id,/event_id": the first that is there is the key */
+	bool idempotent;           /* an event whose tenant and event key are in the topic already is not appended again:
+	                              it gets the receipt of the first, with `duplicate` set. EVBUS_DATA: it has no key */
+	const char *event_key_from;/* JSON pointers to the event key; NULL: as evbus_envelope_read() has it */
 };
 
 struct evbus_event {
@@ -185,6 +189,8 @@ struct evbus_event {
 	int32_t partition_id;              /* EVBUS_PARTITION_ANY: by the key; a topic with one partition needs neither */
 	struct evbus_slice origin;         /* "<topic>/<partition_id>/<offset>" of a record published again; data NULL: none */
 	uint32_t returns;
+	struct evbus_slice tenant_id;      /* for idempotent publishing, as text; data NULL: those of the payload */
+	struct evbus_slice event_key;
 };
 
 EVBUS_CHECKED enum evbus_code evbus_publisher_open(struct evbus *bus, const struct evbus_publisher_options *options,
@@ -348,6 +354,306 @@ EVBUS_CHECKED enum evbus_code evbus_claim_take(struct evbus *bus, const char *gr
 					       int32_t partition_id, struct evbus_claim **claim, struct evbus_err *err);
 EVBUS_API void evbus_claim_release(struct evbus_claim *claim);
 
+/* ---- the retry policy ------------------------------------------------------------------------------------------ */
+
+/* After attempt n (the first is 1) fails, the next is due after a random time from 0 to delay_ms * factor^(n-1), at most
+ * cap_ms: exponential backoff with full jitter (M. Brooker, "Exponential Backoff and Jitter", AWS, 2015). */
+struct evbus_retry {
+	uint32_t max;              /* attempts after the first; 0: none */
+	int64_t delay_ms;
+	double factor;             /* at least 1 */
+	int64_t cap_ms;
+};
+#define EVBUS_RETRY_DEFAULT { 5, 1000, 2.0, 60000 }
+
+/* Why an event was refused for good. */
+enum evbus_reason {
+	EVBUS_REASON_REFUSED,      /* the handler said so (65) */
+	EVBUS_REASON_RETRIES,      /* it failed too often */
+	EVBUS_REASON_TIMEOUT,      /* the same, the last time by taking too long */
+	EVBUS_REASON_SIGNAL,       /* the same, the last time by dying of a signal */
+	EVBUS_REASON_NOT_JSON,
+	EVBUS_REASON_TOO_LARGE,
+	EVBUS_REASON_BACKEND,      /* the bus refused to take it */
+};
+#define EVBUS_REASONS 7
+/* refused retries timeout signal not_json too_large backend */
+EVBUS_API const char *evbus_reason_name(enum evbus_reason reason);
+
+#define EVBUS_ERROR_MAX_BYTES 4096u    /* what is kept of the error of an attempt: its end, where it is longer */
+
+/* ---- consuming ------------------------------------------------------------------------------------------------- */
+
+struct evbus_consumer_options {
+	const char *group;
+	const char *topic;         /* a name or a pattern */
+	int32_t partition_id;      /* or EVBUS_PARTITION_ALL */
+	const char *from;          /* POSITION for partitions where the group has no checkpoint; NULL: "beginning" */
+	bool follow;               /* go on beyond what was there at the start, and pick up topics that appear */
+	bool no_wait;              /* a partition that another process of the group holds is EVBUS_AGAIN; else it is waited
+	                              for */
+	bool inbox;                /* an event id that is done (by group, tenant and topic) is not delivered again */
+	bool stop_on_dead;         /* after a dead letter nothing more is delivered */
+	struct evbus_filter filter;/* what does not match is passed over, and counted */
+	struct evbus_retry retry;
+	uint32_t concurrency;      /* deliveries at once: partitions side by side, and keys within one (a record without a
+	                              key is one of its own). 0 or 1: one */
+	uint32_t window;           /* records of a partition that are looked at beyond the lowest not done; 0: 1024 */
+	uint32_t commit_every;     /* save after so many outcomes; 0: 1 */
+	int64_t commit_interval_ms;/* and after this time; 0: 1000 */
+};
+
+/* An event to be handled. It lives until its outcome is told. */
+struct evbus_delivery {
+	const struct evbus_record *record;
+	struct evbus_envelope envelope;
+	uint32_t attempt;          /* 1 for the first */
+	int64_t letter;            /* the dead letter that was queued for another attempt; 0: none */
+};
+
+struct evbus_consumer_counts {
+	uint64_t delivered, done, failed, dead;    /* attempts, events done, attempts that failed, dead letters made */
+	uint64_t passed_over;      /* did not match the filter */
+	uint64_t known;            /* done before, by the inbox */
+	uint64_t letters_done;     /* queued dead letters that succeeded */
+	uint64_t waiting;          /* events in the retry backoff now */
+};
+
+struct evbus_consumer;
+
+/* Opens a consumer of a group. From the checkpoint of each partition, else from `from`. */
+EVBUS_CHECKED enum evbus_code evbus_consumer_open(struct evbus *bus, const struct evbus_consumer_options *options,
+						  struct evbus_consumer **consumer, struct evbus_err *err);
+
+/* The next event that may be handled now, or NULL: nothing came within timeout_ms (0: do not wait, < 0: as long as it
+ * takes), a signal came, `concurrency` deliveries are out, or it is at the end (evbus_consumer_finished() tells). It
+ * waits for what is published, for backoff that runs out, for partitions held by others and for letters that are
+ * queued. Saves what is due to be saved. EVBUS_AGAIN: a partition is held by another process (no_wait). */
+EVBUS_CHECKED enum evbus_code evbus_consumer_next(struct evbus_consumer *consumer, int timeout_ms,
+						  struct evbus_delivery **delivery, struct evbus_err *err);
+
+/* What came of it; the delivery is gone after any of them. The outcome is durable with the next save, which happens by
+ * commit_every and commit_interval_ms; a dead letter and its checkpoint change together.
+ * error: what the handler said, UTF-8 or not; kept up to EVBUS_ERROR_MAX_BYTES. */
+EVBUS_CHECKED enum evbus_code evbus_consumer_done(struct evbus_consumer *consumer, struct evbus_delivery *delivery,
+						  struct evbus_err *err);
+/* Tried again later, or, after the last attempt, a dead letter (*dead, which may be NULL). reason:
+ * EVBUS_REASON_RETRIES, _TIMEOUT or _SIGNAL. */
+EVBUS_CHECKED enum evbus_code evbus_consumer_failed(struct evbus_consumer *consumer, struct evbus_delivery *delivery,
+						    enum evbus_reason reason, struct evbus_slice error, bool *dead,
+						    struct evbus_err *err);
+/* A dead letter now. */
+EVBUS_CHECKED enum evbus_code evbus_consumer_refused(struct evbus_consumer *consumer, struct evbus_delivery *delivery,
+						     enum evbus_reason reason, struct evbus_slice error,
+						     struct evbus_err *err);
+/* It was not tried: no attempt is counted, and it comes again. */
+EVBUS_API void evbus_consumer_give_back(struct evbus_consumer *consumer, struct evbus_delivery *delivery);
+
+/* Saves what is not saved yet. EVBUS_CONFLICT: a partition was taken away from us (its claim was removed). */
+EVBUS_CHECKED enum evbus_code evbus_consumer_commit(struct evbus_consumer *consumer, struct evbus_err *err);
+/* Whether all that was there at the start (following: never) has its outcome, or stop_on_dead has come true. */
+EVBUS_API bool evbus_consumer_finished(const struct evbus_consumer *consumer);
+EVBUS_API struct evbus_consumer_counts evbus_consumer_counts(const struct evbus_consumer *consumer);
+/* What is known at the start, and where it is, for showing progress; bytes are 0. */
+EVBUS_API struct evbus_progress evbus_consumer_progress(const struct evbus_consumer *consumer);
+/* Gives back what is out, and saves nothing: commit first. */
+EVBUS_API void evbus_consumer_close(struct evbus_consumer *consumer);
+
+/* ---- outboxes -------------------------------------------------------------------------------------------------- */
+
+/* A table in the application's database, which the application writes in its own transactions, and from which rows are
+ * published. evbus writes no other table there, changes no setting and never checkpoints its WAL. */
+
+struct evbus_outbox_options {
+	const char *name;          /* what messages and letters call it; NULL: the last part of the URL's path */
+	const char *map;           /* other names: "payload=body,topic='crm.{type}',state.SENT=COMPLETED"; NULL: ours */
+	bool wrap;                 /* the payload is only a body: the envelope is made of id, type, created_at, tenant and
+	                              the body's bytes as they are */
+};
+
+enum evbus_outbox_state {
+	EVBUS_OUTBOX_PENDING,
+	EVBUS_OUTBOX_PROCESSING,
+	EVBUS_OUTBOX_SENT,
+	EVBUS_OUTBOX_FAILED,
+};
+#define EVBUS_OUTBOX_STATES 4
+EVBUS_API const char *evbus_outbox_state_name(enum evbus_outbox_state state);    /* PENDING … */
+
+struct evbus_outbox;
+
+/* url: "sqlite:FILE", or NULL for the table in the store of the bus. EVBUS_USAGE: the map is not of its form. Opening
+ * does not look at the table yet. */
+EVBUS_CHECKED enum evbus_code evbus_outbox_open(struct evbus *bus, const char *url,
+						const struct evbus_outbox_options *options,
+						struct evbus_outbox **outbox, struct evbus_err *err);
+EVBUS_API void evbus_outbox_close(struct evbus_outbox *outbox);
+EVBUS_API const char *evbus_outbox_name(const struct evbus_outbox *outbox);
+
+/* Makes the table and its index where they are missing (*made); makes the database too. EVBUS_CONFLICT: a table of the
+ * name has other columns. *wal: the database is in WAL mode (a warning: SQLite before 3.51.3 can damage it). */
+EVBUS_CHECKED enum evbus_code evbus_outbox_init(struct evbus_outbox *outbox, bool *made, bool *wal,
+						struct evbus_err *err);
+/* The statement that an application inserts with, as SQL with :id, :topic, :event_type and :payload. */
+EVBUS_API const char *evbus_outbox_insert_sql(const struct evbus_outbox *outbox);
+
+/* Slices with data NULL are NULL in the table. They live until the callback returns. */
+struct evbus_outbox_row {
+	int64_t seq;
+	struct evbus_slice id, tenant_id, topic, event_type, event_key, partition_key, payload;
+	enum evbus_outbox_state state;
+	int64_t attempts;
+	struct evbus_slice next_attempt_at, last_error, lease_owner, lease_expires_at, created_at, sent_at, receipt;
+	struct evbus_slice history;/* of its failed attempts, as JSON; see struct evbus_letter */
+	int64_t behind;            /* rows not yet sent that wait behind it, where it blocks its key; else 0 */
+};
+
+/* Inserts a row (id, topic, event_type, payload; tenant_id, event_key, partition_key where they are set). id data NULL:
+ * the event id of the payload. EVBUS_DATA: the payload is not one JSON object, EVBUS_CONFLICT: the id is there. */
+EVBUS_CHECKED enum evbus_code evbus_outbox_add(struct evbus_outbox *outbox, const struct evbus_outbox_row *row,
+					       struct evbus_err *err);
+/* Between these two, rows are added in one transaction; ended with keep false, none of them is there. */
+EVBUS_CHECKED enum evbus_code evbus_outbox_begin(struct evbus_outbox *outbox, struct evbus_err *err);
+EVBUS_CHECKED enum evbus_code evbus_outbox_end(struct evbus_outbox *outbox, bool keep, struct evbus_err *err);
+
+struct evbus_outbox_filter {
+	int state;                 /* enum evbus_outbox_state, or -1 */
+	bool blocked;              /* only rows that others wait behind */
+	const char *topic;         /* a pattern, or NULL */
+	const char *tenant;
+	int64_t seq;               /* only this row; 0: any */
+	int64_t max;               /* 0: all */
+};
+/* By seq, in pages, so that no transaction stays open while rows are given out. */
+EVBUS_CHECKED enum evbus_code evbus_outbox_list(struct evbus_outbox *outbox, const struct evbus_outbox_filter *filter,
+						enum evbus_code (*row)(void *context,
+								       const struct evbus_outbox_row *row,
+								       struct evbus_err *err),
+						void *context, struct evbus_err *err);
+
+struct evbus_outbox_counts {
+	int64_t rows[EVBUS_OUTBOX_STATES];
+	int64_t waiting;           /* PENDING with a due time that has not come */
+	int64_t oldest_due_s;      /* age of the oldest row that could be claimed now; -1: there is none */
+};
+EVBUS_CHECKED enum evbus_code evbus_outbox_count(struct evbus_outbox *outbox, struct evbus_outbox_counts *counts,
+						 struct evbus_err *err);
+
+struct evbus_drain_options {
+	uint32_t batch;            /* rows claimed at once; 0: 500 */
+	int64_t lease_ms;          /* how long a batch may take; 0: 30000 */
+	struct evbus_retry retry;
+	int64_t up_to_seq;         /* leave rows behind this alone; 0: all */
+	/* After a row was published and marked. */
+	enum evbus_code (*receipt)(void *context, const struct evbus_record *receipt, struct evbus_err *err);
+	/* A row was refused: it will be tried again, or is FAILED (dead). */
+	void (*refused)(void *context, const struct evbus_outbox_row *row, bool dead, const char *error);
+	void *context;
+};
+
+struct evbus_drain_result {
+	uint64_t claimed, sent, duplicates, retried, failed;
+	uint64_t lost;             /* rows whose lease was no longer ours when they were to be marked */
+	int64_t next_due_ms;       /* when the next row that now waits is due, from now; -1: none */
+};
+
+/* Claims a batch, publishes it idempotently and marks it. EVBUS_UNAVAILABLE, EVBUS_IO, EVBUS_AGAIN of the bus are an
+ * outage: the batch is given back as it was, no attempt is counted. *result is set on failure too. */
+EVBUS_CHECKED enum evbus_code evbus_outbox_drain(struct evbus_outbox *outbox, const struct evbus_drain_options *options,
+						 struct evbus_drain_result *result, struct evbus_err *err);
+/* The highest seq that is there, 0 where there is no row: what a bounded drain ends with. */
+EVBUS_CHECKED enum evbus_code evbus_outbox_last_seq(struct evbus_outbox *outbox, int64_t *seq, struct evbus_err *err);
+
+/* ---- dead letters ---------------------------------------------------------------------------------------------- */
+
+enum evbus_letter_state {
+	EVBUS_LETTER_DEAD,
+	EVBUS_LETTER_QUEUED,       /* for its group's consumer, or its outbox */
+	EVBUS_LETTER_RETRIED,      /* succeeded later */
+	EVBUS_LETTER_DISCARDED,
+};
+#define EVBUS_LETTER_STATES 4
+EVBUS_API const char *evbus_letter_state_name(enum evbus_letter_state state);    /* DEAD … */
+
+#define EVBUS_LETTER_ID_MAX_BYTES 320
+
+/* An event that was refused for good: of a group, in the store, or a FAILED row of an outbox. Slices with data NULL: not
+ * known. They live until the callback returns, or the next call on the bus. */
+struct evbus_letter {
+	char id[EVBUS_LETTER_ID_MAX_BYTES];    /* "17" in the store, "app.db:17" in an outbox of that name (its seq) */
+	struct evbus_slice source;     /* "store", or the name of the outbox */
+	enum evbus_letter_state state;
+	struct evbus_slice group;      /* data NULL in an outbox */
+	struct evbus_slice tenant_id, topic, event_id, event_type, correlation_id, partition_key;
+	int32_t partition_id;          /* -1 in an outbox */
+	struct evbus_slice offset, offset_kind, published_at_utc;
+	struct evbus_slice payload;    /* byte for byte */
+	enum evbus_reason reason;
+	struct evbus_slice error;      /* of the last attempt */
+	int64_t attempts;
+	struct evbus_slice history;    /* JSON: [{"attempt":1,"at":"…","reason":"retries","error":"…"}, …], the latest 100 */
+	int64_t returns;
+	struct evbus_slice created_at, updated_at;
+	struct evbus_slice resolved_by, result;    /* who retried or discarded it, and what came of it */
+};
+
+struct evbus_letter_filter {
+	const char *topic;         /* a pattern */
+	const char *group;
+	const char *outbox;        /* the name of one: only its letters */
+	const char *type;          /* a pattern */
+	const char *tenant;
+	int reason;                /* enum evbus_reason, or -1 */
+	int state;                 /* enum evbus_letter_state, or -1 */
+	int64_t older_than_us, newer_than_us;      /* times since 1970 of created_at; 0: any */
+	const char *const *ids;    /* id_count of them, any of which; NULL: any */
+	size_t id_count;
+	int64_t max;               /* 0: all */
+};
+
+/* In the store of the bus and then in each outbox, oldest first, in pages, so that no transaction stays open while
+ * letters are given out, and letters that come meanwhile are left out. An id that is not there is EVBUS_NONE. */
+EVBUS_CHECKED enum evbus_code evbus_letter_list(struct evbus *bus, struct evbus_outbox *const *outboxes,
+						size_t outbox_count, const struct evbus_letter_filter *filter,
+						enum evbus_code (*letter)(void *context,
+									  const struct evbus_letter *letter,
+									  struct evbus_err *err),
+						void *context, struct evbus_err *err);
+
+/* What is done with one letter. Each fails with EVBUS_CONFLICT if its state is no longer one that allows it, or
+ * EVBUS_NONE if there is none of this id. by: who, for the record ("root@host"). */
+enum evbus_letter_change {
+	EVBUS_LETTER_QUEUE,        /* DEAD: to QUEUED; an outbox row becomes PENDING, its attempts begin anew */
+	EVBUS_LETTER_DISCARD,      /* DEAD or QUEUED: to DISCARDED */
+	EVBUS_LETTER_UNDO,         /* DISCARDED or QUEUED: to DEAD; in an outbox only DISCARDED */
+	EVBUS_LETTER_SUCCEED,      /* DEAD: to RETRIED, with what came of it */
+	EVBUS_LETTER_FAIL,         /* DEAD: one more attempt, which failed; returns + 1 */
+};
+EVBUS_CHECKED enum evbus_code evbus_letter_change(struct evbus *bus, struct evbus_outbox *const *outboxes,
+						  size_t outbox_count, const char *id,
+						  enum evbus_letter_change change, enum evbus_reason reason,
+						  struct evbus_slice result, const char *by, struct evbus_err *err);
+
+/* A lock that keeps two processes from trying letters of one group (or, group NULL, of outboxes) at the same time;
+ * released with evbus_claim_release(). EVBUS_AGAIN names who has it. */
+EVBUS_CHECKED enum evbus_code evbus_letter_claim(struct evbus *bus, const char *group, struct evbus_claim **claim,
+						 struct evbus_err *err);
+
+/* ---- sweeping -------------------------------------------------------------------------------------------------- */
+
+struct evbus_sweep_options {
+	int64_t sent_before_us, inbox_before_us, letters_before_us;    /* times since 1970; 0: leave them alone */
+	bool dry_run;
+};
+struct evbus_sweep_result {
+	uint64_t sent, inbox, event_keys, letters;
+};
+/* Removes what is done and old: SENT rows of the outboxes, inbox rows and event keys, RETRIED and DISCARDED letters; a
+ * thousand at a time. EVBUS_CONFLICT: the inbox would forget an event whose letter can still be retried. */
+EVBUS_CHECKED enum evbus_code evbus_sweep(struct evbus *bus, struct evbus_outbox *const *outboxes, size_t outbox_count,
+					  const struct evbus_sweep_options *options, struct evbus_sweep_result *result,
+					  struct evbus_err *err);
+
 /* ---- proving a log --------------------------------------------------------------------------------------------- */
 
 enum evbus_severity {
@@ -370,6 +676,7 @@ struct evbus_verify_options {
 	bool deep;                 /* parse payloads, find event ids that stand twice and times of occurrence out of order */
 	bool repair;               /* cut an interrupted write off, after copying it */
 	const char *cut_at;        /* with repair: cut there, at the damage that was found at this offset */
+	bool rebuild_keys;         /* make the index of event keys anew from the log */
 	int32_t partition_id;      /* or EVBUS_PARTITION_ALL */
 	void (*finding)(void *context, const struct evbus_finding *finding);
 	void (*progress)(void *context, const struct evbus_progress *progress);    /* may be NULL */

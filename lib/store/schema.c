@@ -23,6 +23,88 @@ static const struct step {
 	     "fingerprint TEXT NOT NULL, "
 	     "updated_at TEXT NOT NULL, "
 	     "PRIMARY KEY (group_name, topic, partition_id))" },
+
+	{ 2, "CREATE TABLE retries ("
+	     "group_name TEXT NOT NULL, "
+	     "topic TEXT NOT NULL, "
+	     "partition_id BIGINT NOT NULL, "
+	     "record_offset TEXT NOT NULL, "
+	     "log_id TEXT NOT NULL, "
+	     "attempts BIGINT NOT NULL, "
+	     "next_attempt_at TEXT NOT NULL, "
+	     "last_error TEXT NOT NULL, "
+	     "history TEXT NOT NULL, "
+	     "PRIMARY KEY (group_name, topic, partition_id, record_offset))" },
+
+	{ 2, "CREATE TABLE inbox ("
+	     "group_name TEXT NOT NULL, "
+	     "tenant_id TEXT NOT NULL, "
+	     "topic TEXT NOT NULL, "
+	     "event_id TEXT NOT NULL, "
+	     "processed_at TEXT NOT NULL, "
+	     "PRIMARY KEY (group_name, tenant_id, topic, event_id))" },
+	{ 2, "CREATE INDEX inbox_age ON inbox (processed_at)" },
+
+	{ 2, "CREATE TABLE event_keys ("
+	     "topic TEXT NOT NULL, "
+	     "tenant_id TEXT NOT NULL, "
+	     "event_key TEXT NOT NULL, "
+	     "log_id TEXT NOT NULL, "
+	     "partition_id BIGINT NOT NULL, "
+	     "record_offset TEXT NOT NULL, "
+	     "published_at TEXT NOT NULL, "
+	     "PRIMARY KEY (topic, tenant_id, event_key))" },
+	{ 2, "CREATE INDEX event_keys_age ON event_keys (published_at)" },
+
+	{ 2, "CREATE TABLE key_progress ("
+	     "topic TEXT NOT NULL, "
+	     "partition_id BIGINT NOT NULL, "
+	     "log_id TEXT NOT NULL, "
+	     "indexed_to TEXT NOT NULL, "
+	     "fingerprint TEXT NOT NULL, "
+	     "PRIMARY KEY (topic, partition_id))" },
+
+	/* Numbers that are given out once: MAX(id) + 1 would give a swept letter's again. */
+	{ 2, "CREATE TABLE counters (name TEXT PRIMARY KEY, value BIGINT NOT NULL)" },
+
+	{ 2, "CREATE TABLE dlq ("
+	     "id BIGINT PRIMARY KEY, "
+	     "state TEXT NOT NULL, "
+	     "group_name TEXT NOT NULL, "
+	     "tenant_id TEXT, "
+	     "topic TEXT NOT NULL, "
+	     "partition_id BIGINT NOT NULL, "
+	     "record_offset TEXT NOT NULL, "
+	     "offset_kind TEXT NOT NULL, "
+	     "log_id TEXT NOT NULL, "
+	     "published_at TEXT NOT NULL, "
+	     "partition_key TEXT, "
+	     "event_id TEXT, "
+	     "event_type TEXT, "
+	     "correlation_id TEXT, "
+	     "payload BYTEA NOT NULL, "
+	     "reason TEXT NOT NULL, "
+	     "error TEXT NOT NULL, "
+	     "attempts BIGINT NOT NULL, "
+	     "history TEXT NOT NULL, "
+	     "returns BIGINT NOT NULL, "
+	     "created_at TEXT NOT NULL, "
+	     "updated_at TEXT NOT NULL, "
+	     "resolved_by TEXT, "
+	     "result TEXT, "
+	     "UNIQUE (group_name, topic, partition_id, record_offset, log_id))" },
+	{ 2, "CREATE INDEX dlq_state ON dlq (state, id)" },
+	{ 2, "CREATE INDEX dlq_queued ON dlq (group_name, state, topic, partition_id, id)" },
+	{ 2, "CREATE INDEX dlq_age ON dlq (state, updated_at)" },
+
+	/* What operators decided about FAILED rows of outboxes, which have no state for it. */
+	{ 2, "CREATE TABLE outbox_decisions ("
+	     "outbox TEXT NOT NULL, "
+	     "seq BIGINT NOT NULL, "
+	     "state TEXT NOT NULL, "
+	     "decided_by TEXT NOT NULL, "
+	     "decided_at TEXT NOT NULL, "
+	     "PRIMARY KEY (outbox, seq))" },
 };
 
 static const char create_versions[] =

@@ -1,0 +1,24 @@
+/* outboxes.h: opening the outbox that --outbox names. */
+#ifndef OUTBOXES_H
+#define OUTBOXES_H
+
+#include "cmd.h"
+
+/* struct outbox_args outbox; for OUTBOX_OPTS. */
+struct outbox_args {
+	const char *outbox;
+	const char *map;
+	bool wrap;
+};
+
+#define OUTBOX_OPTS                                                                                                \
+	OPT(0, outbox.outbox, "URL", "which outbox, sqlite:FILE (default: a table in the store)", .env = true),    \
+		OPT(0, outbox.map, "OURS=THEIRS,...", "names of the table and its columns: table=events,payload=body, " \
+						      "topic='crm.{type}', state.SENT=COMPLETED"),                 \
+		OPT(0, outbox.wrap, NULL, "the payload is only a body: build the envelope around it")
+
+CHECKED enum evbus_code outbox_open(struct call *call, struct evbus *bus, const struct outbox_args *args,
+				    struct evbus_outbox **outbox);
+void outbox_cleanup(struct evbus_outbox **outbox);
+
+#endif

@@ -1,0 +1,103 @@
+/* history.c: the attempts that were made for an event. */
+#include "event/history.h"
+
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[EVBUS_REASONS] = {
+	[EVBUS_REASON_REFUSED] = "refused",   [EVBUS_REASON_RETRIES] = "retries",
+	[EVBUS_REASON_TIMEOUT] = "timeout",   [EVBUS_REASON_SIGNAL] = "signal",
+	[EVBUS_REASON_NOT_JSON] = "not_json", [EVBUS_REASON_TOO_LARGE] = "too_large",
+	[EVBUS_REASON_BACKEND] = "backend",
+};
+
+const char *evbus_reason_name(enum evbus_reason reason)
+{
+	return (unsigned)reason < EVBUS_REASONS ? names[reason] : "unknown";
+}
+
+bool reason_parse(struct evbus_slice name, enum evbus_reason *reason)
+{
+	for (unsigned i = 0; i < EVBUS_REASONS; i++)
+		if (name.len == strlen(names[i]) && !memcmp(name.data, names[i], name.len)) {
+			*reason = (enum evbus_reason)i;
+			return true;
+		}
+	return false;
+}
+
+/* The length of the UTF-8 character (RFC 3629) at the beginning, 0 where there is none. */
+static size_t character_len(struct evbus_slice text)
+{
+	for (size_t len = 1; len <= 4 && len <= text.len; len++)
+		if (text.data[0] && utf8_valid((struct evbus_slice){ text.data, len }))
+			return len;
+	return 0;
+}
+
+enum evbus_code history_error(struct buf *out, struct evbus_slice error, size_t most, struct evbus_err *err)
+{
+	if (error.len > most)
+		error = (struct evbus_slice){ error.data + (error.len - most), most };
+	/* What was cut within a character begins with the next. */
+	while (error.len && ((unsigned char)error.data[0] & 0xc0) == 0x80)
+		error = (struct evbus_slice){ error.data + 1, error.len - 1 };
+	while (error.len) {
+		size_t len = character_len(error);
+		TRY(len ? buf_add(out, error.data, len, err) : buf_add(out, "\xef\xbf\xbd", 3, err));
+		len = len ? len : 1;
+		error = (struct evbus_slice){ error.data + len, error.len - len };
+	}
+	return EVBUS_OK;
+}
+
+/* Where the entries lie within "[…]", and how many there are. */
+static struct evbus_slice entries_of(struct evbus_slice history, size_t *count)
+{
+	struct evbus_slice inside = { history.data + 1, history.len - 2 };
+
+	*count = 0;
+	if (history.len < 4 || history.data[0] != '[')
+		return (struct evbus_slice){ "", 0 };
+	for (struct evbus_slice left = inside; left.len;) {
+		size_t len = json_value_len(left);
+		if (!len)
+			break;
+		(*count)++;
+		len += len < left.len;    /* the comma */
+		left = (struct evbus_slice){ left.data + len, left.len - len };
+	}
+	return inside;
+}
+
+static struct evbus_slice without_first(struct evbus_slice entries)
+{
+	size_t len = json_value_len(entries);
+
+	len += len < entries.len;
+	return (struct evbus_slice){ entries.data + len, entries.len - len };
+}
+
+enum evbus_code history_add(struct buf *out, struct evbus_slice history, int64_t attempt, int64_t at_us,
+			    enum evbus_reason reason, struct evbus_slice error, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf text = { 0 };
+	char head[160], at[28];
+	size_t count;
+	struct evbus_slice entries = entries_of(history, &count);
+
+	for (; count >= HISTORY_MAX; count--)
+		entries = without_first(entries);
+	evbus_time_format(at_us, at);
+	int n = snprintf(head, sizeof head, "%s{\"attempt\":%lld,\"at\":\"%s\",\"reason\":\"%s\",\"error\":",
+			 count ? "," : "", (long long)attempt, at, evbus_reason_name(reason));
+	TRY(history_error(&text, error, HISTORY_ERROR_MAX_BYTES, err));
+	out->len = 0;
+	TRY(buf_add(out, "[", 1, err));
+	TRY(buf_add(out, entries.data, entries.len, err));
+	TRY(buf_add(out, head, (size_t)n, err));
+	TRY(json_quote(out, (struct evbus_slice){ text.data ? text.data : "", text.len }, err));
+	return buf_add(out, "}]", 2, err);
+}

@@ -1,0 +1,21 @@
+/* history.h: the attempts that were made for an event, as JSON; and why they failed. */
+#ifndef EVBUS_EVENT_HISTORY_H
+#define EVBUS_EVENT_HISTORY_H
+
+#include "event/json.h"
+
+#define HISTORY_MAX 100u                 /* attempts that are kept: the latest */
+#define HISTORY_ERROR_MAX_BYTES 1024u    /* of each but the last, whose error is kept beside it */
+
+/* The end of what a handler said, at most `most` bytes, as valid UTF-8: what is none becomes U+FFFD, and NUL too. */
+CHECKED enum evbus_code history_error(struct buf *out, struct evbus_slice error, size_t most, struct evbus_err *err);
+
+/* Appends an attempt to a history: "[]" or "" (none yet), or what this has made. out is another buffer, and is set to
+ * [{"attempt":1,"at":"2026-…Z","reason":"retries","error":"…"}, …]. */
+CHECKED enum evbus_code history_add(struct buf *out, struct evbus_slice history, int64_t attempt, int64_t at_us,
+				    enum evbus_reason reason, struct evbus_slice error, struct evbus_err *err);
+
+/* false: there is no reason of that name. */
+bool reason_parse(struct evbus_slice name, enum evbus_reason *reason);
+
+#endif
