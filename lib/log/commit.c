@@ -2,7 +2,7 @@
  *
  *	commit:  durable ≥ mine? else try lock(sync), or wait and look again · syncing := 1 · target = end · fdatasync ·
  *	         durable := target · syncing := 0 · unlock · wake
- *	ack:     epoch unchanged and durable ≥ mine
+ *	ack:     epoch unchanged and durable ≥ mine, and my bytes stand there
  *
  * Who gets the sync lock syncs for all who have appended; who does not get it waits for the futex word to change. A
  * blocking lock would hand the lock from one to the next, and each would sync for itself alone.
@@ -126,23 +126,31 @@ static enum evbus_code lead(struct log_writer *writer, uint64_t next, bool *stal
 	return writer_say_durable(writer, &view.end, err);
 }
 
-/* Whether the bytes of the group still stand where they were written: asked when the page that knew is gone. */
+/* Whether the i-th line of the group stands where it was written: by its checksum and its offset, which no other line in
+ * its place has. */
+static bool stands(int fd, const struct mark *mark, const struct group *group, size_t i)
+{
+	const struct group_entry *entry = group_entry(group, i);
+	char head[LINE_MEMBERS_AT + 12];
+
+	assert(entry->len > sizeof head);
+	return os_read_at(fd, head, sizeof head, mark->at + entry->at) == (ssize_t)sizeof head &&
+	       memcmp(head, group->lines.data + entry->at, sizeof head) == 0;
+}
+
+/* Whether the group is still in the log. A cut takes the lines behind it, so the first and the last tell of all. */
 static enum evbus_code still_there(struct log_writer *writer, const struct mark *mark, const struct group *group,
 				   bool *there, struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int older = -1;
-	CLEANUP(buf_release) struct buf buf = { 0 };
 	uint64_t size;
 	int fd = writer->fd;
-	size_t len = group->lines.len;
 
 	if (mark->base != writer->base) {
 		TRY(segment_open(writer->topic, writer->partition, mark->base, O_RDONLY, &older, &size, err));
 		fd = older;
 	}
-	TRY(buf_reserve(&buf, len, err));
-	ssize_t n = os_read_at(fd, buf.data, len, mark->at);
-	*there = n == (ssize_t)len && memcmp(buf.data, group->lines.data, len) == 0;
+	*there = stands(fd, mark, group, 0) && stands(fd, mark, group, group_count(group) - 1);
 	return EVBUS_OK;
 }
 
@@ -151,6 +159,17 @@ static enum evbus_code lost(const struct log_writer *writer, struct evbus_err *e
 	return err_set(err, EVBUS_IO, 0,
 		       "'%s' was cut back while we waited, after a sync that failed or by hand: the event is not in it",
 		       writer->name);
+}
+
+/* The page says that it is durable. An older copy of the page that was put back over ours can say so of another event
+ * that took its offset, and knows of no cut since; the bytes do. */
+static enum evbus_code acknowledge(struct log_writer *writer, const struct mark *mark, const struct group *group,
+				   struct evbus_err *err)
+{
+	bool there;
+
+	TRY(still_there(writer, mark, group, &there, err));
+	return there ? EVBUS_OK : lost(writer, err);
 }
 
 /* With both locks held. Under the same page the mark stays as it is (a roll); under another one the group counts only if
@@ -227,7 +246,7 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 		if (view.end.epoch != mark->epoch || view.durable.epoch != mark->epoch)
 			return lost(writer, err);
 		if (view.durable.next >= mark->next)
-			return EVBUS_OK;
+			return acknowledge(writer, mark, group, err);
 		attempt += view.end.next < mark->next;
 		TRY(commit_once(writer, mark, view.word, &stale, err));
 	}

@@ -113,6 +113,25 @@ Test(commit, that_fails_fails_everybody_who_waited_also_after_others_have_taken_
 	assert_log(9);
 }
 
+Test(commit, that_fails_fails_who_waited_also_when_an_older_page_was_put_back_that_knows_of_no_cut)
+{
+	struct waiting waiting;
+
+	start(3);
+	CLEANUP(buf_release) struct buf page = load(LOCK);
+	append_waiting(&waiting, 100);
+	os.fdatasync = fail_syncs;
+	failing = 1;
+	cr_assert_eq(publish(&writer, 101), EVBUS_IO);
+	store_buf(LOCK, &page);
+	cr_assert_eq(publish(&writer, 3), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(publish(&writer, 4), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(commit_waiting(&waiting), EVBUS_IO);
+	end_waiting(&waiting);
+	writer_close(&writer);
+	assert_log(5);
+}
+
 /* The leader is in its sync until the others wait for it; then the sync fails. */
 static volatile int waiters;
 
