@@ -47,6 +47,7 @@ static void write_slot(struct lane *const *lanes, struct slot *slot)
 		struct mark mark;
 		if (group_count(group) == 0)
 			continue;
+		group->deadline = slot->deadline;
 		slot->code = writer_append(&lanes[i]->writer, group, slot->expect, &mark, &slot->err);
 		if (slot->code == EVBUS_OK)
 			slot->code = writer_commit(&lanes[i]->writer, &mark, group, &slot->err);
@@ -141,6 +142,21 @@ void publisher_wait(struct evbus_publisher *publisher)
 	finish(publisher, under_way);
 }
 
+void publisher_set_deadline(struct evbus_publisher *publisher, const struct deadline *deadline)
+{
+	publisher_wait(publisher);
+	publisher->has_deadline = deadline != NULL;
+	if (deadline)
+		publisher->deadline = *deadline;
+}
+
+/* Takes the slot that was filled out of the hands of the caller. */
+static void close_slot(struct evbus_publisher *publisher, struct slot *slot)
+{
+	slot->state = SLOT_UNDER_WAY;
+	slot->deadline = publisher->has_deadline ? &publisher->deadline : NULL;
+}
+
 static enum evbus_code start_thread(struct evbus_publisher *publisher, struct evbus_err *err)
 {
 	if (publisher->has_thread)
@@ -183,7 +199,7 @@ enum evbus_code publisher_hand_over(struct evbus_publisher *publisher, struct ev
 	publisher_wait(publisher);
 	TRY(publisher_failure(publisher, err));
 	TRY(start_thread(publisher, err));
-	slot->state = SLOT_UNDER_WAY;
+	close_slot(publisher, slot);
 	pthread_mutex_lock(&publisher->mutex);
 	publisher->work = slot;
 	pthread_cond_broadcast(&publisher->changed);
@@ -200,7 +216,7 @@ enum evbus_code evbus_publisher_flush(struct evbus_publisher *publisher, struct 
 	struct slot *slot = &publisher->slots[publisher->filling];
 	if (ticket_count(slot) == 0)
 		return EVBUS_OK;
-	slot->state = SLOT_UNDER_WAY;
+	close_slot(publisher, slot);
 	write_slot(publisher->lanes, slot);
 	finish(publisher, slot);
 	next_slot(publisher);

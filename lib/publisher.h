@@ -43,6 +43,7 @@ struct slot {
 	struct buf tickets;               /* of struct ticket, in the order of add */
 	size_t bytes;
 	uint64_t expect;                  /* offset that the first line must get, or UINT64_MAX */
+	const struct deadline *deadline;  /* or NULL */
 	size_t durable;                   /* tickets with a receipt */
 	size_t given;
 	enum evbus_code code;
@@ -54,6 +55,8 @@ struct evbus_publisher {
 	struct evbus_publisher_options options;
 	char *key_from;
 	uint64_t expect;
+	struct deadline deadline;         /* of what is written from now on, if has_deadline */
+	bool has_deadline;
 	struct open_topic *topics;
 	struct lane **lanes;
 	uint32_t lane_count, lane_size;
@@ -73,6 +76,10 @@ struct evbus_publisher {
 
 size_t ticket_count(const struct slot *slot);
 const struct ticket *ticket_at(const struct slot *slot, size_t i);
+
+/* What is added from now on is appended before both times of *deadline, or the publisher fails with EVBUS_AGAIN and
+ * nothing of that group is appended. Flush first what was added before. NULL: as long as it takes. */
+void publisher_set_deadline(struct evbus_publisher *publisher, const struct deadline *deadline);
 
 /* Fails with what the publisher failed of before. */
 CHECKED enum evbus_code publisher_failure(const struct evbus_publisher *publisher, struct evbus_err *err);

@@ -334,6 +334,22 @@ static size_t group_room(const struct group *group)
 	return group->lines.len + (group->atomic ? group_count(group) * BATCH_MEMBER_MAX : 0);
 }
 
+static bool has_passed(clockid_t clock, int64_t time_us)
+{
+	struct timespec now;
+
+	return os.clock_gettime(clock, &now) || (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 >= time_us;
+}
+
+static enum evbus_code check_deadline(const struct log_writer *writer, const struct deadline *deadline,
+				      struct evbus_err *err)
+{
+	if (!deadline ||
+	    (!has_passed(CLOCK_REALTIME, deadline->utc_us) && !has_passed(CLOCK_BOOTTIME, deadline->boottime_us)))
+		return EVBUS_OK;
+	return err_set(err, EVBUS_AGAIN, 0, "the lease ran out before '%s' could be appended to", writer->name);
+}
+
 /* With the append lock held: appends, or says what has to be done first without it. */
 static enum evbus_code append_step(struct log_writer *writer, struct group *group, uint64_t expect, struct mark *mark,
 				   struct control_view *view, enum append_step *step, struct evbus_err *err)
@@ -361,6 +377,7 @@ static enum evbus_code append_step(struct log_writer *writer, struct group *grou
 	if (view->end.bytes > synced && view->end.bytes - synced + more > UNSYNCED_MAX_BYTES)
 		return EVBUS_OK;
 	*step = APPEND_DONE;
+	TRY(check_deadline(writer, group->deadline, err));
 	return append_here(writer, group, view, mark, err);
 }
 

@@ -6,12 +6,20 @@
 #include "log/line.h"
 #include "log/segment.h"
 
+/* Until when something may be appended, by both clocks: the one that others judge by may be set back or forth, the other
+ * one goes on while the machine sleeps. */
+struct deadline {
+	int64_t utc_us;          /* CLOCK_REALTIME */
+	int64_t boottime_us;     /* CLOCK_BOOTTIME */
+};
+
 /* Lines that are appended by one write. They are encoded with the offset and time that are expected, and again when
  * they turn out otherwise under the lock. */
 struct group {
 	struct buf lines;
 	struct buf entries;      /* of struct group_entry */
 	bool atomic;
+	const struct deadline *deadline;    /* NULL: none */
 };
 
 struct group_entry {
@@ -58,7 +66,8 @@ struct mark {
 };
 
 /* Appends the group, encoding it again where it must be. expect: the offset that it has to get, or UINT64_MAX
- * (EVBUS_CONFLICT: it would get another one). On failure nothing of it will be acknowledged, and the file was cut back. */
+ * (EVBUS_CONFLICT: it would get another one). EVBUS_AGAIN: the group's deadline has passed, which is asked within the
+ * lock: who is stopped after that keeps everybody else from appending too. On failure nothing of it will be acknowledged, and the file was cut back. */
 CHECKED enum evbus_code writer_append(struct log_writer *writer, struct group *group, uint64_t expect,
 				      struct mark *mark, struct evbus_err *err);
 
