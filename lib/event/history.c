@@ -101,3 +101,21 @@ enum evbus_code history_add(struct buf *out, struct evbus_slice history, int64_t
 	TRY(json_quote(out, (struct evbus_slice){ text.data ? text.data : "", text.len }, err));
 	return buf_add(out, "}]", 2, err);
 }
+
+enum evbus_code history_join(struct buf *out, struct evbus_slice first, struct evbus_slice second,
+			     struct evbus_err *err)
+{
+	size_t count, more;
+	struct evbus_slice entries = entries_of(first, &count), others = entries_of(second, &more);
+
+	for (; count && count + more > HISTORY_MAX; count--)
+		entries = without_first(entries);
+	for (; more > HISTORY_MAX; more--)
+		others = without_first(others);
+	out->len = 0;
+	TRY(buf_add(out, "[", 1, err));
+	TRY(buf_add(out, entries.data, entries.len, err));
+	TRY(buf_add(out, ",", count && more ? 1 : 0, err));
+	TRY(buf_add(out, others.data, others.len, err));
+	return buf_add(out, "]", 1, err);
+}

@@ -15,6 +15,10 @@ CHECKED enum evbus_code history_error(struct buf *out, struct evbus_slice error,
 CHECKED enum evbus_code history_add(struct buf *out, struct evbus_slice history, int64_t attempt, int64_t at_us,
 				    enum evbus_reason reason, struct evbus_slice error, struct evbus_err *err);
 
+/* The attempts of two histories, one after the other; out is another buffer. */
+CHECKED enum evbus_code history_join(struct buf *out, struct evbus_slice first, struct evbus_slice second,
+				     struct evbus_err *err);
+
 /* false: there is no reason of that name. */
 bool reason_parse(struct evbus_slice name, enum evbus_reason *reason);
 

@@ -27,4 +27,10 @@ static inline struct value value_integer(int64_t integer)
 	return (struct value){ .kind = VALUE_INTEGER, .integer = integer };
 }
 
+/* data NULL is NULL. */
+static inline struct value value_slice(struct evbus_slice text)
+{
+	return (struct value){ .kind = text.data ? VALUE_TEXT : VALUE_NULL, .bytes = text };
+}
+
 #endif
