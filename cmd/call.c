@@ -97,6 +97,16 @@ void bus_cleanup(struct evbus **bus)
 		evbus_close(*bus);
 }
 
+struct evbus_retry retry_policy(const struct retry_args *args)
+{
+	return (struct evbus_retry){
+		.max = (uint32_t)args->retry_max,
+		.delay_ms = args->retry_delay.ms,
+		.factor = args->retry_factor.value,
+		.cap_ms = args->retry_cap.ms,
+	};
+}
+
 struct evbus_selection reading_selection(const struct reading *reading)
 {
 	return (struct evbus_selection){

@@ -68,6 +68,9 @@ struct size {
 struct rate {
 	double per_second;           /* 100 100/s 30/m 1000/h */
 };
+struct factor {
+	double value;                /* 2 1.5, at least 1 */
+};
 struct mode {
 	uint32_t bits;               /* 0640 */
 };
@@ -92,6 +95,7 @@ enum kind {
 	KIND_DURATION,
 	KIND_SIZE,
 	KIND_RATE,
+	KIND_FACTOR,
 	KIND_MODE,
 	KIND_LIST,
 	KIND_POSITION,
@@ -107,6 +111,7 @@ enum kind {
 		struct duration: KIND_DURATION,            \
 		struct size: KIND_SIZE,                    \
 		struct rate: KIND_RATE,                    \
+		struct factor: KIND_FACTOR,                \
 		struct mode: KIND_MODE,                    \
 		struct list: KIND_LIST,                    \
 		struct position: KIND_POSITION,            \
@@ -129,6 +134,7 @@ struct opt {
 	char letter;                 /* 0: none */
 	bool required;
 	bool env;                    /* EVBUS_ and its name are asked where it was not given */
+	const char *env_other;       /* and then this variable, which others made up */
 };
 
 struct example {
@@ -229,6 +235,25 @@ struct reading {
 
 /* The selection that was asked for; it borrows from *reading. last and follow are the caller's. */
 struct evbus_selection reading_selection(const struct reading *reading);
+
+/* struct retry_args retry; for RETRY_OPTS. */
+struct retry_args {
+	int64_t retry_max;
+	struct duration retry_delay, retry_cap;
+	struct factor retry_factor;
+};
+
+#define RETRY_OPTS                                                                                                 \
+	OPT(0, retry.retry_max, "N", "try again so often after the first attempt; then it is a dead letter",       \
+	    .preset = "5", .max = UINT32_MAX, .env = true, .env_other = "RETRY_MAX"),                              \
+		OPT(0, retry.retry_delay, "DURATION", "wait at most so long before the second attempt",            \
+		    .preset = "1s", .env = true),                                                                  \
+		OPT(0, retry.retry_factor, "X", "and before each further one so many times as long", .preset = "2", \
+		    .env = true),                                                                                  \
+		OPT(0, retry.retry_cap, "DURATION", "but never longer than this", .preset = "60s", .env = true)
+
+/* The policy that was asked for. The parsers of its options let only a right one through. */
+struct evbus_retry retry_policy(const struct retry_args *args);
 
 /* For `struct record_format format` and `const char *format`. */
 #define RECORD_FORMAT_OPT                                                                                        \

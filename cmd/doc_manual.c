@@ -202,6 +202,9 @@ static void print_environment(const struct command *command)
 		any = true;
 		out_printf(".It Ev %s\nThe value of\n.Fl Fl %s\nwhere that is not given.\n",
 			   env_name_of(opt->member).text, name_of(opt->member).text);
+		if (opt->env_other)
+			out_printf(".It Ev %s\nThe same, where\n.Ev %s\nis not set.\n", opt->env_other,
+				   env_name_of(opt->member).text);
 	}
 	out_text(any ? ".El\n" : "");
 }

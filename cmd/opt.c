@@ -8,6 +8,7 @@
 #include "opt.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -139,11 +140,18 @@ static void parse_words(struct parse *parse)
 	parse->call->operand_count = parse->operands;
 }
 
-/* The variable of an option, NULL where there is none or nothing in it. */
-static const char *from_environment(const struct opt *opt)
+/* What a variable of an option says, NULL where there is none or nothing in it. *name: which one it is. */
+static const char *from_environment(const struct opt *opt, struct name *name)
 {
-	const char *value = opt->env ? getenv(env_name_of(opt->member).text) : NULL;
+	const char *value = NULL;
 
+	*name = env_name_of(opt->member);
+	if (opt->env)
+		value = getenv(name->text);
+	if ((!value || !value[0]) && opt->env_other) {
+		snprintf(name->text, sizeof name->text, "%s", opt->env_other);
+		value = getenv(name->text);
+	}
 	return value && value[0] ? value : NULL;
 }
 
@@ -151,14 +159,14 @@ static const char *from_environment(const struct opt *opt)
 static void fill(struct parse *parse, const struct opt *opt)
 {
 	char *at = parse->args + opt->at;
-	const char *value = from_environment(opt);
+	struct name variable;
+	const char *value = from_environment(opt, &variable);
 	char why[WHY_MAX_BYTES];
 
 	if (value && value_parse(opt, value, at, why))
 		return;
 	if (value && !parse->code)
-		parse->code = fail(parse->call, EVBUS_CONFIG, "variable '%s': '%s' %s", env_name_of(opt->member).text,
-				   value, why);
+		parse->code = fail(parse->call, EVBUS_CONFIG, "variable '%s': '%s' %s", variable.text, value, why);
 	if (opt->preset) {
 		bool right = value_parse(opt, opt->preset, at, why);
 		assert(right);

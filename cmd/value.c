@@ -2,6 +2,7 @@
 #include "opt.h"
 #include "template.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,6 +128,21 @@ static bool parse_rate(const struct opt *opt, const char *text, void *to, char *
 	return false;
 }
 
+/* strtod() alone would also read inf, nan and 0x1p4. */
+static bool parse_factor(const struct opt *opt, const char *text, void *to, char *why)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	(void)opt;
+	if (text[0] && !text[strspn(text, "0123456789.")] && !*end && value >= 1 && isfinite(value)) {
+		((struct factor *)to)->value = value;
+		return true;
+	}
+	snprintf(why, WHY_MAX_BYTES, "is not a factor; write a number from 1 on: 2, 1.5");
+	return false;
+}
+
 static bool parse_mode(const struct opt *opt, const char *text, void *to, char *why)
 {
 	uint32_t bits = 0;
@@ -217,6 +233,7 @@ bool value_parse(const struct opt *opt, const char *text, void *at, char why[WHY
 		[KIND_RATE] = parse_rate,         [KIND_MODE] = parse_mode,
 		[KIND_LIST] = parse_list,         [KIND_POSITION] = parse_position,
 		[KIND_MOMENT] = parse_moment,     [KIND_RECORD_FORMAT] = parse_record_format,
+		[KIND_FACTOR] = parse_factor,
 	};
 
 	return parsers[opt->kind](opt, text, at, why);
