@@ -195,22 +195,51 @@ static const char *escape_of(const char *named, char byte)
 	return NULL;
 }
 
+/* The length of the character at data, 0 where it is not UTF-8 (RFC 3629). */
+static size_t character_len(const unsigned char *data, size_t len)
+{
+	unsigned char first = data[0];
+	size_t n = first < 0x80 ? 1 : first < 0xc2 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : first < 0xf5 ? 4 : 0;
+
+	if (n > len)
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((data[i] & 0xc0) != 0x80)
+			return 0;
+	if ((first == 0xe0 && data[1] < 0xa0) || (first == 0xed && data[1] >= 0xa0) ||
+	    (first == 0xf0 && data[1] < 0x90) || (first == 0xf4 && data[1] >= 0x90))
+		return 0;
+	return n;
+}
+
+/* How the character at data is written otherwise than it stands; 0: it is not. *len: of the character. */
+static int json_replace(const unsigned char *data, size_t left, size_t *len, char escape[8])
+{
+	const char *letter = *data ? escape_of(json_named, (char)*data) : NULL;
+
+	*len = character_len(data, left);
+	if (*len && *data >= 0x20 && !letter)
+		return 0;
+	if (!*len) {
+		*len = 1;
+		return snprintf(escape, 8, "\\ufffd");
+	}
+	return letter ? snprintf(escape, 8, "\\%c", *letter) : snprintf(escape, 8, "\\u%04x", *data);
+}
+
 void json_escape(struct evbus_slice text, void (*put)(void *, const char *, size_t), void *context)
 {
-	size_t plain = 0;
+	size_t plain = 0, len;
 
-	for (size_t at = 0; at < text.len; at++) {
-		unsigned char byte = (unsigned char)text.data[at];
-		const char *letter = escape_of(json_named, text.data[at]);
+	for (size_t at = 0; at < text.len; at += len) {
 		char escape[8];
+		int n = json_replace((const unsigned char *)text.data + at, text.len - at, &len, escape);
 
-		if (byte >= 0x20 && !letter)
+		if (n == 0)
 			continue;
 		put(context, text.data + plain, at - plain);
-		int n = letter ? snprintf(escape, sizeof escape, "\\%c", *letter)
-			       : snprintf(escape, sizeof escape, "\\u%04x", byte);
 		put(context, escape, (size_t)n);
-		plain = at + 1;
+		plain = at + len;
 	}
 	put(context, text.data + plain, text.len - plain);
 }

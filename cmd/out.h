@@ -39,7 +39,8 @@ CHECKED enum evbus_code out_finish(struct call *call);
 bool out_is_closed(void);
 bool out_is_terminal(void);
 
-/* text as what stands between the quotes of a JSON string, piece by piece. */
+/* text as what stands between the quotes of a JSON string, piece by piece. Texts come from files, databases and other
+ * programs and may have been cut within a character: what is not UTF-8 becomes U+FFFD, so that it is JSON whatever it is. */
 void json_escape(struct evbus_slice text, void (*put)(void *context, const char *data, size_t len), void *context);
 
 /* ---- lists ----------------------------------------------------------------------------------------------------- */

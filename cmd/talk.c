@@ -33,38 +33,12 @@ static void add_text(struct line *line, const char *text)
 	add(line, text, strlen(text));
 }
 
-/* The length of the character at text, 0 where it is not UTF-8 (RFC 3629): messages quote names of files, and may have
- * been cut within a character. */
-static size_t character_len(const char *text)
-{
-	const unsigned char *s = (const unsigned char *)text;
-	size_t len = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
-
-	for (size_t i = 1; i < len; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ||
-	    (s[0] == 0xf4 && s[1] >= 0x90))
-		return 0;
-	return len;
-}
-
-static void add_escaped(struct line *line, const char *text)
-{
-	while (*text) {
-		size_t len = character_len(text);
-
-		json_escape(len ? (struct evbus_slice){ text, len } : (struct evbus_slice){ "?", 1 }, add, line);
-		text += len ? len : 1;
-	}
-}
-
 static void add_member(struct line *line, const char *name, const char *value)
 {
 	add_text(line, ",\"");
 	add_text(line, name);
 	add_text(line, "\":\"");
-	add_escaped(line, value);
+	json_escape((struct evbus_slice){ value, strlen(value) }, add, line);
 	add_text(line, "\"");
 }
 
