@@ -57,7 +57,7 @@ struct column {
 	enum column_kind kind;
 };
 
-#define COLUMNS_MAX 16u
+#define COLUMNS_MAX 32u
 
 /* A list: cells from left to right, row after row; a row ends with its last column.
  *
@@ -77,13 +77,16 @@ struct table {
 	size_t column;               /* of the next cell */
 	enum table_format { TABLE_ALIGNED, TABLE_JSON, TABLE_TSV } format;
 	bool no_memory;
+	bool begun;                  /* TABLE_ALIGNED: the header is printed */
 	size_t widths[COLUMNS_MAX];
-	char *cells;                 /* TABLE_ALIGNED: all cells, each with its NUL, until the widths are known */
+	char *cells;                 /* TABLE_ALIGNED: cells that are kept back until the widths are known */
 	size_t len, size;
 };
 
 void table_begin(struct table *table, const struct column *columns, size_t count, const char *format);
 void table_text(struct table *table, const char *text);    /* NULL: null */
+void table_slice(struct table *table, struct evbus_slice text);    /* data NULL: null */
+void table_json(struct table *table, struct evbus_slice value);    /* a JSON value, in JSON as it stands */
 void table_number(struct table *table, int64_t number);
 void table_boolean(struct table *table, bool value);
 void table_null(struct table *table);

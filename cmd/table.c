@@ -1,9 +1,20 @@
-/* table.c: lists: an aligned table for people, one JSON object a line, or tab-separated text. */
+/* table.c: lists: an aligned table for people, one JSON object a line, or tab-separated text.
+ *
+ * A table is kept back until its widths are known, but not more of it than KEPT_BYTES: then the rows so far are printed,
+ * and those that follow are as wide, or wider where they must. So a list of a million takes no more memory than one of
+ * ten thousand. */
 #include "out.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define KEPT_BYTES (1024u * 1024u)
+
+static struct evbus_slice slice_of(const char *text)
+{
+	return (struct evbus_slice){ text, text ? strlen(text) : 0 };
+}
 
 void table_begin(struct table *table, const struct column *columns, size_t count, const char *format)
 {
@@ -17,21 +28,40 @@ void table_begin(struct table *table, const struct column *columns, size_t count
 }
 
 /* Characters, not bytes: what continues one in UTF-8 takes no place. */
-static size_t width_of(const char *text)
+static size_t width_of(struct evbus_slice text)
 {
 	size_t width = 0;
 
-	for (; *text; text++)
-		width += ((unsigned char)*text & 0xc0) != 0x80;
+	for (size_t i = 0; i < text.len; i++)
+		width += ((unsigned char)text.data[i] & 0xc0) != 0x80;
 	return width;
 }
 
-static void keep(struct table *table, const char *text)
+static bool is_control(char byte)
 {
-	size_t len = strlen(text) + 1, width = width_of(text);
+	return (unsigned char)byte < 0x20 || byte == 0x7f;
+}
 
-	if (len > table->size - table->len) {
-		size_t size = 2 * table->size + len + 4096;
+/* With what stands for control characters, which would break the rows; size has room for it. */
+static size_t copy_visible(char *to, size_t size, struct evbus_slice text)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < text.len; i++)
+		if (is_control(text.data[i]))
+			len += (size_t)snprintf(to + len, size - len, "\\u%04x", (unsigned char)text.data[i]);
+		else
+			to[len++] = text.data[i];
+	return len;
+}
+
+/* A cell is its length and its bytes. */
+static void keep(struct table *table, struct evbus_slice text)
+{
+	size_t most = sizeof(size_t) + 6 * text.len + 1;
+
+	if (most > table->size - table->len) {
+		size_t size = 2 * table->size + most + 4096;
 		char *cells = realloc(table->cells, size);
 
 		if (!cells) {
@@ -41,8 +71,10 @@ static void keep(struct table *table, const char *text)
 		table->cells = cells;
 		table->size = size;
 	}
-	memcpy(table->cells + table->len, text, len);
-	table->len += len;
+	char *at = table->cells + table->len, *data = at + sizeof(size_t);
+	size_t len = copy_visible(data, most - sizeof(size_t), text), width = width_of((struct evbus_slice){ data, len });
+	memcpy(at, &len, sizeof len);
+	table->len += sizeof len + len;
 	if (width > table->widths[table->column])
 		table->widths[table->column] = width;
 }
@@ -53,68 +85,36 @@ static void put(void *context, const char *data, size_t len)
 	out_data(data, len);
 }
 
-static void put_json(struct table *table, const char *text, bool bare)
+static void put_json(struct table *table, struct evbus_slice text, bool bare)
 {
 	out_text(table->column ? ",\"" : "{\"");
 	out_text(table->columns[table->column].name);
 	out_text(bare ? "\":" : "\":\"");
-	json_escape((struct evbus_slice){ text, strlen(text) }, put, NULL);
+	if (bare)
+		out_data(text.data, text.len);
+	else
+		json_escape(text, put, NULL);
 	out_text(bare ? "" : "\"");
 	out_text(table->column + 1 == table->count ? "}\n" : "");
 }
 
-static void put_tsv(struct table *table, const char *text)
+static void put_tsv(struct table *table, struct evbus_slice text)
 {
-	if (text)
-		out_copy(text, strlen(text));
+	if (text.data)
+		out_copy(text.data, text.len);
 	else
 		out_text("\\N");
 	out_text(table->column + 1 == table->count ? "\n" : "\t");
 }
 
-/* bare: in JSON without quotes. null: what stands for it in each format. */
-static void cell(struct table *table, const char *text, bool bare)
-{
-	if (table->format == TABLE_JSON)
-		put_json(table, text ? text : "null", bare || !text);
-	else if (table->format == TABLE_TSV)
-		put_tsv(table, text);
-	else
-		keep(table, text ? text : "-");
-	table->column = (table->column + 1) % table->count;
-}
-
-void table_text(struct table *table, const char *text)
-{
-	cell(table, text, false);
-}
-
-void table_number(struct table *table, int64_t number)
-{
-	char text[24];
-
-	snprintf(text, sizeof text, "%lld", (long long)number);
-	cell(table, text, true);
-}
-
-void table_boolean(struct table *table, bool value)
-{
-	cell(table, value ? "true" : "false", true);
-}
-
-void table_null(struct table *table)
-{
-	cell(table, NULL, true);
-}
-
-static void put_aligned(const struct table *table, size_t column, const char *text)
+static void put_aligned(const struct table *table, size_t column, struct evbus_slice text)
 {
 	enum column_kind kind = table->columns[column].kind;
 	bool right = kind == NUMBER || kind == DIGITS, last = column + 1 == table->count;
 	int pad = (int)(table->widths[column] - width_of(text));
 
 	out_printf("%*s", right ? pad : 0, "");
-	out_data(text, strlen(text));
+	out_data(text.data, text.len);
 	out_printf("%*s", right || last ? 0 : pad, "");
 	out_text(last ? "\n" : "  ");
 }
@@ -127,20 +127,78 @@ static void put_header(const struct table *table)
 		snprintf(name, sizeof name, "%s", table->columns[i].name);
 		for (char *at = name; *at; at++)
 			*at = *at >= 'a' && *at <= 'z' ? (char)(*at - 'a' + 'A') : *at;
-		put_aligned(table, i, name);
+		put_aligned(table, i, slice_of(name));
 	}
+}
+
+/* Whole rows. */
+static void put_kept(struct table *table)
+{
+	size_t column = 0, len;
+
+	if (!table->begun)
+		put_header(table);
+	table->begun = true;
+	for (const char *at = table->cells; at && at < table->cells + table->len; at += len) {
+		memcpy(&len, at, sizeof len);
+		at += sizeof len;
+		put_aligned(table, column, (struct evbus_slice){ at, len });
+		column = (column + 1) % table->count;
+	}
+	table->len = 0;
+}
+
+/* bare: in JSON without quotes. data NULL: what stands for null in each format. */
+static void cell(struct table *table, struct evbus_slice text, bool bare)
+{
+	if (table->format == TABLE_JSON)
+		put_json(table, text.data ? text : slice_of("null"), bare || !text.data);
+	else if (table->format == TABLE_TSV)
+		put_tsv(table, text);
+	else
+		keep(table, text.data ? text : slice_of("-"));
+	table->column = (table->column + 1) % table->count;
+	if (table->column == 0 && table->len > KEPT_BYTES)
+		put_kept(table);
+}
+
+void table_slice(struct table *table, struct evbus_slice text)
+{
+	cell(table, text, false);
+}
+
+void table_json(struct table *table, struct evbus_slice value)
+{
+	cell(table, value, true);
+}
+
+void table_text(struct table *table, const char *text)
+{
+	cell(table, slice_of(text), false);
+}
+
+void table_number(struct table *table, int64_t number)
+{
+	char text[24];
+
+	snprintf(text, sizeof text, "%lld", (long long)number);
+	cell(table, slice_of(text), true);
+}
+
+void table_boolean(struct table *table, bool value)
+{
+	cell(table, slice_of(value ? "true" : "false"), true);
+}
+
+void table_null(struct table *table)
+{
+	cell(table, slice_of(NULL), true);
 }
 
 enum evbus_code table_end(struct table *table, struct call *call)
 {
-	size_t column = 0;
-
 	if (table->format == TABLE_ALIGNED)
-		put_header(table);
-	for (const char *at = table->cells; at && at < table->cells + table->len; at += strlen(at) + 1) {
-		put_aligned(table, column, at);
-		column = (column + 1) % table->count;
-	}
+		put_kept(table);
 	if (table->no_memory)
 		return fail(call, EVBUS_IO, "cannot print the list: out of memory");
 	return out_flush(call);
