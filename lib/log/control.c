@@ -134,6 +134,22 @@ static bool take_cell(const struct page *page, enum control_cell which, struct c
 	return true;
 }
 
+/* Of a page of another boot: writes reach the disk in any order, a selector before the copy that it means. The copy
+ * before it was true as well, and `durable` is only a lower bound now; `end` means nothing any more. */
+static bool take_any(const struct page *page, struct control_view *view)
+{
+	const struct page_cell *from = &page->cell[CONTROL_DURABLE];
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct page_copy *copy = &from->copy[(from->selector + i) % 2];
+		if (copy_checksum(&page->head, copy) != copy->checksum)
+			continue;
+		view->durable = view->end = copy->cell;
+		return true;
+	}
+	return false;
+}
+
 /* A cell that was rewritten twice while we read it does not match its checksum: read again. A page that stays so was
  * damaged by somebody else. */
 static bool read_page(const struct control *control, struct page *page, struct control_view *view)
@@ -143,6 +159,8 @@ static bool read_page(const struct control *control, struct page *page, struct c
 		    memcmp(page->head.magic, magic, sizeof magic) || page->head.version != PAGE_VERSION ||
 		    page->head.checksum != head_checksum(&page->head))
 			return false;
+		if (memcmp(page->head.boot_id, control->boot_id, sizeof control->boot_id) != 0)
+			return take_any(page, view);
 		if (take_cell(page, CONTROL_END, &view->end) && take_cell(page, CONTROL_DURABLE, &view->durable))
 			return true;
 	}

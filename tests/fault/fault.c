@@ -84,7 +84,8 @@ void run_failed(const char *file, int line, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	vsnprintf(text, sizeof text, format, args);
+	int len = snprintf(text, sizeof text, "%s", run.where);
+	vsnprintf(text + len, sizeof text - (size_t)len, format, args);
 	va_end(args);
 	if (gettid() != run.parent) {
 		if (atomic_fetch_add(&notes->failed, 1) == 0)

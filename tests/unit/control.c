@@ -57,6 +57,26 @@ Test(control, page_holds_what_was_set)
 	control_close(&control);
 }
 
+/* A power cut: the selector reached the disk before the copy that it means. */
+Test(control, page_of_another_boot_has_the_copy_before_where_the_last_one_is_not_there)
+{
+	struct control_view view;
+	struct cell cell = cell_of(2);
+
+	open_page(1);
+	cr_assert_eq(control_set(&control, CONTROL_DURABLE, &cell, &err), EVBUS_OK);
+	cr_assert_eq(pwrite(control.fd, "torn", 4, 136 + 120 + 56 + 8), 4);
+	cr_assert_eq(control_read(&control, &view), CONTROL_NONE);
+	control_close(&control);
+	restart_machine();
+	cr_assert_eq(control_open(&topic, 0, true, &control, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(control_read(&control, &view), CONTROL_OTHER_BOOT);
+	cr_assert(is_cell(&view.durable) && view.durable.epoch == 3);
+	cr_assert_eq(pwrite(control.fd, "torn", 4, 136 + 120 + 8), 4);
+	cr_assert_eq(control_read(&control, &view), CONTROL_NONE);
+	control_close(&control);
+}
+
 Test(control, page_is_none_in_an_empty_short_or_foreign_file)
 {
 	struct control_view view;

@@ -1,0 +1,281 @@
+/* disk.c: a disk that forgets. */
+#include "disk_changes.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct node disk_nodes[NODES_MAX];
+unsigned disk_node_count;
+struct buf disk_written;
+static struct buf changes;               /* of struct change */
+static struct os real;
+static unsigned pass_syncs, fail_syncs;
+
+void disk_must(bool condition, const char *what)
+{
+	if (condition)
+		return;
+	fprintf(stderr, "disk: %s: %s\n", what, strerror(errno));
+	abort();
+}
+
+/* ---- noting ---- */
+
+struct change *disk_change(size_t i)
+{
+	return (struct change *)(void *)changes.data + i;
+}
+
+size_t disk_changes(void)
+{
+	return changes.len / sizeof(struct change);
+}
+
+static void note(const struct change *change)
+{
+	disk_must(buf_add(&changes, change, sizeof *change, NULL) == EVBUS_OK, "no memory");
+}
+
+static size_t keep_bytes(const void *data, size_t len)
+{
+	size_t at = disk_written.len;
+
+	disk_must(buf_add(&disk_written, data, len, NULL) == EVBUS_OK, "no memory");
+	return at;
+}
+
+static unsigned find_node(const struct stat *st)
+{
+	for (unsigned i = disk_node_count; i > 1; i--)
+		if (disk_nodes[i - 1].ino == st->st_ino && disk_nodes[i - 1].dev == st->st_dev)
+			return i - 1;
+	return 0;
+}
+
+static unsigned new_node(const struct stat *st)
+{
+	disk_must(disk_node_count < NODES_MAX, "too many files");
+	disk_nodes[disk_node_count] = (struct node){ st->st_dev, st->st_ino, S_ISDIR(st->st_mode) };
+	return disk_node_count++;
+}
+
+static unsigned node_of(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) ? 0 : find_node(&st);
+}
+
+/* The directory that holds a path, 0 where it is none of ours, and the last name. */
+static unsigned parent_of(int dir, const char *path, char name[64])
+{
+	const char *slash = strrchr(path, '/');
+	char parent[256] = ".";
+	struct stat st;
+
+	if (slash)
+		snprintf(parent, sizeof parent, "%.*s", (int)(slash - path), path);
+	snprintf(name, 64, "%s", slash ? slash + 1 : path);
+	return fstatat(dir, parent, &st, 0) ? 0 : find_node(&st);
+}
+
+static void note_name(int dir, const char *path)
+{
+	struct change change = { .kind = NAME };
+	struct stat st;
+
+	change.dir = parent_of(dir, path, change.name);
+	if (!change.dir || fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW))
+		return;
+	change.node = find_node(&st);
+	if (!change.node)
+		change.node = new_node(&st);
+	note(&change);
+}
+
+static int noting_openat(int dir, const char *path, int flags, mode_t mode)
+{
+	struct stat st;
+	bool was_there = fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	int fd = real.openat(dir, path, flags, mode);
+
+	assert(!(flags & O_TRUNC));
+	if (fd >= 0 && (flags & O_CREAT) && !was_there)
+		note_name(dir, path);
+	return fd;
+}
+
+static int noting_mkdirat(int dir, const char *path, mode_t mode)
+{
+	int rc = real.mkdirat(dir, path, mode);
+
+	if (!rc)
+		note_name(dir, path);
+	return rc;
+}
+
+static int noting_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+	int rc = real.linkat(from_dir, from, to_dir, to, flags);
+
+	if (!rc)
+		note_name(to_dir, to);
+	return rc;
+}
+
+static int noting_unlinkat(int dir, const char *path, int flags)
+{
+	struct change change = { .kind = UNNAME };
+	int rc = real.unlinkat(dir, path, flags);
+
+	change.dir = parent_of(dir, path, change.name);
+	if (!rc && change.dir)
+		note(&change);
+	return rc;
+}
+
+static int noting_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+	struct change change = { .kind = RENAME };
+	struct stat st, other;
+	bool exchange = flags & RENAME_EXCHANGE;
+
+	change.dir = parent_of(from_dir, from, change.name);
+	change.to_dir = parent_of(to_dir, to, change.to);
+	if (!fstatat(from_dir, from, &st, AT_SYMLINK_NOFOLLOW))
+		change.node = find_node(&st);
+	if (exchange && !fstatat(to_dir, to, &other, AT_SYMLINK_NOFOLLOW))
+		change.swapped = find_node(&other);
+	int rc = real.renameat2(from_dir, from, to_dir, to, flags);
+	if (!rc && change.node)
+		note(&change);
+	return rc;
+}
+
+static ssize_t noting_pwrite(int fd, const void *data, size_t len, off_t at)
+{
+	ssize_t n = real.pwrite(fd, data, len, at);
+	struct change change = { .kind = WRITE, .node = node_of(fd), .at = (uint64_t)at };
+
+	if (n <= 0 || !change.node)
+		return n;
+	change.len = (size_t)n;
+	change.data = keep_bytes(data, change.len);
+	note(&change);
+	return n;
+}
+
+static int noting_ftruncate(int fd, off_t size)
+{
+	struct change change = { .kind = CUT, .node = node_of(fd), .at = (uint64_t)size };
+	int rc = real.ftruncate(fd, size);
+
+	if (!rc && change.node)
+		note(&change);
+	return rc;
+}
+
+static int note_sync(int fd, int (*sync)(int fd))
+{
+	struct change change = { .kind = SYNC, .node = node_of(fd) };
+	bool fails = change.node && !disk_nodes[change.node].is_dir && !pass_syncs && fail_syncs;
+
+	if (change.node && !disk_nodes[change.node].is_dir && pass_syncs)
+		pass_syncs--;
+	fail_syncs -= fails;
+	int rc = fails ? -1 : sync(fd);
+	if (fails)
+		errno = EIO;
+	change.kind = rc ? SYNC_FAILED : SYNC;
+	if (change.node)
+		note(&change);
+	return rc;
+}
+
+static int noting_fsync(int fd)
+{
+	return note_sync(fd, real.fsync);
+}
+
+static int noting_fdatasync(int fd)
+{
+	return note_sync(fd, real.fdatasync);
+}
+
+void disk_fail_syncs(unsigned after, unsigned count)
+{
+	pass_syncs = after;
+	fail_syncs = count;
+}
+
+/* ---- from what is there ---- */
+
+static void take_file(unsigned node, int fd)
+{
+	static char bytes[65536];
+	uint64_t at = 0;
+	ssize_t n;
+
+	while ((n = pread(fd, bytes, sizeof bytes, (off_t)at)) > 0) {
+		struct change change = { .kind = WRITE, .node = node, .at = at, .len = (size_t)n };
+		change.data = keep_bytes(bytes, change.len);
+		note(&change);
+		at += change.len;
+	}
+	note(&(struct change){ .kind = SYNC, .node = node });
+}
+
+static void take_dir(unsigned node, int fd)
+{
+	DIR *dir = fdopendir(fd);
+	struct dirent *entry;
+
+	disk_must(dir, "cannot list a directory");
+	while ((entry = readdir(dir))) {
+		if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+			continue;
+		int child = openat(dirfd(dir), entry->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		disk_must(child >= 0, entry->d_name);
+		note_name(dirfd(dir), entry->d_name);
+		unsigned number = node_of(child);
+		if (disk_nodes[number].is_dir) {
+			take_dir(number, child);
+		} else {
+			take_file(number, child);
+			close(child);
+		}
+	}
+	closedir(dir);
+	note(&(struct change){ .kind = SYNC, .node = node });
+}
+
+void disk_record(const char *path)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	disk_must(fd >= 0 && !fstat(fd, &st), path);
+	changes.len = disk_written.len = 0;
+	disk_node_count = 1;
+	pass_syncs = fail_syncs = 0;
+	take_dir(new_node(&st), fd);
+	real = os;
+	os.openat = noting_openat;
+	os.mkdirat = noting_mkdirat;
+	os.linkat = noting_linkat;
+	os.unlinkat = noting_unlinkat;
+	os.renameat2 = noting_renameat2;
+	os.pwrite = noting_pwrite;
+	os.ftruncate = noting_ftruncate;
+	os.fsync = noting_fsync;
+	os.fdatasync = noting_fdatasync;
+}
+
+void disk_stop(void)
+{
+	os = real;
+}

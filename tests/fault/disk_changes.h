@@ -1,0 +1,43 @@
+/* disk_changes.h: what was noted, for disk.c (which notes it) and disk_build.c (which makes states of it). */
+#ifndef EVBUS_TESTS_FAULT_DISK_CHANGES_H
+#define EVBUS_TESTS_FAULT_DISK_CHANGES_H
+
+#include "base/buf.h"
+#include "disk.h"
+
+#define NODES_MAX 512u
+
+enum kind {
+	WRITE,
+	CUT,
+	NAME,                /* a node gets a name; what had it before loses it */
+	UNNAME,
+	RENAME,
+	SYNC,
+	SYNC_FAILED,
+};
+
+struct change {
+	enum kind kind;
+	unsigned node;       /* what is written, cut, named, synced; with RENAME what moves */
+	unsigned dir, to_dir;
+	unsigned swapped;    /* with RENAME_EXCHANGE: what moves the other way; else 0 */
+	char name[64], to[64];
+	uint64_t at;         /* of a cut: the size */
+	size_t data, len;    /* of the bytes within disk_written */
+};
+
+struct node {
+	dev_t dev;
+	ino_t ino;
+	bool is_dir;
+};
+
+extern struct node disk_nodes[NODES_MAX];    /* 0: nothing; 1: the directory that is recorded */
+extern unsigned disk_node_count;
+extern struct buf disk_written;
+
+struct change *disk_change(size_t i);
+void disk_must(bool condition, const char *what);
+
+#endif
