@@ -94,13 +94,26 @@ static void seal(char *line, size_t len)
 	put_hex(line + LINE_CRC_AT, crc32c(0, line + LINE_MEMBERS_AT, len - 1 - LINE_MEMBERS_AT));
 }
 
-/* Everything between partition_key's value and payload that does not depend on where the line will stand. */
+static enum evbus_code add_text(struct buf *out, struct evbus_slice head, struct evbus_slice text,
+				struct evbus_err *err)
+{
+	if (!text.data)
+		return EVBUS_OK;
+	TRY(buf_add(out, head.data, head.len, err));
+	return json_quote(out, text, err);
+}
+
+/* What stands between partition_key and batch. */
+static enum evbus_code add_identity(struct buf *out, const struct line_body *body, struct evbus_err *err)
+{
+	TRY(add_text(out, SLICE(",\"tenant_id\":"), body->tenant_id, err));
+	return add_text(out, SLICE(",\"event_key\":"), body->event_key, err);
+}
+
+/* What stands between batch and payload. */
 static enum evbus_code add_extras(struct buf *out, const struct line_body *body, struct evbus_err *err)
 {
-	if (body->origin.data) {
-		TRY(buf_add(out, ",\"origin\":", 10, err));
-		TRY(json_quote(out, body->origin, err));
-	}
+	TRY(add_text(out, SLICE(",\"origin\":"), body->origin, err));
 	if (body->returns) {
 		char digits[20];
 		TRY(buf_add(out, ",\"returns\":", 11, err));
@@ -121,6 +134,8 @@ enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t
 	out->len = (size_t)(to - out->data);
 	if (body->key.data)
 		TRY(json_quote(out, body->key, err));
+	if (body->tenant_id.data || body->event_key.data)
+		TRY(add_identity(out, body, err));
 	*split = (uint32_t)(out->len - start);
 	if (body->origin.data || body->returns)
 		TRY(add_extras(out, body, err));
@@ -320,21 +335,36 @@ void line_to_record(const struct line *line, struct evbus_slice topic, int32_t p
 	};
 }
 
+/* From a partition key up to where a batch would stand: the key, and what a line of idempotent publishing has there. */
+static void take_identity(struct evbus_slice text, struct line *line)
+{
+	struct scan scan = { text.data, text.data + text.len + 1 };    /* a comma follows */
+	bool got = take_key(&scan, line);
+
+	while (got && scan.at < text.data + text.len)
+		got = take_extra(&scan, line);
+	assert(got);
+}
+
 void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len, struct evbus_slice topic,
 		  int32_t partition, struct evbus_record *record)
 {
 	const char *offset = text.data + OFFSET_AT;
 	const char *quote = memchr(offset, '"', text.len - OFFSET_AT);
+	struct line line = { .tenant_id = { NULL, 0 } };
 
 	assert(quote && split < text.len && payload_len + 1 < text.len);
 	const char *key = quote + sizeof HEAD_C - 1 + TIME_TEXT_LEN + sizeof HEAD_D - 1;
+	take_identity((struct evbus_slice){ key, (size_t)(text.data + split - key) }, &line);
 	*record = (struct evbus_record){
 		.topic = topic,
 		.partition_id = partition,
 		.offset_kind = "file_line",
 		.offset = { offset, (size_t)(quote - offset) },
 		.published_at_utc = { quote + sizeof HEAD_C - 1, TIME_TEXT_LEN },
-		.partition_key = { key, (size_t)(text.data + split - key) },
+		.partition_key = line.key,
+		.tenant_id = line.tenant_id,
+		.event_key = line.event_key,
 		.payload = { text.data + text.len - 1 - payload_len, payload_len },
 		.members = { text.data + LINE_MEMBERS_AT, text.len - LINE_MEMBERS_AT },
 		.stored = text,

@@ -29,12 +29,13 @@ const char *line_parse(struct evbus_slice text, struct line *line);
 /* Only the offset and the time that the head of a line claims, unproved: for searching. false: it is no such head. */
 bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us);
 
-/* The members behind published_at_utc, encoded once; head and checksum are put in front by line_finish(). */
+/* The members behind published_at_utc, as text: what is encoded of them does not depend on where the line will stand. */
 struct line_body {
-	struct evbus_slice key;              /* raw text; data NULL: null */
-	struct evbus_slice origin;
+	struct evbus_slice key;              /* data NULL: null */
+	struct evbus_slice origin;           /* of this and the others: data NULL, no such member */
 	uint32_t returns;
 	struct evbus_slice payload;
+	struct evbus_slice tenant_id, event_key;
 };
 
 /* Appends a whole line with a blank head to out; *split is where, relative to its beginning, "batch" would go. */

@@ -94,6 +94,24 @@ Test(line, without_a_key_has_null_and_members_in_their_order)
 	cr_assert_eq(split, first);
 }
 
+Test(line, has_tenant_and_event_key_between_partition_key_and_batch)
+{
+	CLEANUP(line_release) struct buf out = { 0 }, again = { 0 };
+	struct line_body body = { .key = SLICE("k"), .origin = SLICE("a/0/1"), .payload = SLICE("{}"),
+				  .tenant_id = SLICE("t\"1"), .event_key = SLICE("e") };
+	char expected[1024];
+	uint32_t split;
+
+	cr_assert_eq(line_add(&out, &body, 42, TIME_US, &split, &err), EVBUS_OK);
+	sealed(expected, HEAD "\"k\",\"tenant_id\":\"t\\\"1\",\"event_key\":\"e\",\"origin\":\"a/0/1\",\"payload\":{}}");
+	assert_is(text_of(&out), expected);
+	cr_assert_eq(line_readd(&again, (struct evbus_slice){ out.data, out.len }, &split, 42, TIME_US, 42, 43, &err),
+		     EVBUS_OK);
+	sealed(expected, HEAD "\"k\",\"tenant_id\":\"t\\\"1\",\"event_key\":\"e\",\"batch\":\"42-43\","
+			      "\"origin\":\"a/0/1\",\"payload\":{}}");
+	assert_is(text_of(&again), expected);
+}
+
 /* Whatever the key holds, it is read as it was written, and no part of it is taken for anything else. */
 Test(line, keeps_keys_with_quotes_escapes_and_controls)
 {
@@ -155,10 +173,11 @@ Test(line, is_written_again_with_any_other_offset_time_and_batch)
 	struct line_body bodies[] = {
 		{ .payload = SLICE("{}") },
 		{ .key = SLICE("k\"\\"), .payload = SLICE("{\"offset\":\"1\"}") },
-		{ .key = SLICE(""), .origin = SLICE("t/0/1"), .returns = UINT32_MAX, .payload = SLICE("{}") }
+		{ .key = SLICE(""), .origin = SLICE("t/0/1"), .returns = UINT32_MAX, .payload = SLICE("{}") },
+		{ .tenant_id = SLICE("t"), .event_key = SLICE("\"e"), .payload = SLICE("{}") }
 	};
 
-	for (size_t b = 0; b < 3; b++)
+	for (size_t b = 0; b < sizeof bodies / sizeof *bodies; b++)
 		for (size_t i = 0; i < 8; i++)
 			for (size_t j = 0; j < 8; j++) {
 				assert_readd(&bodies[b], offsets[i], offsets[j], TIME_US + 1, false);
@@ -318,28 +337,41 @@ static void assert_same(struct evbus_slice a, struct evbus_slice b)
 	cr_assert(a.len == b.len && (a.len == 0 || !memcmp(a.data, b.data, a.len)));
 }
 
-Test(line, that_was_just_made_gives_the_receipt_that_reading_it_gives)
+static void assert_receipt(const struct line_body *body)
 {
 	CLEANUP(line_release) struct buf out = { 0 };
-	struct line_body body = { .key = SLICE("a\"b"), .origin = SLICE("x/0/1"), .payload = SLICE("{\"a\":\"{}\"}") };
 	struct evbus_record made, read;
 	struct line line;
 	uint32_t split;
 
-	cr_assert_eq(line_add(&out, &body, 1234, TIME_US, &split, &err), EVBUS_OK);
-	line_receipt(text_of(&out), split, (uint32_t)body.payload.len, SLICE("t"), 5, &made);
+	cr_assert_eq(line_add(&out, body, 1234, TIME_US, &split, &err), EVBUS_OK);
+	line_receipt(text_of(&out), split, (uint32_t)body->payload.len, SLICE("t"), 5, &made);
 	cr_assert_null(line_parse(text_of(&out), &line));
 	line_to_record(&line, SLICE("t"), 5, &read);
 	assert_same(made.topic, read.topic);
 	assert_same(made.offset, read.offset);
 	assert_same(made.published_at_utc, read.published_at_utc);
 	assert_same(made.partition_key, read.partition_key);
+	assert_same(made.tenant_id, read.tenant_id);
+	assert_same(made.event_key, read.event_key);
 	assert_same(made.payload, read.payload);
 	assert_same(made.members, read.members);
 	assert_same(made.stored, read.stored);
-	assert_is(made.partition_key, "\"a\\\"b\"");
 	assert_is(made.payload, "{\"a\":\"{}\"}");
 	cr_assert(made.partition_id == 5 && read.partition_id == 5 && !strcmp(made.offset_kind, "file_line"));
+}
+
+Test(line, that_was_just_made_gives_the_receipt_that_reading_it_gives)
+{
+	struct evbus_slice payload = SLICE("{\"a\":\"{}\"}");
+	struct line_body bodies[] = {
+		{ .key = SLICE("a\"b"), .origin = SLICE("x/0/1"), .payload = payload },
+		{ .event_key = SLICE("e,\"\n"), .payload = payload },
+		{ .key = SLICE("null"), .tenant_id = SLICE("\\"), .event_key = SLICE("e"), .payload = payload },
+	};
+
+	for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
+		assert_receipt(&bodies[i]);
 }
 
 Test(line, numbers_are_plain_decimal_digits)
