@@ -198,7 +198,7 @@ static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *la
 			      struct evbus_slice key, struct evbus_err *err)
 {
 	struct slot *slot = &publisher->slots[publisher->filling];
-	struct line_body body = { key, event->origin, event->returns, event->payload };
+	struct line_body body = { .key = key, .origin = event->origin, .returns = event->returns, .payload = event->payload };
 	struct group *group = NULL;
 	int64_t now = os_now_us();
 

@@ -2,11 +2,13 @@
 #include "log/writer.h"
 
 #include <assert.h>
+#include <string.h>
 
 void group_clear(struct group *group)
 {
 	group->lines.len = 0;
 	group->entries.len = 0;
+	group->durable = false;
 }
 
 void group_release(struct group *group)
@@ -40,6 +42,30 @@ enum evbus_code group_add(struct group *group, const struct line_body *body, uin
 	entry.len = (uint32_t)(group->lines.len - entry.at);
 	entry.payload_len = (uint32_t)body->payload.len;
 	return buf_add(&group->entries, &entry, sizeof entry, err);
+}
+
+void group_drop(struct group *group, size_t i)
+{
+	assert(i < group_count(group));
+	((struct group_entry *)(void *)group->entries.data)[i].len = 0;
+}
+
+void group_squeeze(struct group *group)
+{
+	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
+	size_t kept = 0, len = 0;
+
+	for (size_t i = 0; i < group_count(group); i++) {
+		struct group_entry entry = entries[i];
+		if (!entry.len)
+			continue;
+		memmove(group->lines.data + len, group->lines.data + entry.at, entry.len);
+		entry.at = (uint32_t)len;
+		len += entry.len;
+		entries[kept++] = entry;
+	}
+	group->lines.len = len;
+	group->entries.len = kept * sizeof *entries;
 }
 
 void group_record(const struct group *group, size_t i, struct evbus_slice topic, int32_t partition,

@@ -178,6 +178,14 @@ enum evbus_code writer_reattach(struct log_writer *writer, struct evbus_err *err
 		       writer->name, writer->topic->name, writer->control.path);
 }
 
+enum evbus_code writer_recover(struct log_writer *writer, struct evbus_err *err)
+{
+	bool again;
+
+	TRY(recover_locked(writer, false, &again, err));
+	return again ? writer_reattach(writer, err) : EVBUS_OK;
+}
+
 /* ---- rolling ---- */
 
 /* With both locks held and the file found to be the live one. */
@@ -350,6 +358,13 @@ static enum evbus_code check_deadline(const struct log_writer *writer, const str
 	return err_set(err, EVBUS_AGAIN, 0, "the lease ran out before '%s' could be appended to", writer->name);
 }
 
+static enum evbus_code check_held(const struct log_writer *writer, const struct held_file *held, struct evbus_err *err)
+{
+	if (!held || file_is_at(writer->topic, held->path, &held->id, NULL))
+		return EVBUS_OK;
+	return err_set(err, EVBUS_AGAIN, 0, "'%s/%s' was removed while it was held", writer->topic->name, held->path);
+}
+
 /* With the append lock held: appends, or says what has to be done first without it. */
 static enum evbus_code append_step(struct log_writer *writer, struct group *group, uint64_t expect, struct mark *mark,
 				   struct control_view *view, enum append_step *step, struct evbus_err *err)
@@ -378,18 +393,16 @@ static enum evbus_code append_step(struct log_writer *writer, struct group *grou
 		return EVBUS_OK;
 	*step = APPEND_DONE;
 	TRY(check_deadline(writer, group->deadline, err));
+	TRY(check_held(writer, group->held, err));
 	return append_here(writer, group, view, mark, err);
 }
 
 static enum evbus_code prepare(struct log_writer *writer, enum append_step step, const struct control_view *view,
 			       const struct group *group, struct evbus_err *err)
 {
-	bool again;
-
 	switch (step) {
 	case APPEND_RECOVER:
-		TRY(recover_locked(writer, false, &again, err));
-		return again ? writer_reattach(writer, err) : EVBUS_OK;
+		return writer_recover(writer, err);
 	case APPEND_ROLL:
 		return roll_locked(writer, group_room(group), err);
 	case APPEND_COMMIT:

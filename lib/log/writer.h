@@ -13,13 +13,22 @@ struct deadline {
 	int64_t boottime_us;     /* CLOCK_BOOTTIME */
 };
 
+/* A lock file below the topic that is held: what is appended under it is appended only while it still stands at its path,
+ * so that it may be deleted at any time. */
+struct held_file {
+	const char *path;
+	struct file_id id;
+};
+
 /* Lines that are appended by one write. They are encoded with the offset and time that are expected, and again when
  * they turn out otherwise under the lock. */
 struct group {
 	struct buf lines;
 	struct buf entries;      /* of struct group_entry */
 	bool atomic;
-	const struct deadline *deadline;    /* NULL: none */
+	bool durable;            /* it was committed; the caller's */
+	const struct deadline *deadline;    /* of this and the next: NULL, none */
+	const struct held_file *held;
 };
 
 struct group_entry {
@@ -35,6 +44,10 @@ size_t group_count(const struct group *group);
 const struct group_entry *group_entry(const struct group *group, size_t i);
 CHECKED enum evbus_code group_add(struct group *group, const struct line_body *body, uint64_t offset, int64_t time_us,
 				  struct evbus_err *err);
+
+/* Takes the i-th line out, which is there until group_squeeze() closes the gaps. */
+void group_drop(struct group *group, size_t i);
+void group_squeeze(struct group *group);
 
 /* The i-th line as a record; its slices live as long as the group is not changed. */
 void group_record(const struct group *group, size_t i, struct evbus_slice topic, int32_t partition,
@@ -66,9 +79,9 @@ struct mark {
 };
 
 /* Appends the group, encoding it again where it must be. expect: the offset that it has to get, or UINT64_MAX
- * (EVBUS_CONFLICT: it would get another one). EVBUS_AGAIN: the group's deadline has passed, which is asked within the
- * lock: who is stopped after that keeps everybody else from appending too. On failure nothing of it will be acknowledged,
- * and the file was cut back. */
+ * (EVBUS_CONFLICT: it would get another one). EVBUS_AGAIN: the group's deadline has passed, or the lock file that it
+ * names was removed, which are asked within the lock: who is stopped after that keeps everybody else from appending too.
+ * On failure nothing of it will be acknowledged, and the file was cut back. */
 CHECKED enum evbus_code writer_append(struct log_writer *writer, struct group *group, uint64_t expect,
 				      struct mark *mark, struct evbus_err *err);
 
@@ -76,7 +89,14 @@ CHECKED enum evbus_code writer_append(struct log_writer *writer, struct group *g
 CHECKED enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, const struct group *group,
 				      struct evbus_err *err);
 
-/* ---- between writer.c, commit.c and recover.c ---- */
+/* Makes durable whatever was appended to the partition until now, also what a killed publisher left behind the end that
+ * the page knows, and waits for who is appending. *view: the page after that. */
+CHECKED enum evbus_code writer_settle(struct log_writer *writer, struct control_view *view, struct evbus_err *err);
+/* The same for a partition that is not open. *there false: nothing was ever appended to it, and nobody is about to. */
+CHECKED enum evbus_code partition_settle(const struct topic *topic, int32_t partition, struct control_view *view,
+					 bool *there, struct evbus_err *err);
+
+/* ---- between writer.c, settle.c, commit.c and recover.c ---- */
 
 #define ATTEMPTS_MAX 1000           /* of taking a lock on files that somebody keeps replacing */
 
@@ -85,6 +105,9 @@ bool writer_is_current(const struct log_writer *writer, uint64_t *size);
 
 /* Opens the files anew, after a roll or when a lock file was removed. EVBUS_CONFLICT: the log was replaced. */
 CHECKED enum evbus_code writer_reattach(struct log_writer *writer, struct evbus_err *err);
+
+/* Brings page and log together again where they do not fit (recover.h). */
+CHECKED enum evbus_code writer_recover(struct log_writer *writer, struct evbus_err *err);
 
 /* One round of a commit, for what others have appended. */
 CHECKED enum evbus_code writer_commit_others(struct log_writer *writer, const struct control_view *view,
