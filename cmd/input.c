@@ -164,6 +164,39 @@ void item_place(const struct item *item, size_t at, uint64_t *line, uint64_t *co
 	*column += (uint64_t)(to - from);
 }
 
+enum evbus_code item_fail(struct call *call, const struct input *input, const struct item *item, size_t at,
+			  const char *reason)
+{
+	uint64_t line, column;
+
+	item_place(item, at, &line, &column);
+	return fail(call, EVBUS_DATA, "%s:%llu:%llu: %s", input->name, (unsigned long long)line,
+		    (unsigned long long)column, reason);
+}
+
+/* The library counts in what it was given; in front stands where that is in the file. */
+static void strip_place(char *reason)
+{
+	char *at = NULL;
+
+	for (char *next = reason; (next = strstr(next, " at byte ")); next++)
+		at = next;
+	if (at)
+		*at = '\0';
+}
+
+enum evbus_code item_refused(struct call *call, const struct input *input, const struct item *item, const char *from)
+{
+	struct evbus_err err = call->err;
+	size_t at = item->event_at + (size_t)(from - item->event.data);
+
+	if (err.column) {
+		strip_place(err.text);
+		at += err.column - 1;
+	}
+	return item_fail(call, input, item, at, err.text);
+}
+
 /* Moves begin, over newlines which are counted. */
 static void pass(struct input *input, size_t to)
 {

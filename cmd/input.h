@@ -74,4 +74,11 @@ void input_wait(const struct input *input);
 /* The line and column, in bytes from 1, of a byte of raw. */
 void item_place(const struct item *item, size_t at, uint64_t *line, uint64_t *column);
 
+/* Sets call->err to EVBUS_DATA, "FILE:LINE:COLUMN: reason", for a byte of raw. */
+enum evbus_code item_fail(struct call *call, const struct input *input, const struct item *item, size_t at,
+			  const char *reason);
+/* The same, for what call->err says of an event that the library refused. from: where in item->event begins what it was
+ * given. */
+enum evbus_code item_refused(struct call *call, const struct input *input, const struct item *item, const char *from);
+
 #endif

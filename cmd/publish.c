@@ -198,26 +198,11 @@ static enum evbus_code keep_rejected(struct run *run, const struct item *item)
 	return EVBUS_OK;
 }
 
-/* The library counts in what it was given; here stands where that is in the file. */
-static void strip_place(char *reason)
-{
-	char *at = NULL;
-
-	for (char *next = reason; (next = strstr(next, " at byte ")); next++)
-		at = next;
-	if (at)
-		*at = '\0';
-}
-
-/* at: which byte of the item cannot be. */
-static enum evbus_code refuse(struct run *run, const struct item *item, size_t at, const char *reason)
+/* call->err says what is wrong with the item. */
+static enum evbus_code refuse(struct run *run, const struct item *item)
 {
 	struct call *call = run->call;
-	uint64_t line, column;
 
-	item_place(item, at, &line, &column);
-	fail(call, EVBUS_DATA, "%s:%llu:%llu: %s", run->input.name, (unsigned long long)line,
-	     (unsigned long long)column, reason);
 	if (strcmp(run->args->on_error, "skip") != 0)
 		return EVBUS_DATA;
 	talk(call, WARNING, "%s", call->err.text);
@@ -225,17 +210,11 @@ static enum evbus_code refuse(struct run *run, const struct item *item, size_t a
 	return keep_rejected(run, item);
 }
 
-/* The library refused the event; err->column counts from `from`, a place within the event. */
+/* The library refused the event; it was given what begins at `from`. */
 static enum evbus_code refuse_event(struct run *run, const struct item *item, const char *from)
 {
-	struct evbus_err err = run->call->err;
-	size_t at = item->event_at + (size_t)(from - item->event.data);
-
-	if (err.column) {
-		strip_place(err.text);
-		at += err.column - 1;
-	}
-	return refuse(run, item, at, err.text);
+	item_refused(run->call, &run->input, item, from);
+	return refuse(run, item);
 }
 
 /* ---- events ---------------------------------------------------------------------------------------------------- */
@@ -311,7 +290,8 @@ static enum evbus_code take_item(struct run *run, const struct item *item)
 		return take(run, item);
 	case ITEM_BAD:
 		run->taken++;
-		return refuse(run, item, item->fault_at, item->fault);
+		item_fail(run->call, &run->input, item, item->fault_at, item->fault);
+		return refuse(run, item);
 	case ITEM_REST:
 		return keep_rejected(run, item);
 	case ITEM_WAIT:

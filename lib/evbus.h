@@ -292,6 +292,12 @@ EVBUS_API struct evbus_slice evbus_json_find(struct evbus_slice json, const char
  * the text has; writes it if that is at most size (no NUL is added), else nothing. */
 EVBUS_API size_t evbus_json_text(struct evbus_slice value, char *text, size_t size);
 
+/* The partition key that the first of the JSON pointers "/a,/b" that is there gives: a string unescaped, a number or
+ * boolean as it stands; a null counts as absent. payload is valid JSON. *len: SIZE_MAX where none is there. EVBUS_DATA: it
+ * is an object or array, stands twice, or is too long. EVBUS_USAGE: these are no pointers. */
+EVBUS_CHECKED enum evbus_code evbus_key_from(struct evbus_slice payload, const char *pointers,
+					     char key[EVBUS_KEY_MAX_BYTES], size_t *len, struct evbus_err *err);
+
 /* TIME of the command line as microseconds since 1970. now_us: what "-15m" counts from. */
 EVBUS_CHECKED enum evbus_code evbus_time_parse(const char *text, int64_t now_us, int64_t *time_us,
 					       struct evbus_err *err);
@@ -365,6 +371,8 @@ struct evbus_retry {
 	int64_t cap_ms;
 };
 #define EVBUS_RETRY_DEFAULT { 5, 1000, 2.0, 60000 }
+/* Draws the delay after so many failed attempts (at least 1): for what a program itself tries again. */
+EVBUS_API int64_t evbus_retry_delay_ms(const struct evbus_retry *retry, int64_t attempts);
 
 /* Why an event was refused for good. */
 enum evbus_reason {

@@ -60,3 +60,8 @@ bool retry_is_due(const struct evbus_retry *retry, int64_t attempts, int64_t due
 {
 	return due_us <= now_us || due_us - now_us > retry_bound_ms(retry, attempts) * 1000;
 }
+
+int64_t evbus_retry_delay_ms(const struct evbus_retry *retry, int64_t attempts)
+{
+	return retry_delay_ms(retry, attempts);
+}

@@ -343,3 +343,9 @@ enum evbus_code envelope_key_from(struct evbus_slice payload, const char *pointe
 	*len = SIZE_MAX;
 	return EVBUS_OK;
 }
+
+enum evbus_code evbus_key_from(struct evbus_slice payload, const char *pointers, char key[EVBUS_KEY_MAX_BYTES],
+			       size_t *len, struct evbus_err *err)
+{
+	return envelope_key_from(payload, pointers, key, len, err);
+}
