@@ -128,7 +128,7 @@ struct opt {
 	const char *words;           /* of a text: only one of these, "text|json" */
 	const char *preset;          /* what holds where nothing was said; help shows it */
 	int64_t unset;               /* the same for a number, duration or size that has no value to show */
-	int64_t min, max;            /* of a number (a size: min only); max 0: as large as it likes */
+	int64_t min, max;            /* of a number or size; max 0: as large as it likes */
 	size_t at;                   /* where in struct args */
 	enum kind kind;
 	char letter;                 /* 0: none */
@@ -254,6 +254,11 @@ struct retry_args {
 
 /* The policy that was asked for. The parsers of its options let only a right one through. */
 struct evbus_retry retry_policy(const struct retry_args *args);
+
+/* struct size max_payload; an event is at most 3 MiB, as its line is below 4 MiB. */
+#define MAX_PAYLOAD_OPT                                                                                          \
+	OPT(0, max_payload, "SIZE", "refuse larger events, at most 3M", .preset = "1MiB", .min = 1, .max = 3 << 20, \
+	    .env = true)
 
 /* For `struct record_format format` and `const char *format`. */
 #define RECORD_FORMAT_OPT                                                                                        \

@@ -14,8 +14,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define PAYLOAD_LIMIT_BYTES (3 * 1024 * 1024) /* evbus.h: a line is below 4 MiB */
-
 struct args {
 	struct common common;
 	const char *topic;
@@ -43,7 +41,7 @@ COMMAND(publish,
 		OPT(0, atomic, NULL, "append all events or none, at most 4 MiB, to one partition"),
 		OPT(0, expect_offset, "N", "append only if this is the next offset"),
 		OPT(0, no_create, NULL, "fail where the topic is not there, instead of making it"),
-		OPT(0, max_payload, "SIZE", "refuse larger events, at most 3M", .preset = "1MiB", .min = 1, .env = true),
+		MAX_PAYLOAD_OPT,
 		OPT(0, multiline, NULL, "an event may go over several lines, which become one"),
 		OPT(0, records, NULL, "take records as evbus prints them, and publish their payloads"),
 		OPT(0, on_error, "stop|skip", "what to do at an event that is refused", .words = "stop|skip",
@@ -117,8 +115,6 @@ static enum evbus_code check_args(const struct args *args, struct call *call)
 	if (args->atomic && skip)
 		return fail(call, EVBUS_USAGE,
 			    "--atomic and --on-error skip exclude each other: it is all events or none");
-	if (args->max_payload.bytes > PAYLOAD_LIMIT_BYTES)
-		return fail(call, EVBUS_USAGE, "option '--max-payload': a payload may have at most 3 MiB");
 	for (size_t i = 0; i < call->operand_count; i++)
 		if (call->operands[i][0] == '{')
 			return fail(

@@ -107,10 +107,17 @@ static bool parse_size(const struct opt *opt, const char *text, void *to, char *
 		{ NULL, 0 },
 	};
 
-	if (with_unit(text, units, &((struct size *)to)->bytes) && ((struct size *)to)->bytes >= opt->min)
+	int64_t bytes, max = opt->max ? opt->max : INT64_MAX;
+	char most[48] = "on";
+
+	if (with_unit(text, units, &bytes) && bytes >= opt->min && bytes <= max) {
+		((struct size *)to)->bytes = bytes;
 		return true;
-	snprintf(why, WHY_MAX_BYTES, "is not a SIZE from %lld on; write 4096, 64K, 1M or 1GiB (powers of 1024)",
-		 (long long)opt->min);
+	}
+	if (opt->max)
+		snprintf(most, sizeof most, "to %lld", (long long)max);
+	snprintf(why, WHY_MAX_BYTES, "is not a SIZE from %lld %s; write 4096, 64K, 1M or 1GiB (powers of 1024)",
+		 (long long)opt->min, most);
 	return false;
 }
 

@@ -542,6 +542,7 @@ EVBUS_CHECKED enum evbus_code evbus_outbox_list(struct evbus_outbox *outbox, con
 struct evbus_outbox_counts {
 	int64_t rows[EVBUS_OUTBOX_STATES];
 	int64_t waiting;           /* PENDING with a due time that has not come */
+	int64_t claimable;         /* that a drain with a batch of any size would claim now */
 	int64_t oldest_due_s;      /* age of the oldest row that could be claimed now; -1: there is none */
 };
 EVBUS_CHECKED enum evbus_code evbus_outbox_count(struct evbus_outbox *outbox, struct evbus_outbox_counts *counts,
