@@ -106,7 +106,7 @@ static enum evbus_code take_text(struct input *input, struct evbus_slice line, c
 	struct evbus_slice value;
 
 	if (!value_at(line, field->pointer, field->column, &value))
-		return not_so(input, "there is no", slice_of(field->pointer + 1));
+		return not_so(input, "it lacks a member or column", slice_of(field->pointer + 1));
 	if (!value.data)
 		return EVBUS_OK;
 	size_t len = value.len;

@@ -102,7 +102,8 @@ enum evbus_code evbus_checkpoint_set(struct evbus *bus, const char *group, const
 
 	TRY(check_names(group, topic, err));
 	TRY(place_open(bus, topic, partition_id, &place, err));
-	TRY(evbus_claim_take(bus, group, topic, partition_id, &claim, err));
+	if (!dry_run)
+		TRY(evbus_claim_take(bus, group, topic, partition_id, &claim, err));
 	TRY(bus_store(bus, err));
 	enum evbus_code code = store_checkpoint_get(bus->store, group, topic, partition_id, &old, err);
 	if (code != EVBUS_OK && code != EVBUS_NONE)

@@ -62,7 +62,7 @@ static enum evbus_code check(const char *what, const char *name, bool pattern, s
 	if (!fault)
 		return EVBUS_OK;
 	/* What is left of crm.> when the shell took the > for a redirection. */
-	if (len > 1 && name[len - 1] == '.')
+	if (len > 1 && name[len - 1] == '.' && name[len - 2] != '.')
 		return err_set(err, EVBUS_USAGE, 0, "%s '%s' ends with a dot; a pattern needs quotes: '%s>'", what,
 			       name, name);
 	return err_set(err, EVBUS_USAGE, 0, "%s '%s' %s", what, name, fault);

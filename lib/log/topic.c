@@ -296,8 +296,8 @@ static enum evbus_code check_options(const struct topic *topic, const struct evb
 				     struct evbus_err *err)
 {
 	if (options->partitions && options->partitions != topic->partitions)
-		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' is there with %u partitions, not %u", topic->name,
-			       topic->partitions, options->partitions);
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' is there with %u partition%s, not %u", topic->name,
+			       topic->partitions, topic->partitions == 1 ? "" : "s", options->partitions);
 	if (options->segment_max_bytes && options->segment_max_bytes != topic->segment_max_bytes)
 		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' is there with a segment size of %llu bytes, not %llu",
 			       topic->name, (unsigned long long)topic->segment_max_bytes,
