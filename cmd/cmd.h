@@ -152,7 +152,8 @@ struct call;
 struct command {
 	const char *name;            /* with underscores; command_name() has the dashes */
 	const char *summary;         /* one line, lower case, no full stop */
-	const char *takes;           /* operands: "[FILE...]", "TOPIC", "bash|zsh|fish"; NULL: none. Counted by main */
+	const char *takes;           /* operands: "[FILE...]", "TOPIC", "bash|zsh|fish"; NULL: none. Counted by main.
+	                                Last, "-- COMMAND [ARG...]" or "[-- COMMAND [ARG...]]": what to run */
 	const struct opt *opts;      /* ends with a member of NULL */
 	const struct example *examples;
 	const struct status *statuses;     /* exit statuses that mean more here than in general */
@@ -280,6 +281,7 @@ struct call {
 	struct common *common;       /* the head of its struct args */
 	const char *const *operands; /* ends with NULL */
 	size_t operand_count;
+	const char *const *argv;     /* the words behind "--" of a command that runs one; NULL: there are none */
 	struct evbus_err err;        /* what main prints if the command returns its code */
 	struct about about;
 };
@@ -313,5 +315,11 @@ int stopped(void);
 /* Waits until fd can be read, without missing a signal that comes just before. timeout_ms < 0: as long as it takes. */
 enum waited { READABLE, TIMED_OUT, STOPPED };
 enum waited wait_readable(int fd, int timeout_ms);
+
+/* For who polls by itself: can be read once a signal asked to stop. Read it empty to notice the next one. */
+int stop_fd(void);
+
+/* On a clock that is not set. */
+int64_t monotonic_ms(void);
 
 #endif

@@ -137,6 +137,17 @@ static void print_name(const struct command *command)
 	out_printf(" 1\n.Os\n.Sh NAME\n.Nm evbus-%s\n.Nd %s\n", name.text, command->summary);
 }
 
+/* "-- COMMAND [ARG...]", "[-- COMMAND [ARG...]]" */
+static bool print_command_line(const char *takes)
+{
+	bool optional = takes[0] == '[';
+
+	if (strncmp(takes + optional, "-- ", 3) != 0)
+		return false;
+	out_printf("%s \\-\\- Ar COMMAND Op Ar ARG ...\n", optional ? ".Op Cm" : ".Cm");
+	return true;
+}
+
 /* "[FILE...]", "TOPIC", "bash|zsh" */
 static void print_operand(const char *takes, size_t len)
 {
@@ -163,6 +174,8 @@ static void print_synopsis(const struct command *command)
 	for (const char *takes = command->takes ? command->takes : ""; *takes;) {
 		size_t len = strcspn(takes, " ");
 
+		if (print_command_line(takes))
+			return;
 		print_operand(takes, len);
 		takes += len + strspn(takes + len, " ");
 	}

@@ -1,8 +1,9 @@
 /* opt.c: the only option parser.
  *
- * --name=value, --name value, -n value, -nvalue, flags bundled (-qv), operands anywhere, -- ends options. What follows
- * an option that takes a value is its value, also where it begins with a dash (-o -10, -S -15m). Names are not
- * abbreviated: a script must not break when an option is added. The last of several wins.
+ * --name=value, --name value, -n value, -nvalue, flags bundled (-qv), operands anywhere. -- ends options; where a command
+ * is run, all behind it is that command. What follows an option that takes a value is its value, also where it begins
+ * with a dash (-o -10, -S -15m). Names are not abbreviated: a script must not break when an option is added. The last of
+ * several wins.
  *
  * Only the first failure counts, but the rest is read as well, so that --log decides how the failure is told. */
 #include "opt.h"
@@ -120,6 +121,15 @@ static void parse_letters(struct parse *parse, const char *word)
 	}
 }
 
+/* Where "-- COMMAND [ARG...]" or the same in brackets stands in what a command takes. */
+static const char *command_taken(const struct parse *parse)
+{
+	const char *takes = parse->call->command->takes;
+	const char *dashes = takes ? strstr(takes, "-- ") : NULL;
+
+	return dashes && dashes > takes && dashes[-1] == '[' ? dashes - 1 : dashes;
+}
+
 static void parse_words(struct parse *parse)
 {
 	bool only_operands = false;
@@ -127,14 +137,19 @@ static void parse_words(struct parse *parse)
 	while (parse->next < parse->count) {
 		char *word = parse->words[parse->next++];
 
-		if (only_operands || word[0] != '-' || !word[1])
+		if (only_operands || word[0] != '-' || !word[1]) {
 			parse->words[parse->operands++] = word;
-		else if (!strcmp(word, "--"))
+		} else if (!strcmp(word, "--")) {
 			only_operands = true;
-		else if (word[1] == '-')
+			if (!command_taken(parse))
+				continue;
+			parse->call->argv = (const char *const *)parse->words + parse->next;
+			break;
+		} else if (word[1] == '-') {
 			parse_long(parse, word);
-		else
+		} else {
 			parse_letters(parse, word);
+		}
 	}
 	parse->call->operands = (const char *const *)parse->words;
 	parse->call->operand_count = parse->operands;
@@ -191,13 +206,25 @@ static void fill_all(struct parse *parse)
 	}
 }
 
-/* Counts operands against "[FILE...]", "TOPIC [NAME]", "bash|zsh|fish". */
+static void check_command(struct parse *parse, const char *takes)
+{
+	if (parse->call->argv && !parse->call->argv[0])
+		FAIL(parse, "the command behind '--' is missing; see 'evbus %s --help'",
+		     name_of(parse->call->command->name).text);
+	else if (!parse->call->argv && takes[0] != '[')
+		FAIL(parse, "'%s' is missing; see 'evbus %s --help'", takes, name_of(parse->call->command->name).text);
+}
+
+/* Counts operands against "[FILE...]", "TOPIC [NAME]", "bash|zsh|fish", "-- COMMAND [ARG...]". */
 static void check_operands(struct parse *parse)
 {
 	const char *takes = parse->call->command->takes ? parse->call->command->takes : "";
+	const char *command = command_taken(parse);
 	size_t have = parse->operands, n = 0;
 
-	while (*takes) {
+	if (command)
+		check_command(parse, command);
+	while (*takes && takes != command) {
 		size_t len = strcspn(takes, " ");
 
 		if (n >= have && takes[0] != '[')
