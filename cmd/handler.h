@@ -7,9 +7,9 @@
  *
  * It reads the event (its payload and a newline) on stdin and finds EVENT_TOPIC EVENT_PARTITION_ID EVENT_OFFSET
  * EVENT_OFFSET_KIND EVENT_PUBLISHED_AT_UTC EVENT_PARTITION_KEY EVENT_ID EVENT_TYPE EVENT_TENANT_ID EVENT_ATTEMPT
- * EVENT_GROUP TRACEPARENT in its environment, those that the event has. Its stdout is ours; its stderr is kept (its end,
- * EVBUS_ERROR_MAX_BYTES) and goes to ours too, unless --quiet. It runs in a process group of its own, which is killed
- * when its time is up, and is sent SIGTERM when the consumer dies. */
+ * EVENT_GROUP TRACEPARENT in its environment, those that the event has. It need not read. Its stdout is ours; its stderr
+ * is kept (its end, EVBUS_ERROR_MAX_BYTES) and goes to ours too, unless --quiet. It runs in a process group of its own,
+ * which is killed when its time is up, and is sent SIGTERM when we die. */
 #ifndef HANDLER_H
 #define HANDLER_H
 
@@ -20,15 +20,17 @@ struct handler;
 struct handler_options {
 	const char *const *argv;     /* the command and its arguments, NULL at the end */
 	const char *group;           /* EVENT_GROUP; NULL: none */
-	int64_t timeout_ms;          /* 0: none */
-	uint32_t concurrency;        /* how many at once; 0: 1 */
+	int64_t timeout_ms;          /* 0 or less: none */
+	uint32_t concurrency;        /* how many at once, at most HANDLERS_MAX; 0: 1 */
 };
+
+#define HANDLERS_MAX 256u
 
 /* What is run for: payload, topic, … as far as data is not NULL. record->partition_key, tenant_id and event_key are raw
  * JSON, as everywhere. */
 struct job {
 	const struct evbus_record *record;
-	uint32_t attempt;
+	uint32_t attempt;            /* 0: it has none (a replay) */
 	void *token;                 /* the caller's */
 };
 
@@ -46,6 +48,7 @@ struct outcome {
 	enum evbus_reason reason;
 	struct evbus_slice error;    /* the end of its stderr, or what was wrong; lives until the next call */
 	int status;                  /* its exit status, or 128 + signal */
+	bool has_stderr;             /* whether error holds what it wrote, and not only how it ended */
 };
 
 /* Looks the command up: EVBUS_CONFIG where it is not there or cannot be executed. */
@@ -53,15 +56,21 @@ CHECKED enum evbus_code handler_open(struct call *call, const struct handler_opt
 				     struct handler **handler);
 void handler_cleanup(struct handler **handler);
 
-/* Starts it; at most `concurrency` at once. The record's bytes are copied as far as they are needed. */
+/* Starts it; at most `concurrency` at once. The record's bytes are copied as far as they are needed. EVBUS_CONFIG: the
+ * command cannot be executed any more; EVBUS_AGAIN: no memory or processes left. */
 CHECKED enum evbus_code handler_start(struct handler *handler, const struct job *job);
 /* How many run. */
 size_t handler_running(const struct handler *handler);
 /* The next one that ended, *ended false where none did within timeout_ms (< 0: as long as it takes). After SIGINT or
- * SIGTERM to us those that run are given time to end (a second of their own, or the rest of their time-out), then are
- * ended and VERDICT_STOPPED. */
+ * SIGTERM to us, or handler_stop(), those that run have 10 s, or the rest of their time-out if that is less, and are
+ * ended then, or at once after a second signal: VERDICT_STOPPED. */
 CHECKED enum evbus_code handler_wait(struct handler *handler, int timeout_ms, bool *ended, struct outcome *outcome);
+void handler_stop(struct handler *handler);
 /* Starts one and waits for it. */
 CHECKED enum evbus_code handler_run(struct handler *handler, const struct job *job, struct outcome *outcome);
+
+#define OUTCOME_TEXT_BYTES 320u
+/* For messages: "'sh' ended with status 3: the last line of its stderr". */
+void outcome_describe(const struct handler *handler, const struct outcome *outcome, char text[OUTCOME_TEXT_BYTES]);
 
 #endif

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t stop_signal;
@@ -19,6 +20,19 @@ static int stop_pipe[2] = { -1, -1 };
 int stopped(void)
 {
 	return stop_signal;
+}
+
+int stop_fd(void)
+{
+	return stop_pipe[0];
+}
+
+int64_t monotonic_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static void on_stop(int number)

@@ -1,0 +1,47 @@
+/* spawn.h: starting a command for events: looking it up, and running it quickly. */
+#ifndef SPAWN_H
+#define SPAWN_H
+
+#include "cmd.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+struct program {
+	const char *const *argv;     /* the caller's */
+	char *path;                  /* what is executed */
+	const char **script;         /* the same for a script that does not say what runs it: /bin/sh PATH ARG... */
+	sigset_t reset;              /* signals that we handle or ignore, and it shall not */
+};
+
+/* Looks argv[0] up. EVBUS_CONFIG: it is not there, or cannot be executed. */
+CHECKED enum evbus_code program_find(struct call *call, const char *const *argv, struct program *program);
+void program_cleanup(struct program *program);
+
+/* A child in a process group of its own; pid 0: there is none. The pipes are ours, and never block us. */
+struct child {
+	pid_t pid;
+	int pidfd;                   /* can be read once it has ended */
+	int in;                      /* to its stdin */
+	int out;                     /* from its stdout; -1: that is ours */
+	int err;                     /* from its stderr */
+};
+
+enum spawn_stdout { STDOUT_OURS, STDOUT_PIPE };
+
+/* Starts it and returns once it has begun to run. It is sent SIGTERM when the calling thread ends, has the default
+ * signals and none of our descriptors. EVBUS_CONFIG: it cannot be executed; EVBUS_AGAIN: not now, for want of memory or
+ * processes. */
+CHECKED enum evbus_code spawn(struct call *call, const struct program *program, char *const *environment,
+			      enum spawn_stdout out, struct child *child);
+
+/* Signals its group. Its number is not given to others until it is reaped. */
+void child_signal(const struct child *child, int number);
+/* Waits for it to end, closes all that is open, and returns its exit status, or 128 + signal (*signal_number, else 0). */
+int child_reap(struct child *child, int *signal_number);
+void child_close(int *fd);
+
+/* Whether an exit status says that the command is wrong (64, 78, 126, 127). */
+bool status_is_wrong_command(int status);
+
+#endif
