@@ -1,22 +1,17 @@
 /* replay.c: evbus replay
  *
  * Records go to stdout, or are published again: to a topic, or to another bus, where each keeps its topic and its
- * partition. Then there is a place where reading fails and one where publishing does, and messages say which.
- *
- * Pacing goes by a timetable, not by pauses: record N is due N / rate after the first, so that late wake-ups do not add
- * up. Who is far behind begins a new timetable; what was missed is not made up for in a burst. */
+ * partition. Then there is a place where reading fails and one where publishing does, and messages say which. Or a
+ * command is run for each. */
 #include "out.h"
+#include "handler.h"
+#include "pace.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#define NS_PER_S 1000000000
-#define NS_PER_MS 1000000
-#define LATE_MAX_NS (100ll * NS_PER_MS)     /* beyond this the timetable begins anew */
-#define FLUSH_NS (20ll * NS_PER_MS)         /* paced records are published at least so often */
-#define TIMER_MS 2                          /* the end of a pause is left to a timer that is more precise */
+#define FLUSH_NS 20000000ll                 /* paced records are published at least so often */
 #define PROGRESS_RECORDS 256
 #define ORIGIN_MAX_BYTES 1024u
 #define PAYLOAD_MAX_BYTES (3u * 1024 * 1024) /* what one bus has taken, the other takes as well */
@@ -33,11 +28,14 @@ struct args {
 	int64_t max;
 	bool count;
 	bool dry_run;
+	struct duration handler_timeout;
+	const char *on_error;
 	struct record_format format;
 };
 
 COMMAND(replay,
-	.summary = "deliver a range of records again: to stdout, a topic or another bus",
+	.summary = "deliver a range of records again: to stdout, a topic, another bus or a command",
+	.takes = "[-- COMMAND [ARG...]]",
 	.opts = OPTS(READING_OPTS,
 		OPT(0, to_topic, "TOPIC", "publish to this topic, and print receipts"),
 		OPT(0, to_bus, "URL", "publish to this bus, and print receipts"),
@@ -49,7 +47,12 @@ COMMAND(replay,
 		OPT(0, rate, "RATE", "at most so many a second, evenly: 100, 100/s, 30/m, 1000/h"),
 		OPT(0, max, "N", "stop after so many", .unset = -1),
 		OPT(0, count, NULL, "print only how many there are"),
-		OPT(0, dry_run, NULL, "publish nothing, print how many there are"),
+		OPT(0, dry_run, NULL, "publish nothing, run nothing, print how many there are"),
+		OPT(0, handler_timeout, "DURATION", "kill the command after this time; the event has failed then",
+		    .unset = -1),
+		OPT(0, on_error, "stop|skip", "what the first event does for which the command fails: end the replay, "
+					      "or only its status, 1 (default: stop)",
+		    .words = "stop|skip"),
 		RECORD_FORMAT_OPT,
 		OPT('q', common.quiet, NULL, "print no receipts, and on stderr only warnings and errors"),
 		OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),
@@ -59,6 +62,9 @@ COMMAND(replay,
 		OPT('v', common.verbose, NULL, "say more on stderr"),
 		OPT('h', common.help, NULL, "print this help")),
 	.statuses = STATUSES(
+		{ EVBUS_NO, "the command failed for an event" },
+		{ EVBUS_CONFIG, "the command cannot be run, or ended with 64, 78, 126 or 127; or a bad configuration, "
+				"variable or URL, or an unfit file system" },
 		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or the topic on the other "
 				  "bus has other partitions" }),
 	.examples = EXAMPLES(
@@ -68,7 +74,9 @@ COMMAND(replay,
 		{ "evbus replay -t orders --where /id=3 --to-topic orders.again",
 		  "{\"topic\":\"orders.again\",\"partition_id\":0,\"offset_kind\":\"file_line\",\"offset\":\"0\","
 		  "\"published_at_utc\":\"…\"}" },
-		{ "evbus replay -t '>' --to-bus file:copy --dry-run", "4" }));
+		{ "evbus replay -t '>' --to-bus file:copy --dry-run", "4" },
+		{ "evbus replay -t orders -o 1 -- sh -c 'echo \"$EVENT_OFFSET $(cat)\"'",
+		  "1 {\"id\":\"2\"}\n2 {\"id\":\"3\"}" }));
 
 struct target {
 	const char *name;                  /* of the bus */
@@ -85,8 +93,9 @@ struct replay {
 	const struct args *args;
 	struct evbus_reader *reader;
 	struct target target;
-	int64_t given;
-	int64_t begin_ns, paced;           /* the timetable: when it began, how many it has let go */
+	struct handler *handler;           /* NULL: there is no command */
+	int64_t given, failed;
+	struct pace pace;
 	int64_t flushed_ns;
 };
 
@@ -99,14 +108,6 @@ static void close_target(struct target *target)
 {
 	evbus_publisher_close(target->publisher);
 	evbus_close(target->bus);
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
 /* ---- publishing again ------------------------------------------------------------------------------------------ */
@@ -234,37 +235,49 @@ static enum evbus_code flush_before(struct replay *replay, int64_t now, int64_t 
 	return flush_target(replay);
 }
 
-/* wait_readable() misses no signal, but counts in milliseconds. */
-static void sleep_until(int64_t due)
-{
-	const struct timespec time = { due / NS_PER_S, due % NS_PER_S };
-
-	for (;;) {
-		int64_t left_ms = (due - now_ns()) / NS_PER_MS;
-
-		if (left_ms <= TIMER_MS)
-			break;
-		left_ms = left_ms < INT32_MAX ? left_ms : INT32_MAX;
-		if (wait_readable(-1, (int)left_ms - TIMER_MS) == STOPPED)
-			return;
-	}
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, NULL);
-}
-
 static enum evbus_code pace(struct replay *replay)
 {
-	double interval = NS_PER_S / replay->args->rate.per_second;
-	int64_t now = now_ns(), due = replay->begin_ns + (int64_t)((double)replay->paced * interval);
+	int64_t due = pace_next(&replay->pace);
 
-	if (replay->paced == 0 || now - due > LATE_MAX_NS) {
-		replay->begin_ns = now;
-		replay->paced = 0;
-	} else if (due > now) {
-		TRY(flush_before(replay, now, due));
-		sleep_until(due);
-	}
-	replay->paced++;
+	if (!due)
+		return EVBUS_OK;
+	TRY(flush_before(replay, monotonic_ns(), due));
+	pace_wait(due);
 	return EVBUS_OK;
+}
+
+/* ---- a command ------------------------------------------------------------------------------------------------- */
+
+static enum evbus_code failed(struct replay *replay, const struct evbus_record *record, const struct outcome *outcome)
+{
+	struct call *call = replay->call;
+	char text[OUTCOME_TEXT_BYTES];
+
+	about_record(call, record);
+	outcome_describe(replay->handler, outcome, text);
+	replay->failed++;
+	if (outcome->verdict == VERDICT_WRONG_COMMAND)
+		fail(call, EVBUS_CONFIG, "%s (a status that says that the command is wrong)", text);
+	else
+		fail(call, EVBUS_NO, "%s", text);
+	fail_within(call, "record %.*s/%d/%.*s", (int)record->topic.len, record->topic.data, record->partition_id,
+		    (int)record->offset.len, record->offset.data);
+	if (outcome->verdict == VERDICT_WRONG_COMMAND || !replay->args->on_error ||
+	    !strcmp(replay->args->on_error, "stop"))
+		return call->err.code;
+	talk(call, WARNING, "%s", call->err.text);
+	return EVBUS_OK;
+}
+
+static enum evbus_code run_command(struct replay *replay, const struct evbus_record *record)
+{
+	const struct job job = { .record = record, .attempt = 1 };
+	struct outcome outcome;
+
+	TRY(handler_run(replay->handler, &job, &outcome));
+	if (outcome.verdict == VERDICT_DONE || outcome.verdict == VERDICT_STOPPED)
+		return EVBUS_OK;
+	return failed(replay, record, &outcome);
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
@@ -291,10 +304,11 @@ static enum evbus_code deliver(struct replay *replay, const struct evbus_record 
 
 	if (args->count || args->dry_run)
 		return EVBUS_OK;
-	if (args->rate.per_second > 0)
-		TRY(pace(replay));
+	TRY(pace(replay));
 	if (stopped())
 		return EVBUS_OK;
+	if (replay->handler)
+		return run_command(replay, record);
 	return replay->target.publisher ? publish(replay, record) : out_record(replay->call, record);
 }
 
@@ -322,7 +336,7 @@ static enum evbus_code deliver_all(struct replay *replay)
 			return EVBUS_OK;
 		TRY(deliver(replay, record));
 		replay->given++;
-		if (replay->args->rate.per_second > 0 || replay->given % PROGRESS_RECORDS == 0)
+		if (replay->args->rate.per_second > 0 || replay->handler || replay->given % PROGRESS_RECORDS == 0)
 			show_progress(replay);
 	}
 	return EVBUS_OK;
@@ -345,6 +359,9 @@ static enum evbus_code finish(struct replay *replay, enum evbus_code code)
 	}
 	if (!code && (replay->args->count || replay->args->dry_run))
 		out_printf("%lld\n", (long long)replay->given);
+	if (!code && replay->failed)
+		return fail(replay->call, EVBUS_NO, "the command failed for %lld of %lld events",
+			    (long long)replay->failed, (long long)replay->given);
 	return code;
 }
 
@@ -353,6 +370,20 @@ static enum evbus_code finish(struct replay *replay, enum evbus_code code)
 static void notice(void *context, const char *text)
 {
 	talk(context, NOTICE, "%s", text);
+}
+
+static enum evbus_code check_command(struct call *call, const struct args *args)
+{
+	if (!call->argv && (args->handler_timeout.ms >= 0 || args->on_error))
+		return fail(call, EVBUS_USAGE, "--%s is for a command: say which one behind '--'",
+			    args->on_error ? "on-error" : "handler-timeout");
+	if (call->argv && (args->to_topic || args->to_bus))
+		return fail(call, EVBUS_USAGE,
+			    "--%s and a command exclude each other: both say where the events go",
+			    args->to_topic ? "to-topic" : "to-bus");
+	if (call->argv && args->count)
+		return fail(call, EVBUS_USAGE, "--count runs no command: to count and run nothing say --dry-run");
+	return EVBUS_OK;
 }
 
 static enum evbus_code check_options(struct call *call, const struct args *args)
@@ -372,6 +403,7 @@ static enum evbus_code check_options(struct call *call, const struct args *args)
 	if (target && args->count)
 		return fail(call, EVBUS_USAGE,
 			    "--count prints no receipts: to count and publish nothing say --dry-run");
+	TRY(check_command(call, args));
 	return args->to_topic ? evbus_topic_check(args->to_topic, false, &call->err) : EVBUS_OK;
 }
 
@@ -441,18 +473,23 @@ static enum evbus_code open_target(struct replay *replay, struct evbus *source)
 static enum evbus_code replay_run(struct args *args, struct call *call)
 {
 	struct evbus_selection selection = reading_selection(&args->reading);
+	const struct handler_options running = { .argv = call->argv, .timeout_ms = args->handler_timeout.ms };
 	CLEANUP(bus_cleanup) struct evbus *bus = NULL;
 	CLEANUP(close_reader) struct evbus_reader *reader = NULL;
-	struct replay replay = { .call = call, .args = args };
+	CLEANUP(handler_cleanup) struct handler *handler = NULL;
+	struct replay replay = { .call = call, .args = args, .pace.rate = args->rate };
 
 	TRY(out_format(call, args->format));
 	TRY(check_options(call, args));
 	selection.go_on = go_on;
 	selection.go_on_context = &replay;
+	if (call->argv)
+		TRY(handler_open(call, &running, &handler));
 	about_topic(call, args->reading.topic, (int32_t)args->reading.partition);
 	TRY(bus_open(call, NULL, &bus));
 	TRY(evbus_reader_open(bus, &selection, &reader, &call->err));
 	replay.reader = reader;
+	replay.handler = handler;
 	enum evbus_code code = open_target(&replay, bus);
 	if (!code)
 		code = finish(&replay, deliver_all(&replay));
