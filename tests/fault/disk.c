@@ -1,18 +1,23 @@
-/* disk.c: a disk that forgets. */
+/* disk.c: a disk that forgets.
+ *
+ * The calls of the C library stand here under their own names: the program's definition wins over the library's, for
+ * evbus as well as for SQLite. */
 #include "disk_changes.h"
 
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct node disk_nodes[NODES_MAX];
 unsigned disk_node_count;
 struct buf disk_written;
 static struct buf changes;               /* of struct change */
-static struct os real;
+static bool recording;
 static unsigned pass_syncs, fail_syncs;
 
 void disk_must(bool condition, const char *what)
@@ -67,7 +72,7 @@ static unsigned node_of(int fd)
 {
 	struct stat st;
 
-	return fstat(fd, &st) ? 0 : find_node(&st);
+	return !recording || fstat(fd, &st) ? 0 : find_node(&st);
 }
 
 /* The directory that holds a path, 0 where it is none of ours, and the last name. */
@@ -97,11 +102,11 @@ static void note_name(int dir, const char *path)
 	note(&change);
 }
 
-static int noting_openat(int dir, const char *path, int flags, mode_t mode)
+static int note_open(int dir, const char *path, int flags, mode_t mode)
 {
 	struct stat st;
-	bool was_there = fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
-	int fd = real.openat(dir, path, flags, mode);
+	bool was_there = !recording || fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	int fd = (int)syscall(SYS_openat, dir, path, flags, mode);
 
 	assert(!(flags & O_TRUNC));
 	if (fd >= 0 && (flags & O_CREAT) && !was_there)
@@ -109,56 +114,88 @@ static int noting_openat(int dir, const char *path, int flags, mode_t mode)
 	return fd;
 }
 
-static int noting_mkdirat(int dir, const char *path, mode_t mode)
+static mode_t mode_of(int flags, va_list args)
 {
-	int rc = real.mkdirat(dir, path, mode);
+	return flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
+}
 
-	if (!rc)
+int openat(int dir, const char *path, int flags, ...)
+{
+	va_list args;
+
+	va_start(args, flags);
+	mode_t mode = mode_of(flags, args);
+	va_end(args);
+	return note_open(dir, path, flags, mode);
+}
+
+int open(const char *path, int flags, ...)
+{
+	va_list args;
+
+	va_start(args, flags);
+	mode_t mode = mode_of(flags, args);
+	va_end(args);
+	return note_open(AT_FDCWD, path, flags, mode);
+}
+
+int mkdirat(int dir, const char *path, mode_t mode)
+{
+	int rc = (int)syscall(SYS_mkdirat, dir, path, mode);
+
+	if (!rc && recording)
 		note_name(dir, path);
 	return rc;
 }
 
-static int noting_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
-	int rc = real.linkat(from_dir, from, to_dir, to, flags);
+	int rc = (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
 
-	if (!rc)
+	if (!rc && recording)
 		note_name(to_dir, to);
 	return rc;
 }
 
-static int noting_unlinkat(int dir, const char *path, int flags)
+int unlinkat(int dir, const char *path, int flags)
 {
 	struct change change = { .kind = UNNAME };
-	int rc = real.unlinkat(dir, path, flags);
+	int rc = (int)syscall(SYS_unlinkat, dir, path, flags);
 
-	change.dir = parent_of(dir, path, change.name);
+	change.dir = recording ? parent_of(dir, path, change.name) : 0;
 	if (!rc && change.dir)
 		note(&change);
 	return rc;
 }
 
-static int noting_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+int unlink(const char *path)
+{
+	return unlinkat(AT_FDCWD, path, 0);
+}
+
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
 {
 	struct change change = { .kind = RENAME };
 	struct stat st, other;
 	bool exchange = flags & RENAME_EXCHANGE;
 
+	if (!recording)
+		return (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 	change.dir = parent_of(from_dir, from, change.name);
 	change.to_dir = parent_of(to_dir, to, change.to);
 	if (!fstatat(from_dir, from, &st, AT_SYMLINK_NOFOLLOW))
 		change.node = find_node(&st);
 	if (exchange && !fstatat(to_dir, to, &other, AT_SYMLINK_NOFOLLOW))
 		change.swapped = find_node(&other);
-	int rc = real.renameat2(from_dir, from, to_dir, to, flags);
+	int rc = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 	if (!rc && change.node)
 		note(&change);
 	return rc;
 }
 
-static ssize_t noting_pwrite(int fd, const void *data, size_t len, off_t at)
+ssize_t pwrite(int fd, const void *data, size_t len, off_t at)
 {
-	ssize_t n = real.pwrite(fd, data, len, at);
+	ssize_t n = syscall(SYS_pwrite64, fd, data, len, at);
 	struct change change = { .kind = WRITE, .node = node_of(fd), .at = (uint64_t)at };
 
 	if (n <= 0 || !change.node)
@@ -169,17 +206,17 @@ static ssize_t noting_pwrite(int fd, const void *data, size_t len, off_t at)
 	return n;
 }
 
-static int noting_ftruncate(int fd, off_t size)
+int ftruncate(int fd, off_t size)
 {
 	struct change change = { .kind = CUT, .node = node_of(fd), .at = (uint64_t)size };
-	int rc = real.ftruncate(fd, size);
+	int rc = (int)syscall(SYS_ftruncate, fd, size);
 
 	if (!rc && change.node)
 		note(&change);
 	return rc;
 }
 
-static int note_sync(int fd, int (*sync)(int fd))
+static int note_sync(int fd, long sync)
 {
 	struct change change = { .kind = SYNC, .node = node_of(fd) };
 	bool fails = change.node && !disk_nodes[change.node].is_dir && !pass_syncs && fail_syncs;
@@ -187,7 +224,7 @@ static int note_sync(int fd, int (*sync)(int fd))
 	if (change.node && !disk_nodes[change.node].is_dir && pass_syncs)
 		pass_syncs--;
 	fail_syncs -= fails;
-	int rc = fails ? -1 : sync(fd);
+	int rc = fails ? -1 : (int)syscall(sync, fd);
 	if (fails)
 		errno = EIO;
 	change.kind = rc ? SYNC_FAILED : SYNC;
@@ -196,14 +233,14 @@ static int note_sync(int fd, int (*sync)(int fd))
 	return rc;
 }
 
-static int noting_fsync(int fd)
+int fsync(int fd)
 {
-	return note_sync(fd, real.fsync);
+	return note_sync(fd, SYS_fsync);
 }
 
-static int noting_fdatasync(int fd)
+int fdatasync(int fd)
 {
-	return note_sync(fd, real.fdatasync);
+	return note_sync(fd, SYS_fdatasync);
 }
 
 void disk_fail_syncs(unsigned after, unsigned count)
@@ -262,20 +299,11 @@ void disk_record(const char *path)
 	changes.len = disk_written.len = 0;
 	disk_node_count = 1;
 	pass_syncs = fail_syncs = 0;
+	recording = true;
 	take_dir(new_node(&st), fd);
-	real = os;
-	os.openat = noting_openat;
-	os.mkdirat = noting_mkdirat;
-	os.linkat = noting_linkat;
-	os.unlinkat = noting_unlinkat;
-	os.renameat2 = noting_renameat2;
-	os.pwrite = noting_pwrite;
-	os.ftruncate = noting_ftruncate;
-	os.fsync = noting_fsync;
-	os.fdatasync = noting_fdatasync;
 }
 
 void disk_stop(void)
 {
-	os = real;
+	recording = false;
 }

@@ -1,9 +1,9 @@
 /* disk.h: a disk that forgets.
  *
- * disk_record() replaces `os` by one that notes every change below a directory: bytes written and cut, names made,
- * linked, renamed and removed, and what was synced. disk_build() then makes, in an empty directory, what a power cut
- * between two of these changes may leave. What a sync covered is there; of the rest any part may be there or not, in
- * any order:
+ * From disk_record() on every change below a directory is noted, whoever makes it, SQLite too: bytes written and cut,
+ * names made, linked, renamed and removed, and what was synced. disk_build() then makes, in an empty directory, what a
+ * power cut between two of these changes may leave. What a sync covered is there; of the rest any part may be there or
+ * not, in any order:
  *
  *	a write          not at all, whole, only some of its sectors, only a first part; where the file grew, also zeros
  *	                 or garbage in its place
@@ -21,7 +21,7 @@
 
 /* From now on what happens below the directory is noted; what is there is taken to be synced. */
 void disk_record(const char *path);
-/* Gives `os` back as it was. What was noted stays until the next disk_record(). */
+/* Notes nothing any more. What was noted stays until the next disk_record(). */
 void disk_stop(void);
 
 /* How many changes were noted so far. */

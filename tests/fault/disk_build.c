@@ -126,8 +126,14 @@ static void put_sectors(struct buf *file, const struct change *change)
 /* A part of a write, and perhaps the size of all of it. */
 static void tear(struct buf *file, const struct change *change)
 {
-	bool grown = draw(2), garbage = draw(2);
+	bool grown = draw(2), garbage = draw(2), overwrites = change->at + change->len <= file->len;
 
+	/* A disk writes a sector whole. */
+	if (overwrites && change->at / SECTOR == (change->at + change->len - 1) / SECTOR) {
+		if (draw(2))
+			put(file, change, 0, change->len);
+		return;
+	}
 	switch (draw(4)) {
 	case 0:
 		put_sectors(file, change);
