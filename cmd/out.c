@@ -305,7 +305,7 @@ static void out_json(const struct evbus_record *record, bool receipt)
 	out_prefix(record);
 	if (receipt) {
 		out_bytes(record->members.data, receipt_len(record));
-		out_text("}");
+		out_text(record->duplicate ? ",\"duplicate\":true}" : "}");
 	} else {
 		out_data(record->members.data, record->members.len);
 	}

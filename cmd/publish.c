@@ -21,6 +21,8 @@ struct args {
 	int64_t partition;
 	bool atomic;
 	const char *expect_offset;
+	bool idempotent;
+	const char *event_key_from;
 	bool no_create;
 	struct size max_payload;
 	bool multiline, records;
@@ -40,6 +42,10 @@ COMMAND(publish,
 		    .max = EVBUS_PARTITIONS_MAX - 1),
 		OPT(0, atomic, NULL, "append all events or none, at most 4 MiB, to one partition"),
 		OPT(0, expect_offset, "N", "append only if this is the next offset"),
+		OPT(0, idempotent, NULL,
+		    "append an event only if its tenant and event key are not in the topic; else print the first receipt"),
+		OPT(0, event_key_from, "/POINTER,...",
+		    "with --idempotent: the event key is the first of these members that an event has"),
 		OPT(0, no_create, NULL, "fail where the topic is not there, instead of making it"),
 		MAX_PAYLOAD_OPT,
 		OPT(0, multiline, NULL, "an event may go over several lines, which become one"),
@@ -71,7 +77,10 @@ COMMAND(publish,
 		  "0 A-7" },
 		{ "printf '{\\n  \"id\": \"3\"\\n}\\n' | evbus publish -t orders --multiline --format payload",
 		  "{   \"id\": \"3\" }" },
-		{ "echo '{\"id\":\"4\"}' | evbus publish -t orders --expect-offset 3 --format '{offset}\\n'", "3" }));
+		{ "echo '{\"id\":\"4\"}' | evbus publish -t orders --expect-offset 3 --format '{offset}\\n'", "3" },
+		{ "printf '{\"id\":\"5\"}\\n{\"id\":\"5\"}\\n' | evbus publish -t orders --idempotent --format '{offset} "
+		  "{duplicate}\\n'",
+		  "4 false\n4 true" }));
 
 struct run {
 	const struct args *args;
@@ -115,6 +124,8 @@ static enum evbus_code check_args(const struct args *args, struct call *call)
 	if (args->atomic && skip)
 		return fail(call, EVBUS_USAGE,
 			    "--atomic and --on-error skip exclude each other: it is all events or none");
+	if (args->event_key_from && !args->idempotent)
+		return fail(call, EVBUS_USAGE, "--event-key-from is for --idempotent; give both");
 	for (size_t i = 0; i < call->operand_count; i++)
 		if (call->operands[i][0] == '{')
 			return fail(
@@ -132,7 +143,9 @@ static enum evbus_code open_publisher(struct run *run, struct evbus **bus)
 					       .payload_max_bytes = (uint32_t)args->max_payload.bytes };
 	const struct evbus_publisher_options how = { .atomic = args->atomic,
 						     .expect_offset = args->expect_offset,
-						     .key_from = args->key_from };
+						     .key_from = args->key_from,
+						     .idempotent = args->idempotent,
+						     .event_key_from = args->event_key_from };
 
 	TRY(bus_open(run->call, &options, bus));
 	return evbus_publisher_open(*bus, &how, &run->publisher, &run->call->err);
@@ -244,6 +257,9 @@ static enum evbus_code take_record(struct run *run, struct evbus_slice text)
 		run->event.partition_id = record->partition_id;
 	if (!args->key && !args->key_from)
 		run->event.key = record->key;
+	run->event.tenant_id = record->tenant_id;
+	if (!args->event_key_from)
+		run->event.event_key = record->event_key;
 	run->event.origin = record->origin;
 	run->event.returns = record->returns;
 	return EVBUS_OK;

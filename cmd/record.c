@@ -77,6 +77,18 @@ static bool read_key(struct record *record, struct evbus_slice value)
 	return read_text(value, record->key_text, sizeof record->key_text, &record->key.len);
 }
 
+static bool read_tenant_id(struct record *record, struct evbus_slice value)
+{
+	record->tenant_id.data = record->tenant_text;
+	return read_text(value, record->tenant_text, sizeof record->tenant_text, &record->tenant_id.len);
+}
+
+static bool read_event_key(struct record *record, struct evbus_slice value)
+{
+	record->event_key.data = record->event_key_text;
+	return read_text(value, record->event_key_text, sizeof record->event_key_text, &record->event_key.len);
+}
+
 static bool read_origin(struct record *record, struct evbus_slice value)
 {
 	char topic[ORIGIN_MAX_BYTES + 1];
@@ -146,13 +158,15 @@ static enum evbus_code read_members(struct evbus_slice text, struct record *reco
 		{ "/topic", read_topic, "the name of a topic" },
 		{ "/partition_id", read_partition_id, "a number from 0 to 1023" },
 		{ "/partition_key", read_key, "null or a string of at most 1024 bytes" },
+		{ "/tenant_id", read_tenant_id, "null or a string of at most 256 bytes" },
+		{ "/event_key", read_event_key, "null or a string of at most 1024 bytes" },
 		{ "/origin", read_origin, "\"<topic>/<partition_id>/<offset>\"" },
 		{ "/returns", read_returns, "a number" },
 	};
 
 	record->topic[0] = '\0';
 	record->partition_id = EVBUS_PARTITION_ANY;
-	record->key = record->origin = (struct evbus_slice){ NULL, 0 };
+	record->key = record->origin = record->tenant_id = record->event_key = (struct evbus_slice){ NULL, 0 };
 	record->returns = 0;
 	for (size_t i = 0; i < COUNT(members); i++)
 		TRY(read_member(text, &members[i], record, err));

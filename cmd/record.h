@@ -7,14 +7,17 @@
 /* "<topic>/<partition_id>/<offset>" */
 #define ORIGIN_MAX_BYTES (EVBUS_TOPIC_MAX_BYTES + 80u)
 
+#define TENANT_MAX_BYTES 256u
+
 struct record {
 	struct evbus_slice payload;              /* where it stands in the text */
 	char topic[EVBUS_TOPIC_MAX_BYTES + 1];   /* "" where absent, as in a stored line */
 	int32_t partition_id;                    /* EVBUS_PARTITION_ANY where absent */
-	struct evbus_slice key, origin;          /* data NULL where absent or null */
+	struct evbus_slice key, origin, tenant_id, event_key; /* data NULL where absent or null */
 	uint32_t returns;
 	char key_text[EVBUS_KEY_MAX_BYTES];
 	char origin_text[ORIGIN_MAX_BYTES];
+	char tenant_text[TENANT_MAX_BYTES], event_key_text[EVBUS_KEY_MAX_BYTES];
 };
 
 /* text: one record in JSON, as records are printed or stored. EVBUS_DATA: it is none; err->column counts within text.

@@ -15,6 +15,7 @@ static const char *const fields[] = {
 	[FIELD_PUBLISHED_AT_UTC] = "published_at_utc",
 	[FIELD_PARTITION_KEY] = "partition_key",
 	[FIELD_PAYLOAD] = "payload",
+	[FIELD_DUPLICATE] = "duplicate",
 	[FIELD_EVENT_ID] = "event_id",
 	[FIELD_EVENT_TYPE] = "event_type",
 	[FIELD_TENANT_ID] = "tenant_id",
@@ -101,7 +102,7 @@ static bool parse_field(const char *text, const char *end, enum field *field, ch
 		return true;
 	return is_wrong(why, size,
 			"names '%.*s'; there are topic partition_id offset offset_kind published_at_utc partition_key "
-			"payload event_id event_type tenant_id correlation_id event_key and /POINTER",
+			"payload duplicate event_id event_type tenant_id correlation_id event_key and /POINTER",
 			text + 1, (int)(end - text - 1));
 }
 
@@ -236,6 +237,9 @@ static void out_field(const char *text, const struct piece *piece, const struct 
 		break;
 	case FIELD_PAYLOAD:
 		out_slice(record->payload);
+		break;
+	case FIELD_DUPLICATE:
+		out_text(record->duplicate ? "true" : "false");
 		break;
 	case FIELD_EVENT_ID:
 		out_event_id(envelope);

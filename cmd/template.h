@@ -17,6 +17,7 @@ enum field {
 	FIELD_PUBLISHED_AT_UTC,
 	FIELD_PARTITION_KEY,
 	FIELD_PAYLOAD,
+	FIELD_DUPLICATE,
 	FIELD_EVENT_ID,              /* from here on the envelope has to be read */
 	FIELD_EVENT_TYPE,
 	FIELD_TENANT_ID,

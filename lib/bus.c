@@ -156,19 +156,23 @@ enum evbus_code bus_root(struct evbus *bus, bool create, struct evbus_err *err)
 	return root_open(&bus->root, bus->path, create && !bus->options.no_create, err);
 }
 
-enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err)
+enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct evbus_err *err)
 {
 	struct store_options options = { .no_create = bus->options.no_create, .file_mode = bus->root.file_mode,
 					 .notice = bus->options.notice,
 					 .notice_context = bus->options.notice_context };
 
 	TRY(bus_check(bus, err));
-	if (bus->store)
-		return EVBUS_OK;
 	if (bus->store_url)
-		return store_open(AT_FDCWD, bus->store_url, &options, &bus->store, err);
+		return store_open(AT_FDCWD, bus->store_url, &options, store, err);
 	TRY(bus_root(bus, false, err));
-	return store_open(bus->root.fd, "sqlite:.evbus/state.db", &options, &bus->store, err);
+	return store_open(bus->root.fd, "sqlite:.evbus/state.db", &options, store, err);
+}
+
+enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err)
+{
+	TRY(bus_check(bus, err));
+	return bus->store ? EVBUS_OK : bus_open_store(bus, &bus->store, err);
 }
 
 uint32_t bus_payload_max(const struct evbus *bus)

@@ -24,6 +24,9 @@ CHECKED enum evbus_code bus_root(struct evbus *bus, bool create, struct evbus_er
 /* The store, opened. The first write makes it. EVBUS_NONE: it is the default one, and there is no bus. */
 CHECKED enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err);
 
+/* A handle of its own on the same store, by the same rules, for who does not belong to the bus's thread. */
+CHECKED enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct evbus_err *err);
+
 uint32_t bus_payload_max(const struct evbus *bus);
 
 #endif

@@ -7,6 +7,7 @@
  * out. */
 #include "publisher.h"
 
+#include "delivery/keys.h"
 #include "event/envelope.h"
 
 #include <errno.h>
@@ -27,14 +28,16 @@ const struct ticket *ticket_at(const struct slot *slot, size_t i)
 	return (const struct ticket *)(const void *)slot->tickets.data + i;
 }
 
-/* Receipts end before the first event whose partition was not committed. */
-static void count_durable(struct slot *slot, uint32_t failed_lane)
+/* Receipts end before the first event that was not committed. A repeat has its first before it, or in the log. */
+static void count_durable(struct slot *slot)
 {
 	size_t count = ticket_count(slot);
 
-	for (slot->durable = 0; slot->durable < count; slot->durable++)
-		if (ticket_at(slot, slot->durable)->lane >= failed_lane)
+	for (slot->durable = 0; slot->durable < count; slot->durable++) {
+		const struct ticket *ticket = ticket_at(slot, slot->durable);
+		if (ticket->kind == TICKET_NEW && !slot->groups[ticket->lane].durable)
 			return;
+	}
 }
 
 /* Appends and commits each group. Runs without the mutex: while a slot is under way its groups and the writers are the
@@ -42,7 +45,7 @@ static void count_durable(struct slot *slot, uint32_t failed_lane)
 static void write_slot(struct lane *const *lanes, struct slot *slot)
 {
 	slot->code = EVBUS_OK;
-	for (uint32_t i = 0; i < slot->group_count; i++) {
+	for (uint32_t i = 0; i < slot->group_count && slot->code == EVBUS_OK; i++) {
 		struct group *group = &slot->groups[i];
 		struct mark mark;
 		if (group_count(group) == 0)
@@ -51,12 +54,8 @@ static void write_slot(struct lane *const *lanes, struct slot *slot)
 		slot->code = writer_append(&lanes[i]->writer, group, slot->expect, &mark, &slot->err);
 		if (slot->code == EVBUS_OK)
 			slot->code = writer_commit(&lanes[i]->writer, &mark, group, &slot->err);
-		if (slot->code != EVBUS_OK) {
-			count_durable(slot, i);
-			return;
-		}
+		group->durable = slot->code == EVBUS_OK;
 	}
-	slot->durable = ticket_count(slot);
 }
 
 static void *work(void *context)
@@ -91,7 +90,7 @@ static void clear_slot(struct evbus_publisher *publisher, struct slot *slot)
 		else
 			group_clear(&slot->groups[i]);
 	}
-	slot->tickets.len = 0;
+	slot->tickets.len = slot->firsts.len = slot->first_lines.len = 0;
 	slot->bytes = slot->durable = slot->given = 0;
 	slot->expect = UINT64_MAX;
 	slot->code = EVBUS_OK;
@@ -103,9 +102,8 @@ static void predict_again(struct evbus_publisher *publisher, const struct slot *
 {
 	struct slot *filling = &publisher->slots[publisher->filling];
 
-	for (uint32_t i = 0; i < done->group_count; i++) {
-		if (group_count(&done->groups[i]) == 0)
-			continue;
+	/* Also where nothing was appended: all may have been repeats. */
+	for (uint32_t i = 0; i < done->group_count && i < publisher->lane_count; i++) {
 		struct lane *lane = publisher->lanes[i];
 		uint64_t waiting = i < filling->group_count && filling->state == SLOT_FILLING ?
 					   group_count(&filling->groups[i]) :
@@ -119,6 +117,7 @@ static void predict_again(struct evbus_publisher *publisher, const struct slot *
 static void finish(struct evbus_publisher *publisher, struct slot *slot)
 {
 	slot->state = SLOT_DONE;
+	count_durable(slot);
 	predict_again(publisher, slot);
 	if (slot->code != EVBUS_OK && publisher->failed == EVBUS_OK) {
 		publisher->failed = slot->code;
@@ -191,6 +190,19 @@ static void next_slot(struct evbus_publisher *publisher)
 	slot->state = SLOT_FILLING;
 }
 
+/* In the calling thread. */
+static enum evbus_code write_here(struct evbus_publisher *publisher, struct slot *slot, struct evbus_err *err)
+{
+	close_slot(publisher, slot);
+	if (publisher->options.idempotent)
+		publisher_write_once(publisher, slot);
+	else
+		write_slot(publisher->lanes, slot);
+	finish(publisher, slot);
+	next_slot(publisher);
+	return publisher_failure(publisher, err);
+}
+
 /* Hands the slot over to the thread. */
 enum evbus_code publisher_hand_over(struct evbus_publisher *publisher, struct evbus_err *err)
 {
@@ -198,6 +210,8 @@ enum evbus_code publisher_hand_over(struct evbus_publisher *publisher, struct ev
 
 	publisher_wait(publisher);
 	TRY(publisher_failure(publisher, err));
+	if (publisher->options.idempotent)
+		return write_here(publisher, slot, err);
 	TRY(start_thread(publisher, err));
 	close_slot(publisher, slot);
 	pthread_mutex_lock(&publisher->mutex);
@@ -214,13 +228,26 @@ enum evbus_code evbus_publisher_flush(struct evbus_publisher *publisher, struct 
 	publisher_wait(publisher);
 	TRY(publisher_failure(publisher, err));
 	struct slot *slot = &publisher->slots[publisher->filling];
-	if (ticket_count(slot) == 0)
-		return EVBUS_OK;
-	close_slot(publisher, slot);
-	write_slot(publisher->lanes, slot);
-	finish(publisher, slot);
-	next_slot(publisher);
-	return publisher_failure(publisher, err);
+	return ticket_count(slot) == 0 ? EVBUS_OK : write_here(publisher, slot, err);
+}
+
+/* false: there is none. */
+static bool take_receipt(struct evbus_publisher *publisher, const struct slot *slot, size_t i)
+{
+	const struct ticket *ticket = ticket_at(slot, i);
+	bool repeat = ticket->kind != TICKET_NEW;
+
+	if (ticket->kind == TICKET_TWICE)
+		ticket = ticket_at(slot, ticket->entry);
+	const struct lane *lane = publisher->lanes[ticket->lane];
+	struct evbus_slice topic = { lane->topic->name, strlen(lane->topic->name) };
+	if (ticket->kind == TICKET_NEW)
+		group_record(&slot->groups[ticket->lane], ticket->entry, topic, lane->writer.partition,
+			     &publisher->receipt);
+	else if (publisher_first(slot, ticket->entry, topic, &publisher->receipt) != EVBUS_OK)
+		return false;
+	publisher->receipt.duplicate = repeat;
+	return true;
 }
 
 const struct evbus_record *evbus_publisher_next(struct evbus_publisher *publisher)
@@ -238,14 +265,8 @@ const struct evbus_record *evbus_publisher_next(struct evbus_publisher *publishe
 		struct slot *slot = &publisher->slots[publisher->giving];
 		if (slot->state != SLOT_DONE)
 			return NULL;
-		if (slot->given < slot->durable) {
-			const struct ticket *ticket = ticket_at(slot, slot->given++);
-			const struct lane *lane = publisher->lanes[ticket->lane];
-			struct evbus_slice topic = { lane->topic->name, strlen(lane->topic->name) };
-			group_record(&slot->groups[ticket->lane], ticket->entry, topic, lane->writer.partition,
-				     &publisher->receipt);
-			return &publisher->receipt;
-		}
+		if (slot->given < slot->durable)
+			return take_receipt(publisher, slot, slot->given++) ? &publisher->receipt : NULL;
 		publisher->giving = (publisher->giving + 1) % SLOTS;
 	}
 	return NULL;
@@ -258,6 +279,22 @@ static void close_publisher(struct evbus_publisher **publisher)
 	evbus_publisher_close(*publisher);
 }
 
+/* A list of pointers, checked and copied; NULL stays NULL. */
+static enum evbus_code take_pointers(const char *pointers, char **copy, struct evbus_err *err)
+{
+	char room[EVBUS_KEY_MAX_BYTES];
+	size_t len;
+
+	if (!pointers)
+		return EVBUS_OK;
+	size_t size = strlen(pointers) + 1;
+	*copy = os.realloc(NULL, size);
+	if (!*copy)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a publisher");
+	memcpy(*copy, pointers, size);
+	return envelope_key_from(SLICE("{}"), *copy, room, &len, err);
+}
+
 static enum evbus_code take_options(struct evbus_publisher *publisher, struct evbus_err *err)
 {
 	const char *expect = publisher->options.expect_offset;
@@ -265,16 +302,8 @@ static enum evbus_code take_options(struct evbus_publisher *publisher, struct ev
 	publisher->expect = UINT64_MAX;
 	if (expect && !decimal_parse((struct evbus_slice){ expect, strlen(expect) }, &publisher->expect))
 		return err_set(err, EVBUS_USAGE, 0, "'%s' is not an offset: a number from 0", expect);
-	if (!publisher->options.key_from)
-		return EVBUS_OK;
-	size_t size = strlen(publisher->options.key_from) + 1;
-	publisher->key_from = os.realloc(NULL, size);
-	if (!publisher->key_from)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a publisher");
-	memcpy(publisher->key_from, publisher->options.key_from, size);
-	char room[EVBUS_KEY_MAX_BYTES];
-	size_t len;
-	return envelope_key_from(SLICE("{}"), publisher->key_from, room, &len, err);
+	TRY(take_pointers(publisher->options.event_key_from, &publisher->event_key_from, err));
+	return take_pointers(publisher->options.key_from, &publisher->key_from, err);
 }
 
 enum evbus_code evbus_publisher_open(struct evbus *bus, const struct evbus_publisher_options *options,
@@ -312,6 +341,20 @@ static void stop_thread(struct evbus_publisher *publisher)
 	pthread_join(publisher->thread, NULL);
 }
 
+static void close_topics(struct evbus_publisher *publisher)
+{
+	/* In a forked child the store is the parent's, and after a failure not all may be as it was seen. */
+	bool save = publisher->failed == EVBUS_OK && bus_check(publisher->bus, NULL) == EVBUS_OK;
+
+	for (struct open_topic *at = publisher->topics, *next; at; at = next) {
+		next = at->next;
+		keys_close(at->keys, save);
+		topic_close(&at->topic);
+		free(at);
+	}
+	store_close(publisher->store);
+}
+
 void evbus_publisher_close(struct evbus_publisher *publisher)
 {
 	if (!publisher)
@@ -322,23 +365,22 @@ void evbus_publisher_close(struct evbus_publisher *publisher)
 			group_release(&publisher->slots[i].groups[g]);
 		free(publisher->slots[i].groups);
 		buf_release(&publisher->slots[i].tickets);
+		buf_release(&publisher->slots[i].firsts);
+		buf_release(&publisher->slots[i].first_lines);
 	}
 	for (uint32_t i = 0; i < publisher->lane_count; i++) {
 		writer_close(&publisher->lanes[i]->writer);
 		free(publisher->lanes[i]);
 	}
 	free(publisher->lanes);
-	for (struct open_topic *at = publisher->topics, *next; at; at = next) {
-		next = at->next;
-		topic_close(&at->topic);
-		free(at);
-	}
+	close_topics(publisher);
 	/* In a forked child, destroying would wait for the thread that waits there and is not. */
 	if (bus_check(publisher->bus, NULL) == EVBUS_OK) {
 		pthread_mutex_destroy(&publisher->mutex);
 		pthread_cond_destroy(&publisher->changed);
 	}
 	free(publisher->key_from);
+	free(publisher->event_key_from);
 	free(publisher);
 }
 

@@ -1,4 +1,5 @@
-/* publisher.h: what publisher.c (slots, the thread, receipts) and publisher_add.c (topics, partitions, encoding) share. */
+/* publisher.h: what the files of the publisher share: publisher.c (slots, the thread, receipts), publisher_add.c (topics,
+ * partitions, encoding), publisher_identity.c and publisher_once.c (publishing idempotently). */
 #ifndef EVBUS_PUBLISHER_H
 #define EVBUS_PUBLISHER_H
 
@@ -10,9 +11,12 @@
 #define SLOTS 3
 #define LANE_BUCKETS 256u
 
+struct keys;
+
 struct open_topic {
 	struct open_topic *next;
 	struct topic topic;
+	struct keys *keys;                /* of an idempotent publisher, once something was written */
 };
 
 /* A partition that is published to. */
@@ -23,10 +27,24 @@ struct lane {
 	uint32_t index;
 	uint64_t expected_next;           /* what the next line will probably get */
 	int64_t expected_time_us;
+	uint32_t counted;                 /* lines of the slot that is being written, while they are counted */
+};
+
+enum ticket_kind {
+	TICKET_NEW,                       /* entry: of the lane's group */
+	TICKET_IN_LOG,                    /* it was in the log already; entry: of slot->firsts */
+	TICKET_TWICE,                     /* entry: the ticket of the same slot that it repeats */
 };
 
 struct ticket {
 	uint32_t lane, entry;
+	enum ticket_kind kind;
+};
+
+/* The first record of an event that was in the log already. */
+struct first {
+	size_t at, len;                   /* in slot->first_lines */
+	int32_t partition;
 };
 
 enum slot_state {
@@ -41,6 +59,7 @@ struct slot {
 	struct group *groups;             /* by lane */
 	uint32_t group_count;
 	struct buf tickets;               /* of struct ticket, in the order of add */
+	struct buf firsts, first_lines;   /* of struct first, and their lines */
 	size_t bytes;
 	uint64_t expect;                  /* offset that the first line must get, or UINT64_MAX */
 	const struct deadline *deadline;  /* or NULL */
@@ -53,7 +72,8 @@ struct slot {
 struct evbus_publisher {
 	struct evbus *bus;
 	struct evbus_publisher_options options;
-	char *key_from;
+	char *key_from, *event_key_from;
+	struct store *store;              /* of an idempotent publisher: its own handle, opened when it is needed */
 	uint64_t expect;
 	struct deadline deadline;         /* of what is written from now on, if has_deadline */
 	bool has_deadline;
@@ -87,5 +107,24 @@ CHECKED enum evbus_code publisher_failure(const struct evbus_publisher *publishe
 void publisher_wait(struct evbus_publisher *publisher);
 /* Has the slot that is being filled written by the thread, and begins the next. */
 CHECKED enum evbus_code publisher_hand_over(struct evbus_publisher *publisher, struct evbus_err *err);
+
+/* ---- publishing idempotently ---- */
+
+struct identity {
+	struct evbus_slice tenant_id;     /* data NULL: none */
+	struct evbus_slice event_key;
+	char tenant_room[256], key_room[EVBUS_KEY_MAX_BYTES];
+};
+
+/* EVBUS_DATA: it has no event key, or one that cannot be taken. */
+CHECKED enum evbus_code publisher_identify(const struct evbus_publisher *publisher, const struct evbus_event *event,
+					   struct identity *identity, struct evbus_err *err);
+
+/* Appends and commits what is new in the slot. slot->code and slot->err say how it went. */
+void publisher_write_once(struct evbus_publisher *publisher, struct slot *slot);
+
+/* The receipt of a TICKET_IN_LOG. */
+CHECKED enum evbus_code publisher_first(const struct slot *slot, uint32_t entry, struct evbus_slice topic,
+					struct evbus_record *record);
 
 #endif

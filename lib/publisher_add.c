@@ -39,6 +39,7 @@ static enum evbus_code find_topic(struct evbus_publisher *publisher, const char 
 	if (code == EVBUS_NONE && !bus->options.no_create)
 		code = topic_create(&bus->root, name, NULL, &opened->topic, &created, err);
 	TRY(code);
+	opened->keys = NULL;
 	opened->next = publisher->topics;
 	*topic = &opened->topic;
 	GIVE(&publisher->topics, opened);
@@ -189,27 +190,28 @@ static enum evbus_code check_atomic_size(const struct slot *slot, size_t more, s
 }
 
 /* What the line will have at most beside the payload. */
-static size_t line_room(const struct evbus_event *event, struct evbus_slice key)
+static size_t line_room(const struct line_body *body)
 {
-	return event->payload.len + LINE_HEAD_MAX + 6 * (key.len + event->origin.len) + 64;
+	size_t texts = body->key.len + body->origin.len + body->tenant_id.len + body->event_key.len;
+
+	return body->payload.len + LINE_HEAD_MAX + 6 * texts + 128;
 }
 
-static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *lane, const struct evbus_event *event,
-			      struct evbus_slice key, struct evbus_err *err)
+static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *lane, const struct line_body *body,
+			      struct evbus_err *err)
 {
 	struct slot *slot = &publisher->slots[publisher->filling];
-	struct line_body body = { .key = key, .origin = event->origin, .returns = event->returns, .payload = event->payload };
 	struct group *group = NULL;
 	int64_t now = os_now_us();
 
 	TRY(find_group(slot, lane->index, &group, err));
-	struct ticket ticket = { lane->index, (uint32_t)group_count(group) };
+	struct ticket ticket = { lane->index, (uint32_t)group_count(group), TICKET_NEW };
 	TRY(buf_reserve(&slot->tickets, sizeof ticket, err));
 	if (now < lane->expected_time_us && now + 60000000 > lane->expected_time_us)
 		now = lane->expected_time_us;
 	size_t before = group->lines.len;
 	group->atomic = publisher->options.atomic;
-	TRY(group_add(group, &body, lane->expected_next, now, err));
+	TRY(group_add(group, body, lane->expected_next, now, err));
 	lane->expected_next++;
 	lane->expected_time_us = now > lane->expected_time_us ? now : lane->expected_time_us;
 	slot->bytes += group->lines.len - before;
@@ -220,11 +222,28 @@ static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *la
 	return buf_add(&slot->tickets, &ticket, sizeof ticket, err);
 }
 
+/* Makes room in the slot, or begins the next one. */
+static enum evbus_code make_room(struct evbus_publisher *publisher, const struct lane *lane, size_t more,
+				 struct evbus_err *err)
+{
+	struct slot *slot = &publisher->slots[publisher->filling];
+	/* A group is one write, and a segment is rolled before one that would make it too large. */
+	uint64_t segment = lane->topic->segment_max_bytes;
+	size_t most = segment < SLOT_BYTES ? (size_t)segment : SLOT_BYTES;
+
+	if (publisher->options.atomic || publisher->options.expect_offset)
+		TRY(check_one_partition(slot, lane, err));
+	if (publisher->options.atomic)
+		return check_atomic_size(slot, more, err);
+	return slot->bytes && slot->bytes + more > most ? publisher_hand_over(publisher, err) : EVBUS_OK;
+}
+
 enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const struct evbus_event *event,
 				    struct evbus_err *err)
 {
+	struct line_body body = { .origin = event->origin, .returns = event->returns, .payload = event->payload };
 	char room[EVBUS_KEY_MAX_BYTES];
-	struct evbus_slice key;
+	struct identity identity;
 	struct topic *topic = NULL;
 	struct lane *lane = NULL;
 	int32_t partition;
@@ -232,19 +251,15 @@ enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const str
 	TRY(bus_check(publisher->bus, err));
 	TRY(publisher_failure(publisher, err));
 	TRY(check_payload(publisher, event->payload, err));
-	TRY(choose_key(publisher, event, room, &key, err));
+	TRY(choose_key(publisher, event, room, &body.key, err));
+	if (publisher->options.idempotent) {
+		TRY(publisher_identify(publisher, event, &identity, err));
+		body.tenant_id = identity.tenant_id;
+		body.event_key = identity.event_key;
+	}
 	TRY(find_topic(publisher, event->topic, &topic, err));
-	TRY(choose_partition(topic, event, key, &partition, err));
+	TRY(choose_partition(topic, event, body.key, &partition, err));
 	TRY(find_lane(publisher, topic, partition, &lane, err));
-	struct slot *slot = &publisher->slots[publisher->filling];
-	size_t more = line_room(event, key);
-	/* A group is one write, and a segment is rolled before one that would make it too large. */
-	size_t most = topic->segment_max_bytes < SLOT_BYTES ? (size_t)topic->segment_max_bytes : SLOT_BYTES;
-	if (publisher->options.atomic || publisher->options.expect_offset)
-		TRY(check_one_partition(slot, lane, err));
-	if (publisher->options.atomic)
-		TRY(check_atomic_size(slot, more, err));
-	else if (slot->bytes && slot->bytes + more > most)
-		TRY(publisher_hand_over(publisher, err));
-	return encode(publisher, lane, event, key, err);
+	TRY(make_room(publisher, lane, line_room(&body), err));
+	return encode(publisher, lane, &body, err);
 }

@@ -87,6 +87,7 @@ enum control_lock {
 	LOCK_SYNC,           /* in the lock file */
 	LOCK_PRESENCE,       /* in the lock file: held shared as long as a writer has the partition open */
 	LOCK_APPEND,         /* on the live log file itself */
+	LOCK_KEYS,           /* in the lock file of idempotent publishers; before all others (delivery/keys.h) */
 };
 
 /* type: F_WRLCK, F_RDLCK, F_UNLCK. wait: as long as it takes (slow is not dead). EVBUS_AGAIN: held by another. */

@@ -1,0 +1,363 @@
+/* keys.c: the lock, and looking keys up. */
+#include "delivery/keys.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define READ_AHEAD_US 1000000        /* after so long much may have come in: it is read before the lock is taken */
+#define SAVE_RECORDS 1024u           /* at the end: what the next one would otherwise read again */
+#define SAVE_BYTES (1024u * 1024)
+#define LOOK_CHUNK 16384u
+#define STEP_MAX 16u                 /* a record that is so near is not searched for */
+
+static const char lock_path[] = "keys.lock";
+
+/* ---- open and close ---- */
+
+static void close_keys(struct keys **keys)
+{
+	keys_close(*keys, false);
+}
+
+static enum evbus_code read_progress(struct keys *keys, struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) struct key_progress *rows = NULL;
+	size_t partitions = keys->topic->partitions;
+
+	rows = os.realloc(NULL, partitions * sizeof(*rows));
+	if (!rows)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", keys->topic->name);
+	TRY(store_key_progress(keys->store, keys->topic->name, rows, partitions, err));
+	for (size_t i = 0; i < partitions; i++) {
+		keys->parts[i].row = rows[i];
+		keys->stored = keys->stored || rows[i].found;
+	}
+	return EVBUS_OK;
+}
+
+static enum evbus_code read_all(struct keys *keys, struct evbus_err *err)
+{
+	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+		TRY(keys_read_on(keys, (int32_t)i, err));
+	keys->read_at_us = os_now_us();
+	return EVBUS_OK;
+}
+
+static enum evbus_code make(const struct topic *topic, struct store *store, struct keys **keys, struct evbus_err *err)
+{
+	CLEANUP(close_keys) struct keys *made = os.realloc(NULL, sizeof *made);
+	size_t size = topic->partitions * sizeof(*made->parts);
+
+	if (!made)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
+	*made = (struct keys){ .topic = topic, .store = store, .lock_fd = -1, .lock = { .path = lock_path } };
+	made->parts = os.realloc(NULL, size);
+	if (!made->parts)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
+	memset(made->parts, 0, size);
+	GIVE(keys, made);
+	return EVBUS_OK;
+}
+
+enum evbus_code keys_open(const struct topic *topic, struct store *store, struct keys **keys, struct evbus_err *err)
+{
+	CLEANUP(close_keys) struct keys *opened = NULL;
+
+	TRY(make(topic, store, &opened, err));
+	TRY(read_progress(opened, err));
+	TRY(read_all(opened, err));
+	GIVE(keys, opened);
+	return EVBUS_OK;
+}
+
+void keys_close(struct keys *keys, bool save)
+{
+	if (!keys)
+		return;
+	if (save && (keys->records > SAVE_RECORDS || keys->bytes > SAVE_BYTES))
+		(void)!keys_save(keys, NULL);
+	keys_look_away(keys);
+	os_close_cleanup(&keys->lock_fd);
+	key_table_release(&keys->recent);
+	free(keys->parts);
+	free(keys);
+}
+
+/* ---- the lock ---- */
+
+static enum evbus_code open_lock(struct keys *keys, struct evbus_err *err)
+{
+	const struct topic *topic = keys->topic;
+	char name[NAME_IN_MESSAGE];
+
+	snprintf(name, sizeof name, "%s/%s", topic->name, lock_path);
+	enum evbus_code code =
+		os_open_file(topic->fd, lock_path, O_RDWR | O_CREAT, topic->file_mode, name, &keys->lock_fd, err);
+	if (code == EVBUS_NONE)
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed while it was open", topic->name);
+	TRY(code);
+	return file_id_of(keys->lock_fd, name, &keys->lock.id, err);
+}
+
+static enum evbus_code take_lock(struct keys *keys, struct evbus_err *err)
+{
+	for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+		if (keys->lock_fd < 0)
+			TRY(open_lock(keys, err));
+		TRY(control_lock(keys->lock_fd, LOCK_KEYS, F_WRLCK, true, err));
+		if (keys_hold(keys))
+			return EVBUS_OK;
+		os_close_cleanup(&keys->lock_fd);
+	}
+	return err_set(err, EVBUS_AGAIN, 0, "'%s/%s' is being removed over and over", keys->topic->name, lock_path);
+}
+
+bool keys_hold(const struct keys *keys)
+{
+	return file_is_at(keys->topic, lock_path, &keys->lock.id, NULL);
+}
+
+static struct log_writer *writer_of(struct log_writer *const *writers, size_t count, int32_t partition)
+{
+	for (size_t i = 0; i < count; i++)
+		if (writers[i]->partition == partition)
+			return writers[i];
+	return NULL;
+}
+
+/* Makes a partition durable, and reads what is new. */
+static enum evbus_code catch_up(struct keys *keys, int32_t partition, struct log_writer *writer, struct evbus_err *err)
+{
+	struct key_part *part = &keys->parts[partition];
+	struct control_view view = { 0 };
+	bool there = true;
+
+	TRY(writer ? writer_settle(writer, &view, err) :
+		     partition_settle(keys->topic, partition, &view, &there, err));
+	if (!there && part->known && !part->seen_to)
+		return EVBUS_OK;
+	bool same = there && part->known && part->page_id == view.page_id && part->epoch == view.end.epoch;
+	if (same && part->seen_to == view.durable.next)
+		return EVBUS_OK;
+	TRY(keys_read_on(keys, partition, err));
+	part->page_id = view.page_id;
+	part->epoch = view.end.epoch;
+	return EVBUS_OK;
+}
+
+static enum evbus_code enter(struct keys *keys, struct log_writer *const *writers, size_t count, struct evbus_err *err)
+{
+	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+		TRY(catch_up(keys, (int32_t)i, writer_of(writers, count, (int32_t)i), err));
+	keys->read_at_us = os_now_us();
+	return EVBUS_OK;
+}
+
+enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count, struct evbus_err *err)
+{
+	int64_t since_us = os_now_us() - keys->read_at_us;
+
+	if (since_us < 0 || since_us > READ_AHEAD_US)
+		TRY(read_all(keys, err));
+	TRY(take_lock(keys, err));
+	keys->locked = true;
+	enum evbus_code code = enter(keys, writers, count, err);
+	if (code != EVBUS_OK)
+		keys_leave(keys);
+	return code;
+}
+
+void keys_leave(struct keys *keys)
+{
+	keys_look_away(keys);
+	if (keys->locked)
+		control_unlock(keys->lock_fd, LOCK_KEYS);
+	keys->locked = false;
+}
+
+/* ---- looking at the log ---- */
+
+/* Nothing is the empty text, as the store has it. */
+static struct evbus_slice unquoted(struct evbus_slice value)
+{
+	if (!value.data)
+		return SLICE("");
+	return value.len >= 2 && value.data[0] == '"' ? (struct evbus_slice){ value.data + 1, value.len - 2 } : value;
+}
+
+struct key_name key_name_of(struct evbus_slice tenant_id, struct evbus_slice event_key)
+{
+	return (struct key_name){ unquoted(tenant_id), unquoted(event_key) };
+}
+
+static bool is_same(struct evbus_slice a, struct evbus_slice b)
+{
+	return a.len == b.len && (!a.len || !memcmp(a.data, b.data, a.len));
+}
+
+void keys_look_away(struct keys *keys)
+{
+	if (keys->looking.topic)
+		cursor_close(&keys->looking);
+	keys->looking.topic = NULL;
+}
+
+/* Goes to an offset; *there false: there is none. Those that are looked for often follow each other. */
+static enum evbus_code go_to(struct keys *keys, int32_t partition, uint64_t offset, bool *there, struct evbus_err *err)
+{
+	struct cursor *cursor = &keys->looking;
+	struct line line;
+
+	*there = false;
+	if (!cursor->topic || cursor->partition != partition) {
+		keys_look_away(keys);
+		if ((uint32_t)partition >= keys->topic->partitions)
+			return EVBUS_OK;
+		enum evbus_code code = cursor_open(keys->topic, partition, LOOK_CHUNK, cursor, err);
+		if (code != EVBUS_OK)
+			cursor->topic = NULL;
+		TRY(code);
+	}
+	if (offset >= cursor->durable.next)
+		TRY(cursor_refresh(cursor, err));
+	if (offset < cursor->first || offset >= cursor->durable.next)
+		return EVBUS_OK;
+	*there = true;
+	if (cursor->fd < 0 || offset < cursor->next || offset - cursor->next > STEP_MAX)
+		return cursor_seek(cursor, offset, err);
+	while (*there && cursor->next < offset)
+		TRY(cursor_next(cursor, offset, &line, there, err));
+	return EVBUS_OK;
+}
+
+enum evbus_code keys_look(struct keys *keys, const struct key_name *name, int32_t partition, uint64_t offset,
+			  struct line *line, bool *bears, struct evbus_err *err)
+{
+	*bears = false;
+	TRY(go_to(keys, partition, offset, bears, err));
+	if (*bears)
+		TRY(cursor_next(&keys->looking, offset + 1, line, bears, err));
+	if (*bears) {
+		struct key_name found = key_name_of(line->tenant_id, line->event_key);
+		*bears = line->event_key.data && is_same(found.tenant_id, name->tenant_id) &&
+			 is_same(found.event_key, name->event_key);
+	}
+	return EVBUS_OK;
+}
+
+bool keys_precede(int64_t time_us, int32_t partition, uint64_t offset, int64_t than_us, int32_t than_partition,
+		  uint64_t than_offset)
+{
+	if (time_us != than_us)
+		return time_us < than_us;
+	return partition != than_partition ? partition < than_partition : offset < than_offset;
+}
+
+/* ---- finding ---- */
+
+/* The first of those that bear the name. */
+struct best {
+	bool found;
+	int32_t partition;
+	uint64_t offset;
+	int64_t time_us;
+};
+
+static enum evbus_code consider(struct keys *keys, const struct key_name *name, int32_t partition, uint64_t offset,
+				struct best *best, struct line *line, struct evbus_err *err)
+{
+	bool bears;
+
+	TRY(keys_look(keys, name, partition, offset, line, &bears, err));
+	if (bears && (!best->found || keys_precede(line->time_us, partition, offset, best->time_us, best->partition,
+						    best->offset)))
+		*best = (struct best){ true, partition, offset, line->time_us };
+	return EVBUS_OK;
+}
+
+/* *line is meaningful if best->found. */
+static enum evbus_code find_one(struct keys *keys, const struct key_name *name, const struct key_place *place,
+				struct best *best, struct line *line, struct evbus_err *err)
+{
+	uint64_t hash = key_hash(name->tenant_id, name->event_key);
+	const struct key_slot *slot;
+	unsigned considered = 0;
+	size_t at = 0;
+	bool bears;
+
+	if (place->found && strcmp(place->log_id, keys->topic->log_id) == 0) {
+		TRY(consider(keys, name, place->partition_id, place->offset, best, line, err));
+		considered++;
+	}
+	while ((slot = key_table_next(&keys->recent, hash, &at))) {
+		TRY(consider(keys, name, (int32_t)slot->partition, slot->offset, best, line, err));
+		considered++;
+	}
+	if (!best->found || considered == 1)
+		return EVBUS_OK;
+	return keys_look(keys, name, best->partition, best->offset, line, &bears, err);
+}
+
+enum evbus_code keys_find(struct keys *keys, const struct key_name *names, size_t count,
+			  enum evbus_code (*first)(void *context, size_t i, int32_t partition, const struct line *line,
+						   struct evbus_err *err),
+			  void *context, struct evbus_err *err)
+{
+	struct key_place places[KEYS_FIND_MAX] = { { .found = false } };
+	struct line line;
+
+	for (size_t i = 0; i < count; i++) {
+		size_t in_batch = i % KEYS_FIND_MAX, more = count - i;
+		struct best best = { .found = false };
+		if (in_batch == 0 && keys->stored)
+			TRY(store_keys_find(keys->store, keys->topic->name, names + i,
+					    more < KEYS_FIND_MAX ? more : KEYS_FIND_MAX, places, err));
+		TRY(find_one(keys, &names[i], &places[in_batch], &best, &line, err));
+		if (best.found)
+			TRY(first(context, i, best.partition, &line, err));
+	}
+	return EVBUS_OK;
+}
+
+enum evbus_code keys_appended(struct keys *keys, int32_t partition, const struct group *group, const struct mark *mark,
+			      struct evbus_err *err)
+{
+	struct key_part *part = &keys->parts[partition];
+	struct evbus_record record;
+	size_t count = group_count(group);
+
+	/* Others came in between: then it is read like theirs. */
+	if (part->seen_to != mark->first || part->page_id != mark->page_id || part->epoch != mark->epoch)
+		return EVBUS_OK;
+	for (size_t i = 0; i < count; i++) {
+		group_record(group, i, (struct evbus_slice){ NULL, 0 }, partition, &record);
+		struct key_name name = key_name_of(record.tenant_id, record.event_key);
+		TRY(key_table_add(&keys->recent, key_hash(name.tenant_id, name.event_key), (uint32_t)partition,
+				  mark->first + i, err));
+	}
+	snprintf(part->fingerprint, sizeof part->fingerprint, "%.8s", record.stored.data + LINE_CRC_AT);
+	part->seen_to = mark->next;
+	keys->records += count;
+	keys->bytes += group->lines.len;
+	return EVBUS_OK;
+}
+
+enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, uint64_t *count, bool *fitted,
+			     struct evbus_err *err)
+{
+	CLEANUP(close_keys) struct keys *keys = NULL;
+	struct control_view view;
+	bool there;
+
+	TRY(make(topic, store, &keys, err));
+	TRY(read_progress(keys, err));
+	TRY(take_lock(keys, err));
+	keys->locked = true;
+	enum evbus_code code = EVBUS_OK;
+	for (uint32_t i = 0; i < topic->partitions && code == EVBUS_OK; i++)
+		code = partition_settle(topic, (int32_t)i, &view, &there, err);
+	if (code == EVBUS_OK)
+		code = keys_make_anew(keys, fitted, err);
+	keys_leave(keys);
+	return code == EVBUS_OK ? store_keys_count(store, topic->name, count, err) : code;
+}

@@ -1,0 +1,276 @@
+/* keys_index.c: from the log into the table, and into the store. */
+#include "delivery/keys.h"
+
+#include "store/table.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define RECENT_RECORDS_MAX 16384u    /* what is read and not stored; then it is stored */
+#define RECENT_BYTES_MAX (16u * 1024 * 1024)
+#define RECENT_KEYS_MAX (4u << 20)   /* 96 MiB, where the store cannot be written */
+#define CHUNK_BYTES (256u * 1024)
+
+/* ---- the log ---- */
+
+static void remember(char fingerprint[9], const struct line *line)
+{
+	snprintf(fingerprint, 9, "%.8s", line->text.data + LINE_CRC_AT);
+}
+
+/* Whether a position is of this log: the record before it, where it is still there, is the one that was there. The
+ * cursor is there then. */
+static enum evbus_code fits(struct cursor *cursor, uint64_t next, const char *fingerprint, bool *fit,
+			    struct evbus_err *err)
+{
+	char found[9];
+	struct line line;
+	bool got;
+
+	*fit = next <= cursor->durable.next;
+	if (!*fit || next <= cursor->first)
+		return EVBUS_OK;
+	TRY(cursor_seek(cursor, next - 1, err));
+	TRY(cursor_next(cursor, next, &line, &got, err));
+	if (got)
+		remember(found, &line);
+	*fit = got && strcmp(found, fingerprint) == 0;
+	return EVBUS_OK;
+}
+
+static void begin_with_row(struct key_part *part, const struct topic *topic)
+{
+	part->known = part->row_fits = true;
+	if (!part->row.found || strcmp(part->row.log_id, topic->log_id) != 0)
+		return;
+	part->seen_to = part->stored_to = part->row.indexed_to;
+	memcpy(part->fingerprint, part->row.fingerprint, sizeof part->fingerprint);
+}
+
+/* To where the partition was read up to; to its beginning where that was another log, or the log before it was cut or
+ * restored. What the table has of it then is proved false where it is hit. */
+static enum evbus_code go_on_from(struct keys *keys, struct key_part *part, struct cursor *cursor,
+				  struct evbus_err *err)
+{
+	bool fit;
+
+	if (!part->known)
+		begin_with_row(part, keys->topic);
+	TRY(fits(cursor, part->seen_to, part->fingerprint, &fit, err));
+	if (!fit) {
+		part->seen_to = part->stored_to = 0;
+		part->row_fits = false;
+	}
+	uint64_t from = part->seen_to > cursor->first ? part->seen_to : cursor->first;
+	part->seen_to = from;
+	return cursor->next == from ? EVBUS_OK : cursor_seek(cursor, from, err);
+}
+
+static enum evbus_code note(struct keys *keys, struct key_part *part, int32_t partition, const struct line *line,
+			    struct evbus_err *err)
+{
+	if (line->event_key.data) {
+		struct key_name name = key_name_of(line->tenant_id, line->event_key);
+		TRY(key_table_add(&keys->recent, key_hash(name.tenant_id, name.event_key), (uint32_t)partition,
+				  line->offset, err));
+	}
+	remember(part->fingerprint, line);
+	part->seen_to = line->offset + 1;
+	keys->records++;
+	keys->bytes += line->text.len + 1;
+	return EVBUS_OK;
+}
+
+/* A store that cannot be written now is no reason not to publish, as long as there is memory. */
+static enum evbus_code save_if_long(struct keys *keys, struct evbus_err *err)
+{
+	struct evbus_err why;
+
+	if (keys->records <= RECENT_RECORDS_MAX && keys->bytes <= RECENT_BYTES_MAX)
+		return EVBUS_OK;
+	enum evbus_code code = keys_save(keys, &why);
+	bool wait = (code == EVBUS_AGAIN || code == EVBUS_NONE) && keys->recent.count < RECENT_KEYS_MAX;
+	if (code != EVBUS_OK && !wait)
+		return err_set(err, code, 0, "%s", why.text);
+	/* Not with each record from now on. */
+	if (wait)
+		keys->records = keys->bytes = 0;
+	return EVBUS_OK;
+}
+
+enum evbus_code keys_read_on(struct keys *keys, int32_t partition, struct evbus_err *err)
+{
+	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	struct key_part *part = &keys->parts[partition];
+	struct line line;
+	bool got = true;
+
+	TRY(cursor_open(keys->topic, partition, CHUNK_BYTES, &cursor, err));
+	TRY(go_on_from(keys, part, &cursor, err));
+	while (got) {
+		TRY(cursor_next(&cursor, UINT64_MAX, &line, &got, err));
+		if (got)
+			TRY(note(keys, part, partition, &line, err));
+		TRY(save_if_long(keys, err));
+	}
+	return EVBUS_OK;
+}
+
+/* ---- the store ---- */
+
+static enum evbus_code not_as_seen(const struct keys *keys, int32_t partition, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_CONFLICT, 0, "topic '%s', partition %d was cut or restored while it was open",
+		       keys->topic->name, partition);
+}
+
+/* There is a row of another place: the one of the two that bears the key, and of two that do the first, is the right one. */
+static enum evbus_code settle(struct keys *keys, const struct key_name *name, const struct key_place *place,
+			      const struct key_place *other, int64_t time_us, struct evbus_err *err)
+{
+	struct line line;
+	bool keep = false;
+
+	if (strcmp(other->log_id, keys->topic->log_id) == 0)
+		TRY(keys_look(keys, name, other->partition_id, other->offset, &line, &keep, err));
+	if (keep && keys_precede(line.time_us, other->partition_id, other->offset, time_us, place->partition_id,
+				 place->offset))
+		return EVBUS_OK;
+	return store_keys_replace(keys->store, keys->topic->name, name, place, err);
+}
+
+static enum evbus_code save_line(struct keys *keys, int32_t partition, const struct line *line, struct evbus_err *err)
+{
+	struct key_name name = key_name_of(line->tenant_id, line->event_key);
+	struct key_place place = { .found = true, .partition_id = partition, .offset = line->offset }, other;
+
+	memcpy(place.log_id, keys->topic->log_id, sizeof place.log_id);
+	snprintf(place.published_at, sizeof place.published_at, "%.*s", (int)line->time_text.len, line->time_text.data);
+	TRY(store_keys_add(keys->store, keys->topic->name, &name, &place, &other, err));
+	return other.found ? settle(keys, &name, &place, &other, line->time_us, err) : EVBUS_OK;
+}
+
+/* Another publisher may have come further meanwhile; but a row that is not of this log says nothing. */
+static bool is_behind(const struct key_part *part, const struct key_progress *now, const struct topic *topic,
+		      const struct cursor *cursor)
+{
+	bool known_false = !part->row_fits && part->row.found && part->row.indexed_to == now->indexed_to &&
+			   strcmp(part->row.fingerprint, now->fingerprint) == 0;
+
+	return now->found && strcmp(now->log_id, topic->log_id) == 0 && now->indexed_to > part->seen_to &&
+	       now->indexed_to <= cursor->durable.next && !known_false;
+}
+
+static enum evbus_code save_part(struct keys *keys, int32_t partition, const struct key_progress *now,
+				 struct evbus_err *err)
+{
+	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	struct key_part *part = &keys->parts[partition];
+	struct key_progress progress = { .found = true, .indexed_to = part->seen_to };
+	struct line line;
+	bool got, any = false;
+
+	TRY(cursor_open(keys->topic, partition, CHUNK_BYTES, &cursor, err));
+	if (part->seen_to > cursor.durable.next)
+		return not_as_seen(keys, partition, err);
+	if (is_behind(part, now, keys->topic, &cursor))
+		return EVBUS_OK;
+	TRY(cursor_seek(&cursor, part->stored_to > cursor.first ? part->stored_to : cursor.first, err));
+	for (;;) {
+		TRY(cursor_next(&cursor, part->seen_to, &line, &got, err));
+		if (!got)
+			break;
+		any = true;
+		remember(progress.fingerprint, &line);
+		if (line.event_key.data)
+			TRY(save_line(keys, partition, &line, err));
+	}
+	if (any && strcmp(progress.fingerprint, part->fingerprint) != 0)
+		return not_as_seen(keys, partition, err);
+	memcpy(progress.log_id, keys->topic->log_id, sizeof progress.log_id);
+	return store_key_progress_set(keys->store, keys->topic->name, partition, &progress, err);
+}
+
+static enum evbus_code save_parts(struct keys *keys, struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) struct key_progress *now = NULL;
+	size_t partitions = keys->topic->partitions;
+
+	now = os.realloc(NULL, partitions * sizeof(*now));
+	if (!now)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot save the keys of topic '%s'", keys->topic->name);
+	TRY(store_key_progress(keys->store, keys->topic->name, now, partitions, err));
+	for (size_t i = 0; i < partitions; i++)
+		if (keys->parts[i].known && keys->parts[i].seen_to > keys->parts[i].stored_to)
+			TRY(save_part(keys, (int32_t)i, &now[i], err));
+	return EVBUS_OK;
+}
+
+/* With the transaction committed. */
+static void forget_recent(struct keys *keys)
+{
+	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+		keys->parts[i].stored_to = keys->parts[i].seen_to;
+	key_table_clear(&keys->recent);
+	keys->records = keys->bytes = 0;
+	keys->stored = true;
+}
+
+enum evbus_code keys_save(struct keys *keys, struct evbus_err *err)
+{
+	TRY(table_begin(keys->store, err));
+	enum evbus_code code = save_parts(keys, err);
+	keys_look_away(keys);
+	if (code != EVBUS_OK) {
+		table_rollback(keys->store);
+		return code;
+	}
+	TRY(table_commit(keys->store, err));
+	forget_recent(keys);
+	return EVBUS_OK;
+}
+
+
+/* ---- making it anew -------------------------------------------------------------------------------------------- */
+
+/* Whether the rows are of this log. */
+static enum evbus_code check_row(struct keys *keys, int32_t partition, bool *fit, struct evbus_err *err)
+{
+	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	const struct key_progress *row = &keys->parts[partition].row;
+
+	*fit = !row->found || strcmp(row->log_id, keys->topic->log_id) == 0;
+	if (!row->found || !*fit)
+		return EVBUS_OK;
+	TRY(cursor_open(keys->topic, partition, CHUNK_BYTES, &cursor, err));
+	return fits(&cursor, row->indexed_to, row->fingerprint, fit, err);
+}
+
+static enum evbus_code clear_rows(struct keys *keys, struct evbus_err *err)
+{
+	TRY(table_begin(keys->store, err));
+	enum evbus_code code = store_keys_clear(keys->store, keys->topic->name, err);
+	if (code != EVBUS_OK) {
+		table_rollback(keys->store);
+		return code;
+	}
+	return table_commit(keys->store, err);
+}
+
+enum evbus_code keys_make_anew(struct keys *keys, bool *fitted, struct evbus_err *err)
+{
+	bool all = true, fit;
+
+	for (uint32_t i = 0; i < keys->topic->partitions; i++) {
+		TRY(check_row(keys, (int32_t)i, &fit, err));
+		all = all && fit;
+	}
+	TRY(clear_rows(keys, err));
+	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+		keys->parts[i] = (struct key_part){ .known = false };
+	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+		TRY(keys_read_on(keys, (int32_t)i, err));
+	TRY(keys_save(keys, err));
+	*fitted = all;
+	return EVBUS_OK;
+}

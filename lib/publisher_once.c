@@ -1,0 +1,258 @@
+/* publisher_once.c: writing a slot idempotently.
+ *
+ * For each topic in the slot: take its lock, read what is new in it, drop the events that are there already, append and
+ * sync the others, let go. The lock is held until the sync, so that a repeat is only ever answered with a first one that
+ * is durable. It is all done in the calling thread: another one would mostly wait for the same lock. */
+#include "publisher.h"
+
+#include "delivery/keys.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define ATTEMPTS_AT_LOCK_MAX 1000    /* with a lock file that somebody keeps removing */
+
+/* The part of a slot that goes to one topic. */
+struct part {
+	struct evbus_publisher *publisher;
+	struct slot *slot;
+	struct open_topic *home;
+	struct buf names;                 /* of struct key_name, of the events that are not in the log as far as we know */
+	struct buf tickets;               /* of size_t: which they are */
+};
+
+static void part_release(struct part *part)
+{
+	buf_release(&part->names);
+	buf_release(&part->tickets);
+}
+
+static struct lane *lane_of(const struct part *part, uint32_t i)
+{
+	struct lane *lane = i < part->publisher->lane_count ? part->publisher->lanes[i] : NULL;
+
+	return lane && i < part->slot->group_count && lane->topic == &part->home->topic ? lane : NULL;
+}
+
+static struct ticket *ticket_of(struct slot *slot, size_t i)
+{
+	return (struct ticket *)(void *)slot->tickets.data + i;
+}
+
+/* ---- what is there already ---- */
+
+/* The names live until lines are dropped. */
+static enum evbus_code collect(struct part *part, struct evbus_err *err)
+{
+	struct slot *slot = part->slot;
+	struct evbus_record record;
+
+	part->names.len = part->tickets.len = 0;
+	for (size_t i = 0; i < ticket_count(slot); i++) {
+		const struct ticket *ticket = ticket_at(slot, i);
+		if (ticket->kind != TICKET_NEW || !lane_of(part, ticket->lane) || slot->groups[ticket->lane].durable)
+			continue;
+		group_record(&slot->groups[ticket->lane], ticket->entry, (struct evbus_slice){ NULL, 0 }, 0, &record);
+		struct key_name name = key_name_of(record.tenant_id, record.event_key);
+		TRY(buf_add(&part->names, &name, sizeof name, err));
+		TRY(buf_add(&part->tickets, &i, sizeof i, err));
+	}
+	return EVBUS_OK;
+}
+
+static const struct key_name *names_of(const struct part *part)
+{
+	return (const struct key_name *)(const void *)part->names.data;
+}
+
+static struct ticket *wanted(const struct part *part, size_t i)
+{
+	return ticket_of(part->slot, ((const size_t *)(const void *)part->tickets.data)[i]);
+}
+
+/* The line of the first, for its receipt. */
+static enum evbus_code on_first(void *context, size_t i, int32_t partition, const struct line *line,
+				struct evbus_err *err)
+{
+	struct part *part = context;
+	struct slot *slot = part->slot;
+	struct ticket *ticket = wanted(part, i);
+	struct first first = { slot->first_lines.len, line->text.len, partition };
+
+	TRY(buf_add(&slot->first_lines, line->text.data, line->text.len, err));
+	TRY(buf_add(&slot->firsts, &first, sizeof first, err));
+	group_drop(&slot->groups[ticket->lane], ticket->entry);
+	ticket->kind = TICKET_IN_LOG;
+	ticket->entry = (uint32_t)(slot->firsts.len / sizeof first - 1);
+	return EVBUS_OK;
+}
+
+static bool is_same(const struct key_name *a, const struct key_name *b)
+{
+	return a->tenant_id.len == b->tenant_id.len && a->event_key.len == b->event_key.len &&
+	       !memcmp(a->event_key.data, b->event_key.data, a->event_key.len) &&
+	       (!a->tenant_id.len || !memcmp(a->tenant_id.data, b->tenant_id.data, a->tenant_id.len));
+}
+
+/* Events of the slot that repeat one before them in it. */
+static enum evbus_code find_twice(struct part *part, struct key_table *table, struct evbus_err *err)
+{
+	const struct key_name *names = names_of(part);
+
+	for (size_t i = 0; i < part->names.len / sizeof *names; i++) {
+		struct ticket *ticket = wanted(part, i);
+		if (ticket->kind != TICKET_NEW)
+			continue;
+		uint64_t hash = key_hash(names[i].tenant_id, names[i].event_key);
+		const struct key_slot *hit;
+		size_t at = 0;
+		while ((hit = key_table_next(table, hash, &at)) && !is_same(&names[hit->offset], &names[i]))
+			;
+		if (!hit) {
+			TRY(key_table_add(table, hash, 0, i, err));
+			continue;
+		}
+		group_drop(&part->slot->groups[ticket->lane], ticket->entry);
+		ticket->kind = TICKET_TWICE;
+		ticket->entry = (uint32_t)(wanted(part, (size_t)hit->offset) - ticket_of(part->slot, 0));
+	}
+	return EVBUS_OK;
+}
+
+/* Closes the gaps, and counts the lines anew. */
+static void squeeze(struct part *part)
+{
+	struct slot *slot = part->slot;
+
+	for (uint32_t i = 0; i < slot->group_count; i++) {
+		struct lane *lane = lane_of(part, i);
+		if (!lane || slot->groups[i].durable)
+			continue;
+		group_squeeze(&slot->groups[i]);
+		lane->counted = 0;
+	}
+	for (size_t i = 0; i < ticket_count(slot); i++) {
+		struct ticket *ticket = ticket_of(slot, i);
+		struct lane *lane = lane_of(part, ticket->lane);
+		if (lane && ticket->kind == TICKET_NEW && !slot->groups[ticket->lane].durable)
+			ticket->entry = lane->counted++;
+	}
+}
+
+static enum evbus_code drop_repeats(struct part *part, struct evbus_err *err)
+{
+	CLEANUP(key_table_release) struct key_table table = { 0 };
+
+	TRY(collect(part, err));
+	/* Should this fail, lines are dropped that have their first; the slot has failed then. */
+	TRY(keys_find(part->home->keys, names_of(part), part->names.len / sizeof(struct key_name), on_first, part, err));
+	TRY(find_twice(part, &table, err));
+	squeeze(part);
+	return EVBUS_OK;
+}
+
+/* ---- what is new ---- */
+
+static enum evbus_code append(struct part *part, struct lane *lane, struct group *group, struct evbus_err *err)
+{
+	struct slot *slot = part->slot;
+	struct mark mark;
+
+	group->deadline = slot->deadline;
+	group->held = &part->home->keys->lock;
+	enum evbus_code code = writer_append(&lane->writer, group, slot->expect, &mark, err);
+	group->held = NULL;
+	TRY(code);
+	TRY(writer_commit(&lane->writer, &mark, group, err));
+	group->durable = true;
+	slot->expect = UINT64_MAX;
+	return keys_appended(part->home->keys, lane->writer.partition, group, &mark, err);
+}
+
+static enum evbus_code append_new(struct part *part, struct evbus_err *err)
+{
+	struct slot *slot = part->slot;
+
+	TRY(drop_repeats(part, err));
+	for (uint32_t i = 0; i < slot->group_count; i++) {
+		struct lane *lane = lane_of(part, i);
+		if (lane && !slot->groups[i].durable && group_count(&slot->groups[i]) > 0)
+			TRY(append(part, lane, &slot->groups[i], err));
+	}
+	return EVBUS_OK;
+}
+
+/* ---- one topic, one slot ---- */
+
+static enum evbus_code open_keys(struct evbus_publisher *publisher, struct open_topic *home, struct evbus_err *err)
+{
+	if (!publisher->store)
+		TRY(bus_open_store(publisher->bus, &publisher->store, err));
+	return home->keys ? EVBUS_OK : keys_open(&home->topic, publisher->store, &home->keys, err);
+}
+
+static enum evbus_code enter(struct part *part, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf writers = { 0 };
+
+	for (uint32_t i = 0; i < part->publisher->lane_count; i++) {
+		struct log_writer *writer = &part->publisher->lanes[i]->writer;
+		if (part->publisher->lanes[i]->topic == &part->home->topic)
+			TRY(buf_add(&writers, &writer, sizeof writer, err));
+	}
+	return keys_enter(part->home->keys, (struct log_writer *const *)(void *)writers.data,
+			  writers.len / sizeof(struct log_writer *), err);
+}
+
+static bool has_lines(const struct part *part)
+{
+	for (uint32_t i = 0; i < part->slot->group_count; i++)
+		if (lane_of(part, i) && !part->slot->groups[i].durable && group_count(&part->slot->groups[i]) > 0)
+			return true;
+	return false;
+}
+
+static enum evbus_code write_part(struct part *part, struct evbus_err *err)
+{
+	for (int attempt = 0; has_lines(part); attempt++) {
+		TRY(enter(part, err));
+		enum evbus_code code = append_new(part, err);
+		bool held = keys_hold(part->home->keys);
+		keys_leave(part->home->keys);
+		/* The lock file was removed: somebody else may have got in. */
+		if (code != EVBUS_OK && (code != EVBUS_AGAIN || held || attempt >= ATTEMPTS_AT_LOCK_MAX))
+			return code;
+	}
+	return EVBUS_OK;
+}
+
+void publisher_write_once(struct evbus_publisher *publisher, struct slot *slot)
+{
+	slot->code = EVBUS_OK;
+	for (struct open_topic *home = publisher->topics; home && slot->code == EVBUS_OK; home = home->next) {
+		CLEANUP(part_release) struct part part = { .publisher = publisher, .slot = slot, .home = home };
+		if (!has_lines(&part))
+			continue;
+		slot->code = open_keys(publisher, home, &slot->err);
+		if (slot->code == EVBUS_OK)
+			slot->code = write_part(&part, &slot->err);
+	}
+	/* Nothing was appended that had to get it: the next one has to. */
+	if (slot->code == EVBUS_OK)
+		publisher->expect = slot->expect;
+}
+
+/* ---- receipts ---- */
+
+enum evbus_code publisher_first(const struct slot *slot, uint32_t entry, struct evbus_slice topic,
+				struct evbus_record *record)
+{
+	const struct first *first = (const struct first *)(const void *)slot->firsts.data + entry;
+	struct line line;
+
+	assert(entry < slot->firsts.len / sizeof *first);
+	if (line_parse((struct evbus_slice){ slot->first_lines.data + first->at, first->len }, &line))
+		return EVBUS_BUG;
+	line_to_record(&line, topic, first->partition, record);
+	return EVBUS_OK;
+}

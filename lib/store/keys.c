@@ -1,0 +1,260 @@
+/* keys.c: the tables event_keys and key_progress. */
+#include "store/keys.h"
+
+#include "store/table.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#define PLACE "log_id, partition_id, record_offset, published_at"
+#define PAIR "(?, ?)"
+#define PAIRS_4 PAIR ", " PAIR ", " PAIR ", " PAIR
+#define PAIRS_32                                                                                                   \
+	PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4
+#define OF_KEY " WHERE topic = ? AND tenant_id = ? AND event_key = ?"
+
+static const char select_one[] = "SELECT tenant_id, event_key, " PLACE " FROM event_keys" OF_KEY;
+static const char select_many[] = "SELECT tenant_id, event_key, " PLACE " FROM event_keys "
+				  "WHERE topic = ? AND (tenant_id, event_key) IN (VALUES " PAIRS_32 ")";
+static const char insert[] = "INSERT INTO event_keys (topic, tenant_id, event_key, " PLACE ") "
+			     "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, tenant_id, event_key) DO NOTHING";
+static const char update[] = "UPDATE event_keys SET log_id = ?, partition_id = ?, record_offset = ?, "
+			     "published_at = ?" OF_KEY;
+static const char delete_keys[] = "DELETE FROM event_keys WHERE topic = ?";
+static const char count_keys[] = "SELECT COUNT(*) FROM event_keys WHERE topic = ?";
+static const char delete_progress[] = "DELETE FROM key_progress WHERE topic = ?";
+static const char select_progress[] =
+	"SELECT partition_id, log_id, indexed_to, fingerprint FROM key_progress WHERE topic = ?";
+static const char upsert_progress[] =
+	"INSERT INTO key_progress (topic, partition_id, log_id, indexed_to, fingerprint) VALUES (?, ?, ?, ?, ?) "
+	"ON CONFLICT (topic, partition_id) DO UPDATE SET log_id = excluded.log_id, "
+	"indexed_to = excluded.indexed_to, fingerprint = excluded.fingerprint";
+
+/* ---- values ---------------------------------------------------------------------------------------------------- */
+
+static bool take_text(const struct value *value, char *text, size_t size)
+{
+	if (value->kind != VALUE_TEXT || value->bytes.len >= size || memchr(value->bytes.data, 0, value->bytes.len))
+		return false;
+	memcpy(text, value->bytes.data, value->bytes.len);
+	text[value->bytes.len] = '\0';
+	return true;
+}
+
+static bool take_partition(const struct value *value, int32_t *partition_id)
+{
+	if (value->kind != VALUE_INTEGER || value->integer < 0 || value->integer > INT32_MAX)
+		return false;
+	*partition_id = (int32_t)value->integer;
+	return true;
+}
+
+static bool take_offset(const struct value *value, uint64_t *offset)
+{
+	uint64_t number = 0;
+
+	if (value->kind != VALUE_TEXT || value->bytes.len == 0 || value->bytes.len > 19)
+		return false;
+	for (size_t i = 0; i < value->bytes.len; i++) {
+		unsigned digit = (unsigned char)value->bytes.data[i] - '0';
+		if (digit > 9)
+			return false;
+		number = number * 10 + digit;
+	}
+	*offset = number;
+	return true;
+}
+
+static enum evbus_code damaged(struct evbus_err *err)
+{
+	return err_set(err, EVBUS_IO, 0,
+		       "the index of event keys is damaged: evbus did not write it so; make it anew with evbus verify "
+		       "--rebuild-keys");
+}
+
+struct offset_text {
+	char text[24];
+};
+
+static struct offset_text offset_of(uint64_t offset)
+{
+	struct offset_text of;
+
+	snprintf(of.text, sizeof of.text, "%" PRIu64, offset);
+	return of;
+}
+
+/* ---- places ---------------------------------------------------------------------------------------------------- */
+
+struct finding {
+	const struct key_name *names;
+	size_t count;
+	struct key_place *places;
+};
+
+static bool is(const struct value *value, struct evbus_slice text)
+{
+	return value->kind == VALUE_TEXT && value->bytes.len == text.len &&
+	       (!text.len || !memcmp(value->bytes.data, text.data, text.len));
+}
+
+static enum evbus_code take_place(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	const struct finding *finding = context;
+	struct key_place place = { .found = true };
+
+	assert(count == 6);
+	if (!take_text(&columns[2], place.log_id, sizeof place.log_id) ||
+	    !take_partition(&columns[3], &place.partition_id) || !take_offset(&columns[4], &place.offset) ||
+	    !take_text(&columns[5], place.published_at, sizeof place.published_at))
+		return damaged(err);
+	for (size_t i = 0; i < finding->count; i++)
+		if (is(&columns[0], finding->names[i].tenant_id) && is(&columns[1], finding->names[i].event_key))
+			finding->places[i] = place;
+	return EVBUS_OK;
+}
+
+static enum evbus_code find_one(struct store *store, const char *topic, const struct key_name *name,
+				struct key_place *place, struct evbus_err *err)
+{
+	struct finding finding = { name, 1, place };
+	struct query query = { .sql = select_one,
+			       ARGS(value_text(topic), value_slice(name->tenant_id), value_slice(name->event_key)),
+			       .row = take_place,
+			       .context = &finding };
+
+	place->found = false;
+	return table_read(store, &query, err);
+}
+
+enum evbus_code store_keys_find(struct store *store, const char *topic, const struct key_name *names, size_t count,
+				struct key_place *places, struct evbus_err *err)
+{
+	struct value args[1 + 2 * KEYS_FIND_MAX];
+	struct finding finding = { names, count, places };
+	struct query query = { .sql = select_many,
+			       .args = args,
+			       .arg_count = 1 + 2 * (size_t)KEYS_FIND_MAX,
+			       .row = take_place,
+			       .context = &finding };
+
+	assert(count <= KEYS_FIND_MAX);
+	if (!count)
+		return EVBUS_OK;
+	if (count == 1)
+		return find_one(store, topic, names, places, err);
+	args[0] = value_text(topic);
+	/* Those that are not needed ask for the last one again. */
+	for (size_t i = 0; i < KEYS_FIND_MAX; i++) {
+		const struct key_name *name = &names[i < count ? i : count - 1];
+		args[1 + 2 * i] = value_slice(name->tenant_id);
+		args[2 + 2 * i] = value_slice(name->event_key);
+	}
+	for (size_t i = 0; i < count; i++)
+		places[i].found = false;
+	return table_read(store, &query, err);
+}
+
+enum evbus_code store_keys_add(struct store *store, const char *topic, const struct key_name *name,
+			       const struct key_place *place, struct key_place *other, struct evbus_err *err)
+{
+	struct offset_text offset = offset_of(place->offset);
+	struct query query = { .sql = insert,
+			       ARGS(value_text(topic), value_slice(name->tenant_id), value_slice(name->event_key),
+				    value_text(place->log_id), value_integer(place->partition_id),
+				    value_text(offset.text), value_text(place->published_at)) };
+
+	other->found = false;
+	TRY(table_write(store, &query, err));
+	if (query.changed)
+		return EVBUS_OK;
+	TRY(find_one(store, topic, name, other, err));
+	other->found = other->found && (strcmp(other->log_id, place->log_id) != 0 ||
+					other->partition_id != place->partition_id || other->offset != place->offset);
+	return EVBUS_OK;
+}
+
+enum evbus_code store_keys_replace(struct store *store, const char *topic, const struct key_name *name,
+				   const struct key_place *place, struct evbus_err *err)
+{
+	struct offset_text offset = offset_of(place->offset);
+	struct query query = { .sql = update,
+			       ARGS(value_text(place->log_id), value_integer(place->partition_id),
+				    value_text(offset.text), value_text(place->published_at), value_text(topic),
+				    value_slice(name->tenant_id), value_slice(name->event_key)) };
+
+	return table_write(store, &query, err);
+}
+
+enum evbus_code store_keys_clear(struct store *store, const char *topic, struct evbus_err *err)
+{
+	struct query keys = { .sql = delete_keys, ARGS(value_text(topic)) };
+	struct query progress = { .sql = delete_progress, ARGS(value_text(topic)) };
+
+	TRY(table_write(store, &keys, err));
+	return table_write(store, &progress, err);
+}
+
+static enum evbus_code take_count(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	(void)count;
+	(void)err;
+	*(uint64_t *)context = (uint64_t)columns[0].integer;
+	return EVBUS_OK;
+}
+
+enum evbus_code store_keys_count(struct store *store, const char *topic, uint64_t *count, struct evbus_err *err)
+{
+	struct query query = { .sql = count_keys, ARGS(value_text(topic)), .row = take_count, .context = count };
+
+	*count = 0;
+	return table_read(store, &query, err);
+}
+
+/* ---- progress -------------------------------------------------------------------------------------------------- */
+
+struct listing {
+	struct key_progress *progress;
+	size_t partitions;
+};
+
+/* A row that evbus did not write so is none: the partition is indexed from its beginning. */
+static enum evbus_code take_progress(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	const struct listing *listing = context;
+	struct key_progress row = { .found = true };
+	int32_t partition_id;
+
+	(void)err;
+	assert(count == 4);
+	if (take_partition(&columns[0], &partition_id) && (size_t)partition_id < listing->partitions &&
+	    take_text(&columns[1], row.log_id, sizeof row.log_id) && take_offset(&columns[2], &row.indexed_to) &&
+	    take_text(&columns[3], row.fingerprint, sizeof row.fingerprint))
+		listing->progress[partition_id] = row;
+	return EVBUS_OK;
+}
+
+enum evbus_code store_key_progress(struct store *store, const char *topic, struct key_progress *progress,
+				   size_t partitions, struct evbus_err *err)
+{
+	struct listing listing = { progress, partitions };
+	struct query query = { .sql = select_progress,
+			       ARGS(value_text(topic)),
+			       .row = take_progress,
+			       .context = &listing };
+
+	memset(progress, 0, partitions * sizeof *progress);
+	return table_read(store, &query, err);
+}
+
+enum evbus_code store_key_progress_set(struct store *store, const char *topic, int32_t partition_id,
+				       const struct key_progress *progress, struct evbus_err *err)
+{
+	struct offset_text to = offset_of(progress->indexed_to);
+	struct query query = { .sql = upsert_progress,
+			       ARGS(value_text(topic), value_integer(partition_id), value_text(progress->log_id),
+				    value_text(to.text), value_text(progress->fingerprint)) };
+
+	return table_write(store, &query, err);
+}
