@@ -116,14 +116,21 @@ static void add_text(struct environment *environment, const char *name, struct e
 	keep(environment, name, name_len, value.len);
 }
 
-/* A raw JSON value as text; null is nothing. */
-static void add_json(struct environment *environment, const char *name, struct evbus_slice value)
+static bool is_there(struct evbus_slice value)
+{
+	return value.data && value.data[0] != 'n';
+}
+
+/* Raw JSON values as text, with a blank between them; null is nothing. */
+static void add_json_pair(struct environment *environment, const char *name, struct evbus_slice first,
+			  struct evbus_slice second)
 {
 	size_t name_len = strlen(name) + 1;
+	size_t first_len = is_there(first) ? evbus_json_text(first, NULL, 0) + 1 : 0;
 
-	if (!value.data || value.data[0] == 'n')
+	if (!is_there(second))
 		return;
-	size_t len = evbus_json_text(value, NULL, 0);
+	size_t len = first_len + evbus_json_text(second, NULL, 0);
 	if (len > VALUE_MAX_BYTES) {
 		leave_out(environment, name);
 		return;
@@ -133,8 +140,17 @@ static void add_json(struct environment *environment, const char *name, struct e
 		return;
 	memcpy(at, name, name_len - 1);
 	at[name_len - 1] = '=';
-	evbus_json_text(value, at + name_len, len);
+	if (first_len) {
+		evbus_json_text(first, at + name_len, first_len - 1);
+		at[name_len + first_len - 1] = ' ';
+	}
+	evbus_json_text(second, at + name_len + first_len, len - first_len);
 	keep(environment, name, name_len, len);
+}
+
+static void add_json(struct environment *environment, const char *name, struct evbus_slice value)
+{
+	add_json_pair(environment, name, (struct evbus_slice){ NULL, 0 }, value);
 }
 
 static void add_number(struct environment *environment, const char *name, int64_t number)
@@ -153,7 +169,8 @@ static void add_envelope(struct environment *environment, const struct evbus_rec
 	/* A member that stands twice is nobody's id: the event has none of these. */
 	if (!record->payload.data || evbus_envelope_read(record->payload, &envelope, &err))
 		return;
-	add_json(environment, "EVENT_ID", envelope.event_id);
+	/* Of CloudEvents source and id together, as the inbox has it. */
+	add_json_pair(environment, "EVENT_ID", envelope.id_source, envelope.event_id);
 	add_json(environment, "EVENT_TYPE", envelope.event_type);
 	add_json(environment, "EVENT_TENANT_ID", record->tenant_id.data ? record->tenant_id : envelope.tenant_id);
 }

@@ -17,10 +17,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NEVER INT64_MAX
-#define KILL_MS 1000                 /* from SIGTERM to SIGKILL */
-#define STOP_MS 10000                /* what a command may take when we are asked to stop */
-#define AGAIN_MS 200                 /* a second signal that soon is the first once more: timeout(1) sends two */
 #define LINGER_MS 100                /* what is waited for a stderr that others hold */
 
 enum { FD_ENDED, FD_IN, FD_ERR, FDS };
@@ -43,11 +39,11 @@ struct handler {
 	struct program program;
 	struct environment environment;
 	int64_t timeout_ms;
-	int64_t stop_at;             /* when we were asked to stop; NEVER: not yet */
-	bool stop_now;
+	struct stop stop;
 	struct run *runs;
 	struct pollfd *fds;          /* FDS for each, and ours */
 	size_t count, running;
+	char how[96];                /* of the last one that ended */
 	char error[EVBUS_ERROR_MAX_BYTES];
 };
 
@@ -61,7 +57,7 @@ enum evbus_code handler_open(struct call *call, const struct handler_options *op
 		return fail_errno(call, EVBUS_AGAIN, "cannot prepare the command");
 	made->call = call;
 	made->timeout_ms = options->timeout_ms;
-	made->stop_at = NEVER;
+	made->stop.at_ms = NEVER;
 	made->count = options->concurrency ? options->concurrency : 1;
 	made->runs = calloc(made->count, sizeof *made->runs);
 	made->fds = calloc(made->count * FDS + 1, sizeof *made->fds);
@@ -210,11 +206,11 @@ static void kill_run(struct handler *handler, struct run *run)
 /* When its time is up, whether by its own time-out or because we stop. */
 static int64_t end_of(const struct handler *handler, const struct run *run)
 {
-	if (handler->stop_now)
+	if (handler->stop.at_once)
 		return 0;
-	if (handler->stop_at == NEVER || handler->stop_at + STOP_MS > run->late_at)
+	if (handler->stop.at_ms == NEVER || handler->stop.at_ms + STOP_MS > run->late_at)
 		return run->late_at;
-	return handler->stop_at + STOP_MS;
+	return handler->stop.at_ms + STOP_MS;
 }
 
 static int64_t next_act(const struct handler *handler, const struct run *run)
@@ -247,24 +243,9 @@ static void hear(struct handler *handler, struct run *run, const struct pollfd *
 	}
 }
 
-static void watch_for_stop(struct handler *handler, int64_t now)
-{
-	char drain[64];
-
-	while (read(stop_fd(), drain, sizeof drain) > 0)
-		continue;
-	if (!stopped())
-		return;
-	if (handler->stop_at == NEVER)
-		handler->stop_at = now;
-	else if (now - handler->stop_at > AGAIN_MS)
-		handler->stop_now = true;
-}
-
 void handler_stop(struct handler *handler)
 {
-	if (handler->stop_at == NEVER)
-		handler->stop_at = monotonic_ms();
+	stop_now(&handler->stop);
 }
 
 static int timeout_of(const struct handler *handler, int64_t now, int64_t until)
@@ -304,7 +285,7 @@ static void wait_for_any(struct handler *handler, int64_t until)
 	int n = poll(fds, count + 1, timeout_of(handler, now, until));
 	now = monotonic_ms();
 	if (n > 0 && fds[count].revents)
-		watch_for_stop(handler, now);
+		stop_look(&handler->stop);
 	for (size_t i = 0; n > 0 && i < handler->count; i++)
 		if (handler->runs[i].child.pid)
 			hear(handler, &handler->runs[i], fds + i * FDS, now);
@@ -312,29 +293,26 @@ static void wait_for_any(struct handler *handler, int64_t until)
 
 /* ---- how they ended -------------------------------------------------------------------------------------------- */
 
-/* "WHAT: what it wrote", or either. */
-static struct evbus_slice error_text(struct handler *handler, const char *what, struct evbus_slice said, bool both)
+/* What is kept of it: what it wrote, which tells most; where how it ended tells more, that and what it wrote. */
+static struct evbus_slice error_text(struct handler *handler, const struct outcome *outcome)
 {
-	size_t what_len = strlen(what), room = sizeof handler->error;
+	bool by_status = outcome->reason == EVBUS_REASON_RETRIES || outcome->reason == EVBUS_REASON_REFUSED;
+	struct evbus_slice said = outcome->said;
 
-	if (said.len && !both) {
-		memcpy(handler->error, said.data, said.len);
-		return (struct evbus_slice){ handler->error, said.len };
-	}
-	memcpy(handler->error, what, what_len);
+	if (said.len && by_status)
+		return said;
 	if (!said.len)
-		return (struct evbus_slice){ handler->error, what_len };
-	memcpy(handler->error + what_len, ": ", 2);
-	what_len += 2;
-	size_t cut = said.len > room - what_len ? said.len - (room - what_len) : 0;
-	memcpy(handler->error + what_len, said.data + cut, said.len - cut);
-	return (struct evbus_slice){ handler->error, what_len + said.len - cut };
+		return (struct evbus_slice){ handler->how, strlen(handler->how) };
+	size_t how_len = (size_t)snprintf(handler->error, sizeof handler->error, "%s: ", handler->how);
+	size_t room = sizeof handler->error - how_len, cut = said.len > room ? said.len - room : 0;
+	memcpy(handler->error + how_len, said.data + cut, said.len - cut);
+	return (struct evbus_slice){ handler->error, how_len + said.len - cut };
 }
 
 /* Whoever asked us to stop may have asked the command as well (a service manager, a terminal). */
 static bool ended_with_us(const struct handler *handler, int status)
 {
-	return (stopped() || handler->stop_at != NEVER) &&
+	return (stopped() || handler->stop.at_ms != NEVER) &&
 	       (status == 128 + SIGINT || status == 128 + SIGTERM || status == 128 + SIGHUP || status == 128 + SIGKILL);
 }
 
@@ -351,34 +329,37 @@ static enum verdict verdict_of(const struct handler *handler, const struct run *
 	return status_is_wrong_command(status) ? VERDICT_WRONG_COMMAND : VERDICT_FAILED;
 }
 
+static void tell_how(struct handler *handler, const struct run *run, int signal_number, struct outcome *outcome)
+{
+	size_t size = sizeof handler->how;
+
+	snprintf(handler->how, size, "ended with status %d", outcome->status);
+	outcome->reason = outcome->verdict == VERDICT_REFUSED ? EVBUS_REASON_REFUSED : EVBUS_REASON_RETRIES;
+	if (run->timed_out) {
+		outcome->reason = EVBUS_REASON_TIMEOUT;
+		snprintf(handler->how, size, "was not done within %g s", (double)handler->timeout_ms / 1000.0);
+	} else if (signal_number) {
+		outcome->reason = EVBUS_REASON_SIGNAL;
+		snprintf(handler->how, size, "died of signal %d (%s)", signal_number, strsignal(signal_number));
+	}
+	outcome->how = handler->how;
+}
+
 static void settle(struct handler *handler, struct run *run, struct outcome *outcome)
 {
-	struct evbus_slice said = relay_text(&run->relay);
-	char what[96];
-	int number;
+	int signal_number;
 
 	relay_end(&run->relay, handler->call);
 	/* Its number is still its own: what it left behind goes with it. */
 	if (run->stage != RUNNING)
 		child_signal(&run->child, SIGKILL);
-	int status = child_reap(&run->child, &number);
+	int status = child_reap(&run->child, &signal_number);
 	*outcome = (struct outcome){ .token = run->token,
 				     .verdict = verdict_of(handler, run, status),
-				     .reason = EVBUS_REASON_RETRIES,
 				     .status = status,
-				     .has_stderr = said.len > 0 };
-	snprintf(what, sizeof what, "exit status %d", status);
-	if (outcome->verdict == VERDICT_REFUSED) {
-		outcome->reason = EVBUS_REASON_REFUSED;
-	} else if (run->timed_out) {
-		outcome->reason = EVBUS_REASON_TIMEOUT;
-		snprintf(what, sizeof what, "not done within %g s", (double)handler->timeout_ms / 1000.0);
-	} else if (number) {
-		outcome->reason = EVBUS_REASON_SIGNAL;
-		snprintf(what, sizeof what, "signal %d (%s)", number, strsignal(number));
-	}
-	bool both = number != 0 || run->timed_out;
-	outcome->error = error_text(handler, what, said, both);
+				     .said = relay_text(&run->relay) };
+	tell_how(handler, run, signal_number, outcome);
+	outcome->error = error_text(handler, outcome);
 	release(handler, run);
 }
 
@@ -417,20 +398,15 @@ enum evbus_code handler_run(struct handler *handler, const struct job *job, stru
 	return handler_wait(handler, -1, &ended, outcome);
 }
 
-void outcome_describe(const struct handler *handler, const struct outcome *outcome, char text[OUTCOME_TEXT_BYTES])
+void outcome_describe(const char *name, const struct outcome *outcome, char text[OUTCOME_TEXT_BYTES])
 {
-	struct evbus_slice said = outcome->error;
-	bool by_status = outcome->reason != EVBUS_REASON_TIMEOUT && outcome->reason != EVBUS_REASON_SIGNAL;
-	const char *newline = by_status && said.len ? memrchr(said.data, '\n', said.len) : NULL;
-	int n = snprintf(text, OUTCOME_TEXT_BYTES, "'%.64s' ", handler->program.argv[0]);
+	struct evbus_slice said = outcome->said;
+	const char *newline = said.len ? memrchr(said.data, '\n', said.len) : NULL;
+	int n = snprintf(text, OUTCOME_TEXT_BYTES, "'%.64s' %s", name, outcome->how);
 
 	if (newline)
 		said = (struct evbus_slice){ newline + 1, said.len - (size_t)(newline + 1 - said.data) };
-	if (by_status)
-		n += snprintf(text + n, OUTCOME_TEXT_BYTES - (size_t)n, "ended with status %d", outcome->status);
-	else
-		n += snprintf(text + n, OUTCOME_TEXT_BYTES - (size_t)n, "failed");
-	if (outcome->has_stderr || !by_status)
+	if (said.len)
 		snprintf(text + n, OUTCOME_TEXT_BYTES - (size_t)n, ": %.*s",
 			 (int)(said.len < OUTCOME_TEXT_BYTES ? said.len : OUTCOME_TEXT_BYTES), said.data);
 }

@@ -48,7 +48,8 @@ struct outcome {
 	enum evbus_reason reason;
 	struct evbus_slice error;    /* the end of its stderr, or what was wrong; lives until the next call */
 	int status;                  /* its exit status, or 128 + signal */
-	bool has_stderr;             /* whether error holds what it wrote, and not only how it ended */
+	const char *how;             /* for messages: "ended with status 3"; these two live as long as error */
+	struct evbus_slice said;     /* the end of its stderr */
 };
 
 /* Looks the command up: EVBUS_CONFIG where it is not there or cannot be executed. */
@@ -71,6 +72,6 @@ CHECKED enum evbus_code handler_run(struct handler *handler, const struct job *j
 
 #define OUTCOME_TEXT_BYTES 320u
 /* For messages: "'sh' ended with status 3: the last line of its stderr". */
-void outcome_describe(const struct handler *handler, const struct outcome *outcome, char text[OUTCOME_TEXT_BYTES]);
+void outcome_describe(const char *name, const struct outcome *outcome, char text[OUTCOME_TEXT_BYTES]);
 
 #endif

@@ -254,7 +254,7 @@ static enum evbus_code failed(struct replay *replay, const struct evbus_record *
 	char text[OUTCOME_TEXT_BYTES];
 
 	about_record(call, record);
-	outcome_describe(replay->handler, outcome, text);
+	outcome_describe(call->argv[0], outcome, text);
 	replay->failed++;
 	if (outcome->verdict == VERDICT_WRONG_COMMAND)
 		fail(call, EVBUS_CONFIG, "%s (a status that says that the command is wrong)", text);

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define AGAIN_MS 200                 /* a second signal that soon is the first once more: timeout(1) sends two */
 #define STACK_BYTES (64u * 1024u)
 #define SHELL "/bin/sh"
 #define PATH_DEFAULT "/usr/local/bin:/usr/bin:/bin"
@@ -271,6 +273,38 @@ int child_reap(struct child *child, int *signal_number)
 	if (WIFSIGNALED(status))
 		*signal_number = WTERMSIG(status);
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int child_end(struct child *child, int *signal_number, bool *killed)
+{
+	struct pollfd ended = { .fd = child->pidfd, .events = POLLIN };
+	int64_t until = monotonic_ms() + KILL_MS, left = KILL_MS;
+
+	child_signal(child, SIGTERM);
+	while (child->pid && left > 0 && poll(&ended, 1, (int)left) < 0 && errno == EINTR)
+		left = until - monotonic_ms();
+	*killed = child->pid && !ended.revents;
+	/* Also where it has ended: what it left behind goes with it. */
+	child_signal(child, SIGKILL);
+	return child_reap(child, signal_number);
+}
+
+void stop_now(struct stop *stop)
+{
+	if (stop->at_ms == NEVER)
+		stop->at_ms = monotonic_ms();
+}
+
+void stop_look(struct stop *stop)
+{
+	char drain[64];
+
+	while (read(stop_fd(), drain, sizeof drain) > 0)
+		continue;
+	if (stopped() && stop->at_ms != NEVER && monotonic_ms() - stop->at_ms > AGAIN_MS)
+		stop->at_once = true;
+	if (stopped())
+		stop_now(stop);
 }
 
 bool status_is_wrong_command(int status)

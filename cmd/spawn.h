@@ -39,7 +39,23 @@ CHECKED enum evbus_code spawn(struct call *call, const struct program *program, 
 void child_signal(const struct child *child, int number);
 /* Waits for it to end, closes all that is open, and returns its exit status, or 128 + signal (*signal_number, else 0). */
 int child_reap(struct child *child, int *signal_number);
+/* Ends it and what it started: SIGTERM, a second later SIGKILL (*killed). */
+int child_end(struct child *child, int *signal_number, bool *killed);
 void child_close(int *fd);
+
+#define KILL_MS 1000                 /* from SIGTERM to SIGKILL */
+
+#define NEVER INT64_MAX
+#define STOP_MS 10000                /* what commands may take once we were asked to stop */
+
+/* Being asked to stop, by a signal or by ourselves. */
+struct stop {
+	int64_t at_ms;               /* when; NEVER: not yet */
+	bool at_once;                /* by a second signal */
+};
+/* Looks for signals; stop_fd() cannot be read any more until the next one. */
+void stop_look(struct stop *stop);
+void stop_now(struct stop *stop);
 
 /* Whether an exit status says that the command is wrong (64, 78, 126, 127). */
 bool status_is_wrong_command(int status);

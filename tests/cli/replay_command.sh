@@ -152,7 +152,7 @@ expect_err "evbus replay: record orders/0/1: 'sh' ended with status 1"
 expect_status 1 evbus replay -t orders -- sh -c 'exit 65'
 expect_err_has "status 65"
 expect_status 1 evbus replay -t orders -- sh -c 'kill -SEGV $$'
-expect_err_has "'sh' failed: signal 11 (Segmentation fault)"
+expect_err_has "'sh' died of signal 11 (Segmentation fault)"
 
 t 'with --on-error skip it goes on, and ends with 1'
 expect_status 1 evbus replay -t orders --on-error skip -- sh -c 'cat; exit $((EVENT_OFFSET % 2))'
@@ -194,14 +194,14 @@ expect_status 0 env PATH="$PWD:$PATH" evbus replay -t orders --max 1 -- script w
 
 t 'a time-out ends its process group'
 expect_status 1 evbus replay -t orders --handler-timeout 200ms -- sh -c 'sleep 30 & echo $! >sleeper; wait'
-expect_err "evbus replay: record orders/0/0: 'sh' failed: not done within 0.2 s"
+expect_err "evbus replay: record orders/0/0: 'sh' was not done within 0.2 s"
 wait_for 5 is_gone "$(<sleeper)"
 expect_status 0 evbus replay -t orders --handler-timeout 20s -- true
 
 t 'who ignores SIGTERM is killed, with what it left behind, and that is said'
 expect_status 1 evbus replay -t orders --handler-timeout 100ms -- sh -c 'trap "" TERM; echo why >&2; sleep 30 & echo $! >sleeper; wait; wait'
 expect_err_has "'sh' did not end within 1 s of SIGTERM, and is killed"
-expect_err_has "not done within 0.1 s: why"
+expect_err_has "was not done within 0.1 s: why"
 wait_for 5 is_gone "$(<sleeper)"
 expect_status 1 evbus replay -t orders --handler-timeout 100ms -- sh -c '(trap "" TERM; exec >/dev/null 2>&1; sleep 30) & echo $! >sleeper; exec sleep 30'
 wait_for 5 is_gone "$(<sleeper)"
