@@ -4,8 +4,8 @@
 
 #include "event/json.h"
 
-#define HISTORY_MAX 100u                 /* attempts that are kept: the latest */
-#define HISTORY_ERROR_MAX_BYTES 1024u    /* of each but the last, whose error is kept beside it */
+#define HISTORY_MAX 100u /* attempts that are kept: the latest */
+#define HISTORY_ERROR_MAX_BYTES 1024u /* of each but the last, whose error is kept beside it */
 
 /* The end of what a handler said, at most `most` bytes, as valid UTF-8: what is none becomes U+FFFD, and NUL too. */
 CHECKED enum evbus_code history_error(struct buf *out, struct evbus_slice error, size_t most, struct evbus_err *err);
@@ -18,6 +18,16 @@ CHECKED enum evbus_code history_add(struct buf *out, struct evbus_slice history,
 /* The attempts of two histories, one after the other; out is another buffer. */
 CHECKED enum evbus_code history_join(struct buf *out, struct evbus_slice first, struct evbus_slice second,
 				     struct evbus_err *err);
+
+/* What a history says of the first and of the last attempt in it. */
+struct history_ends {
+	int64_t first_us, last_us;
+	enum evbus_reason reason; /* of the last */
+	int64_t returns; /* how often the count of attempts began anew */
+};
+
+/* false: there is no attempt in it, or it was not made here. */
+bool history_read(struct evbus_slice history, struct history_ends *ends);
 
 /* false: there is no reason of that name. */
 bool reason_parse(struct evbus_slice name, enum evbus_reason *reason);

@@ -64,18 +64,18 @@ static bool read_name(pid_t pid, char name[32])
 /* Who has just taken it has not written its id yet: told is false until there is one of a living process. */
 static enum evbus_code held(const struct wanted *wanted, int fd, bool *told, struct evbus_err *err)
 {
-	char name[32];
+	char name[32], who[64] = "another process";
 	pid_t pid = read_holder(fd);
 
 	*told = pid > 0 && read_name(pid, name);
-	if (!*told)
-		return err_set(err, EVBUS_AGAIN, 0,
-			       "the group '%s' is being consumed by another process on partition %" PRId32
-			       " of the topic '%s'",
-			       wanted->group, wanted->partition_id, wanted->topic);
+	if (*told)
+		snprintf(who, sizeof who, "process %d (%s)", (int)pid, name);
+	if (wanted->partition_id < 0)
+		return err_set(err, EVBUS_AGAIN, 0, "the dead letters of '%s' are being retried by %s", wanted->group,
+			       who);
 	return err_set(err, EVBUS_AGAIN, 0,
-		       "the group '%s' is being consumed by process %d (%s) on partition %" PRId32 " of the topic '%s'",
-		       wanted->group, (int)pid, name, wanted->partition_id, wanted->topic);
+		       "the group '%s' is being consumed by %s on partition %" PRId32 " of the topic '%s'",
+		       wanted->group, who, wanted->partition_id, wanted->topic);
 }
 
 static void write_holder(int fd)

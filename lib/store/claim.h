@@ -10,7 +10,8 @@
 #include <sys/types.h>
 
 /* file_mode: of what is made, 0 for 0600; directories add x where this has r. EVBUS_AGAIN names the process that has
- * it, which may be our own. EVBUS_USAGE: group or topic is not a name. Ends with evbus_claim_release(). */
+ * it, which may be our own. partition_id -1: the claim is not of a partition, but of the group's dead letters.
+ * EVBUS_USAGE: group or topic is not a name. Ends with evbus_claim_release(). */
 CHECKED enum evbus_code claim_take(int state_dir, mode_t file_mode, const char *group, const char *topic,
 				   int32_t partition_id, struct evbus_claim **claim, struct evbus_err *err);
 

@@ -32,6 +32,20 @@ static const char succeed[] = "UPDATE dlq SET state = 'RETRIED', resolved_by = ?
 static const char fail[] = "UPDATE dlq SET state = 'DEAD', attempts = attempts + 1, returns = returns + 1, "
 			   "history = ?, reason = ?, error = ?, updated_at = ?, resolved_by = NULL, result = NULL "
 			   "WHERE id = ? AND state = 'QUEUED'";
+static const char select_bound[] = "SELECT (SELECT MAX(id) FROM dlq), "
+				   "(SELECT MAX(updated_at) FROM dlq WHERE state = 'DEAD'), "
+				   "(SELECT MAX(updated_at) FROM dlq WHERE state = 'QUEUED'), "
+				   "(SELECT MAX(updated_at) FROM dlq WHERE state = 'RETRIED'), "
+				   "(SELECT MAX(updated_at) FROM dlq WHERE state = 'DISCARDED')";
+static const char select_some[] = "SELECT " COLUMNS " FROM dlq WHERE id > ? AND id <= ? ORDER BY id LIMIT 256";
+static const char select_in_state[] =
+	"SELECT " COLUMNS " FROM dlq WHERE id > ? AND id <= ? AND state = ? ORDER BY id LIMIT 256";
+static const char select_one[] = "SELECT " COLUMNS " FROM dlq WHERE id = ?";
+static const char select_existence[] = "SELECT id FROM dlq WHERE id = ?";
+static const char change[] = "UPDATE dlq SET state = ?, reason = ?, error = ?, attempts = ?, history = ?, returns = ?, "
+			     "updated_at = ?, resolved_by = ?, result = ? WHERE id = ?";
+static const char select_oldest[] = "SELECT id, created_at FROM dlq WHERE state IN ('DEAD', 'QUEUED') AND "
+				    "created_at < ? ORDER BY created_at, id LIMIT 1";
 
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 
@@ -49,6 +63,21 @@ static bool take_integer(const struct value *value, int64_t most, int64_t *to)
 {
 	*to = value->integer;
 	return value->kind == VALUE_INTEGER && value->integer >= 0 && value->integer <= most;
+}
+
+static bool take_time(const struct value *value, char text[28])
+{
+	if (value->kind != VALUE_TEXT || value->bytes.len != 27)
+		return false;
+	memcpy(text, value->bytes.data, 27);
+	text[27] = '\0';
+	return true;
+}
+
+static enum evbus_code damaged(const struct value *id, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_IO, 0, "the dead letter '%" PRId64 "' is damaged: evbus did not write it so",
+		       id->integer);
 }
 
 static bool take_where(const struct value *columns, struct letter_row *row)
@@ -90,14 +119,12 @@ static bool take_fate(const struct value *columns, struct letter_row *row)
 	       take_bytes(&columns[23], VALUE_TEXT, true, &row->result);
 }
 
-static enum evbus_code take_row(const struct value *columns, size_t count, struct letter_row *row,
-				struct evbus_err *err)
+enum evbus_code letter_of(const struct value *columns, size_t count, struct letter_row *row, struct evbus_err *err)
 {
 	assert(count == COLUMN_COUNT);
 	if (!take_integer(&columns[0], INT64_MAX, &row->id) || !take_where(columns, row) || !take_event(columns, row) ||
 	    !take_fate(columns, row))
-		return err_set(err, EVBUS_IO, 0, "the dead letter '%" PRId64 "' is damaged: evbus did not write it so",
-			       columns[0].integer);
+		return damaged(columns, err);
 	return EVBUS_OK;
 }
 
@@ -127,8 +154,7 @@ static enum evbus_code take_known(void *context, const struct value *columns, si
 
 	assert(count == 2);
 	if (!take_integer(&columns[0], INT64_MAX, &known->id) || !take_bytes(&columns[1], VALUE_TEXT, false, &history))
-		return err_set(err, EVBUS_IO, 0, "the dead letter '%" PRId64 "' is damaged: evbus did not write it so",
-			       columns[0].integer);
+		return damaged(columns, err);
 	return buf_add(&known->history, history.data, history.len, err);
 }
 
@@ -212,7 +238,7 @@ static enum evbus_code give_found(void *context, const struct value *columns, si
 	const struct taker *taker = context;
 	struct letter_row row;
 
-	TRY(take_row(columns, count, &row, err));
+	TRY(letter_of(columns, count, &row, err));
 	return taker->found(taker->context, &row, err);
 }
 
@@ -252,5 +278,103 @@ enum evbus_code letters_failed(struct store *store, int64_t id, const char *reas
 
 	TRY(table_write(store, &query, err));
 	*changed = query.changed;
+	return EVBUS_OK;
+}
+
+/* ---- for operators --------------------------------------------------------------------------------------------- */
+
+static enum evbus_code take_bound(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	struct letters_bound *bound = context;
+
+	(void)err;
+	bound->id = columns[0].kind == VALUE_INTEGER ? columns[0].integer : 0;
+	for (size_t i = 1; i < count; i++) {
+		char text[28];
+		if (take_time(&columns[i], text) && strcmp(text, bound->updated_at) > 0)
+			memcpy(bound->updated_at, text, sizeof text);
+	}
+	return EVBUS_OK;
+}
+
+enum evbus_code letters_bound(struct store *store, struct letters_bound *bound, struct evbus_err *err)
+{
+	struct query query = { .sql = select_bound, .row = take_bound, .context = bound };
+
+	*bound = (struct letters_bound){ 0 };
+	return table_read(store, &query, err);
+}
+
+enum evbus_code letters_page(struct store *store, const char *state, int64_t after_id, int64_t last_id,
+			     struct page *page, struct evbus_err *err)
+{
+	struct query all = { .sql = select_some, ARGS(value_integer(after_id), value_integer(last_id)) };
+	struct query some = { .sql = select_in_state,
+			      ARGS(value_integer(after_id), value_integer(last_id), value_text(state ? state : "")) };
+
+	return page_read(store, state ? &some : &all, page, err);
+}
+
+enum evbus_code letters_find(struct store *store, int64_t id, struct page *page, struct evbus_err *err)
+{
+	struct query query = { .sql = select_one, ARGS(value_integer(id)) };
+
+	return page_read(store, &query, page, err);
+}
+
+static enum evbus_code take_existence(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	(void)columns;
+	(void)count;
+	(void)err;
+	*(bool *)context = true;
+	return EVBUS_OK;
+}
+
+enum evbus_code letters_exist(struct store *store, int64_t id, bool *exist, struct evbus_err *err)
+{
+	struct query query = {
+		.sql = select_existence, ARGS(value_integer(id)), .row = take_existence, .context = exist
+	};
+
+	*exist = false;
+	return table_read(store, &query, err);
+}
+
+enum evbus_code letters_change(struct store *store, const struct letter_row *row, struct evbus_err *err)
+{
+	struct query query = { .sql = change,
+			       ARGS(value_slice(row->state), value_slice(row->reason), filled(row->error),
+				    value_integer(row->attempts), filled(row->history), value_integer(row->returns),
+				    value_slice(row->updated_at), value_slice(row->resolved_by),
+				    value_slice(row->result), value_integer(row->id)) };
+
+	return table_write(store, &query, err);
+}
+
+struct oldest {
+	int64_t id;
+	char created_at[28];
+};
+
+static enum evbus_code take_oldest(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	struct oldest *oldest = context;
+
+	assert(count == 2);
+	if (!take_integer(&columns[0], INT64_MAX, &oldest->id) || !take_time(&columns[1], oldest->created_at))
+		return damaged(columns, err);
+	return EVBUS_OK;
+}
+
+enum evbus_code letters_oldest(struct store *store, const char *before, int64_t *id, char created_at[28],
+			       struct evbus_err *err)
+{
+	struct oldest oldest = { 0 };
+	struct query query = { .sql = select_oldest, ARGS(value_text(before)), .row = take_oldest, .context = &oldest };
+
+	TRY(table_read(store, &query, err));
+	*id = oldest.id;
+	memcpy(created_at, oldest.created_at, sizeof oldest.created_at);
 	return EVBUS_OK;
 }
