@@ -602,8 +602,8 @@ struct evbus_letter {
 	int64_t attempts;
 	struct evbus_slice history;    /* JSON: [{"attempt":1,"at":"…","reason":"retries","error":"…"}, …], the latest 100 */
 	int64_t returns;
-	struct evbus_slice created_at, updated_at;
-	struct evbus_slice resolved_by, result;    /* who retried or discarded it, and what came of it */
+	struct evbus_slice created_at, updated_at;    /* in an outbox: of the first and the last attempt that is known */
+	struct evbus_slice resolved_by, result;    /* who queued, retried or discarded it, and what came of it */
 };
 
 struct evbus_letter_filter {
@@ -620,8 +620,10 @@ struct evbus_letter_filter {
 	int64_t max;               /* 0: all */
 };
 
-/* In the store of the bus and then in each outbox, oldest first, in pages, so that no transaction stays open while
- * letters are given out, and letters that come meanwhile are left out. An id that is not there is EVBUS_NONE. */
+/* In the store of the bus and then in each outbox, oldest first, in pages, so that nothing stays locked while letters
+ * are given out: the callback may take its time, and may change them. Letters that come or change meanwhile are left
+ * out. An id that is not there is EVBUS_NONE, before anything is given out; a row of an outbox that is FAILED no longer
+ * is no letter, and is left out. EVBUS_USAGE: two outboxes have one name, or an id is not of its form. */
 EVBUS_CHECKED enum evbus_code evbus_letter_list(struct evbus *bus, struct evbus_outbox *const *outboxes,
 						size_t outbox_count, const struct evbus_letter_filter *filter,
 						enum evbus_code (*letter)(void *context,
@@ -657,8 +659,11 @@ struct evbus_sweep_options {
 struct evbus_sweep_result {
 	uint64_t sent, inbox, event_keys, letters;
 };
-/* Removes what is done and old: SENT rows of the outboxes, inbox rows and event keys, RETRIED and DISCARDED letters; a
- * thousand at a time. EVBUS_CONFLICT: the inbox would forget an event whose letter can still be retried. */
+/* Removes what is done and old: SENT rows of the outboxes, inbox rows and event keys (by the time of publishing), RETRIED
+ * and DISCARDED letters (by the time of that); a thousand at a time. An event key that is forgotten can be published
+ * again. A DISCARDED letter of an outbox stays as long as its row is FAILED: that is the application's to delete.
+ * dry_run: counts what would be removed. EVBUS_CONFLICT: the inbox or the event keys would forget an event whose letter
+ * (DEAD or QUEUED) is older than that and can still be retried; nothing is removed. */
 EVBUS_CHECKED enum evbus_code evbus_sweep(struct evbus *bus, struct evbus_outbox *const *outboxes, size_t outbox_count,
 					  const struct evbus_sweep_options *options, struct evbus_sweep_result *result,
 					  struct evbus_err *err);

@@ -74,7 +74,7 @@ static inline void put_letters(int count)
 	}
 }
 
-static struct evbus_letter_filter any = { .reason = -1, .state = -1 };
+__attribute__((unused)) static const struct evbus_letter_filter any = { .reason = -1, .state = -1 };
 
 /* The ids that a list gives out: "1 2 3 ". */
 static char listed[4096];
