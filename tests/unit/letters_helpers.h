@@ -14,6 +14,8 @@
 #define ATTEMPT(number, at) "{\"attempt\":" number ",\"at\":\"" at "\",\"reason\":\"timeout\",\"error\":\"slow\"}"
 
 static struct evbus *bus;
+static struct evbus_outbox *const *given; /* to what lists and changes */
+static size_t given_count;
 
 static inline struct evbus_slice slice_of(const char *text)
 {
@@ -86,6 +88,84 @@ static inline enum evbus_code take_id(void *context, const struct evbus_letter *
 	size_t len = strlen(listed);
 	snprintf(listed + len, sizeof listed - len, "%s ", letter->id);
 	return EVBUS_OK;
+}
+
+static inline enum evbus_code list_code(const struct evbus_letter_filter *filter)
+{
+	listed[0] = '\0';
+	return evbus_letter_list(bus, given, given_count, filter, take_id, NULL, &err);
+}
+
+static inline const char *list(const struct evbus_letter_filter *filter)
+{
+	cr_assert_eq(list_code(filter), EVBUS_OK, "%s", err.text);
+	return listed;
+}
+
+/* ---- one letter of the store, copied ---------------------------------------------------------------------------------- */
+
+struct kept {
+	int count;
+	struct evbus_letter letter; /* its slices point into text */
+	char text[20000];
+};
+
+static inline enum evbus_code keep(void *context, const struct evbus_letter *letter, struct evbus_err *e)
+{
+	struct kept *kept = context;
+	struct evbus_letter *to = &kept->letter;
+	struct evbus_slice *slices[] = { &to->source,      &to->group,       &to->tenant_id,        &to->topic,
+					 &to->event_id,    &to->event_type,  &to->correlation_id,   &to->partition_key,
+					 &to->offset,      &to->offset_kind, &to->published_at_utc, &to->payload,
+					 &to->error,       &to->history,     &to->created_at,       &to->updated_at,
+					 &to->resolved_by, &to->result };
+	char *at = kept->text;
+
+	(void)e;
+	kept->count++;
+	*to = *letter;
+	for (size_t i = 0; i < sizeof slices / sizeof *slices; i++) {
+		if (!slices[i]->data)
+			continue;
+		cr_assert(at + slices[i]->len < kept->text + sizeof kept->text);
+		memcpy(at, slices[i]->data, slices[i]->len);
+		slices[i]->data = at;
+		at[slices[i]->len] = '\0';
+		at += slices[i]->len + 1;
+	}
+	return EVBUS_OK;
+}
+
+static struct kept kept;
+
+static inline const struct evbus_letter *letter(const char *id)
+{
+	struct evbus_letter_filter filter = any;
+
+	filter.ids = &id;
+	filter.id_count = 1;
+	kept.count = 0;
+	cr_assert_eq(evbus_letter_list(bus, NULL, 0, &filter, keep, &kept, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(kept.count, 1);
+	return &kept.letter;
+}
+
+#define IS(slice, text) cr_assert((slice).data && !strcmp((slice).data, text), "%s", (slice).data)
+
+/* ---- changes -------------------------------------------------------------------------------------------------------- */
+
+static inline enum evbus_code change(const char *id, enum evbus_letter_change what)
+{
+	return evbus_letter_change(bus, given, given_count, id, what, EVBUS_REASON_SIGNAL, SLICE("said so"), "me@here",
+				   &err);
+}
+
+static inline void set(const char *what, int64_t id)
+{
+	char text[500];
+
+	snprintf(text, sizeof text, "UPDATE dlq SET %s WHERE id = %d", what, (int)id);
+	sql("state.db", text);
 }
 
 #endif

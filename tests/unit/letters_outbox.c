@@ -1,24 +1,7 @@
 /* FAILED rows of outboxes as dead letters. */
 #include "outbox_double.h"
 
-TestSuite(letters_outbox, .init = open_bus, .fini = close_bus, .timeout = 120);
-
-static enum evbus_code list_code(const struct evbus_letter_filter *filter)
-{
-	listed[0] = '\0';
-	return evbus_letter_list(bus, both, 2, filter, take_id, NULL, &err);
-}
-
-static const char *list(const struct evbus_letter_filter *filter)
-{
-	cr_assert_eq(list_code(filter), EVBUS_OK, "%s", err.text);
-	return listed;
-}
-
-static enum evbus_code change(const char *id, enum evbus_letter_change what)
-{
-	return evbus_letter_change(bus, both, 2, id, what, EVBUS_REASON_SIGNAL, SLICE("said so"), "me@here", &err);
-}
+TestSuite(letters_outbox, .init = give_both, .fini = close_bus, .timeout = 120);
 
 static enum evbus_letter_state states[10];
 static int64_t returns;

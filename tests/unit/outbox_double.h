@@ -21,6 +21,13 @@ static struct evbus_outbox app = { .name = "app.db", .place = "sqlite:/app.db#ou
 static struct evbus_outbox crm = { .name = "crm", .place = "sqlite:/crm.db#events" };
 static struct evbus_outbox *const both[] = { &app, &crm };
 
+static inline void give_both(void)
+{
+	open_bus();
+	given = both;
+	given_count = 2;
+}
+
 #define NOTHING                                                                                                        \
 	{                                                                                                              \
 		NULL, 0                                                                                                \

@@ -1,7 +1,7 @@
 /* Sweeping: what is done and old goes, and nothing else. */
 #include "outbox_double.h"
 
-TestSuite(sweep, .init = open_bus, .fini = close_bus, .timeout = 120);
+TestSuite(sweep, .init = give_both, .fini = close_bus, .timeout = 120);
 
 #define OLD "2026-01-01T00:00:00.000000Z"
 #define NEW "2026-03-01T00:00:00.000000Z"
@@ -197,9 +197,7 @@ Test(sweep, does_not_let_the_inbox_forget_while_a_row_that_failed_can_still_be_s
 	cr_assert_eq(sweep_outboxes(&options), EVBUS_CONFLICT);
 	cr_assert(strstr(err.text, "'crm:1' of " OLD), "%s", err.text);
 	cr_assert(!app.swept_before_us && !crm.swept_before_us);
-	cr_assert_eq(evbus_letter_change(bus, both, 2, "crm:1", EVBUS_LETTER_DISCARD, EVBUS_REASON_RETRIES, SLICE(""),
-					 "me", &err),
-		     EVBUS_OK, "%s", err.text);
+	cr_assert_eq(change("crm:1", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(sweep_outboxes(&options), EVBUS_CONFLICT);
 	cr_assert(strstr(err.text, "'app.db:1' of 2026-01-03T"), "%s", err.text);
 	app.rows[0].state = EVBUS_OUTBOX_SENT;
@@ -235,9 +233,7 @@ Test(sweep, keeps_decisions_as_long_as_the_row_is_there_to_come_back)
 		char id[24];
 		add_row(&app)->history = SLICE("[" ATTEMPT("1", OLD) "]");
 		snprintf(id, sizeof id, "app.db:%d", i + 1);
-		cr_assert_eq(evbus_letter_change(bus, both, 2, id, EVBUS_LETTER_DISCARD, EVBUS_REASON_RETRIES,
-						 SLICE(""), "me", &err),
-			     EVBUS_OK, "%s", err.text);
+		cr_assert_eq(change(id, EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
 	}
 	sql("state.db", "UPDATE outbox_decisions SET decided_at = '" OLD "' WHERE seq <> 4");
 	sql("state.db",

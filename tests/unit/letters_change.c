@@ -1,0 +1,141 @@
+/* Dead letters of groups: changing them, one at a time. */
+#include "letters_helpers.h"
+
+#include "event/history.h"
+
+TestSuite(letters_change, .init = open_bus, .fini = close_bus, .timeout = 120);
+
+Test(letters_change, change_from_the_states_that_allow_it_and_from_no_other)
+{
+	static const char *const becomes[EVBUS_LETTER_STATES][5] = {
+		/*	       QUEUE	 DISCARD      UNDO    SUCCEED	 FAIL */
+		[EVBUS_LETTER_DEAD] = { "QUEUED", "DISCARDED", NULL, "RETRIED", "DEAD" },
+		[EVBUS_LETTER_QUEUED] = { NULL, "DISCARDED", "DEAD", NULL, NULL },
+		[EVBUS_LETTER_RETRIED] = { NULL, NULL, NULL, NULL, NULL },
+		[EVBUS_LETTER_DISCARDED] = { NULL, NULL, "DEAD", NULL, NULL },
+	};
+	char text[100];
+
+	put_letters(1);
+	for (unsigned from = 0; from < EVBUS_LETTER_STATES; from++)
+		for (unsigned what = EVBUS_LETTER_QUEUE; what <= EVBUS_LETTER_FAIL; what++) {
+			const char *name = evbus_letter_state_name(from), *to = becomes[from][what];
+			snprintf(text, sizeof text, "state = '%s'", name);
+			set(text, 1);
+			cr_assert_eq(change("1", what), to ? EVBUS_OK : EVBUS_CONFLICT, "%s %u", name, what);
+			cr_assert_str_eq(evbus_letter_state_name(letter("1")->state), to ? to : name);
+		}
+	cr_assert_eq(change("1", 99), EVBUS_USAGE);
+	cr_assert_eq(change("2", EVBUS_LETTER_QUEUE), EVBUS_NONE);
+	set("state = 'RETRIED'", 1);
+	cr_assert_eq(change("1", EVBUS_LETTER_QUEUE), EVBUS_CONFLICT);
+	cr_assert_str_eq(err.text, "the dead letter '1' is RETRIED: only one that is DEAD can be queued");
+}
+
+static void assert_changed_now(const struct evbus_letter *l)
+{
+	int64_t at_us, age;
+
+	cr_assert(clock_parse_exact(l->updated_at.data, &at_us));
+	age = evbus_time_now() - at_us;
+	cr_assert(age >= 0 && age < 60000000);
+	IS(l->created_at, "2026-01-02T00:00:00.000000Z");
+}
+
+Test(letters_change, keep_who_retried_or_discarded_them_and_what_came_of_it)
+{
+	put_letters(2);
+	cr_assert_eq(change("1", EVBUS_LETTER_SUCCEED), EVBUS_OK, "%s", err.text);
+	const struct evbus_letter *l = letter("1");
+	IS(l->resolved_by, "me@here");
+	IS(l->result, "said so");
+	assert_changed_now(l);
+	cr_assert(l->attempts == 1 && l->returns == 0 && l->reason == EVBUS_REASON_RETRIES);
+	cr_assert_eq(change("2", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+	l = letter("2");
+	IS(l->resolved_by, "me@here");
+	IS(l->result, "said so");
+	cr_assert_eq(change("2", EVBUS_LETTER_UNDO), EVBUS_OK, "%s", err.text);
+	l = letter("2");
+	cr_assert(!l->resolved_by.data && !l->result.data);
+	cr_assert_eq(change("2", EVBUS_LETTER_QUEUE), EVBUS_OK, "%s", err.text);
+	l = letter("2");
+	IS(l->resolved_by, "me@here");
+	cr_assert_null(l->result.data);
+	IS(l->payload, "{}");
+}
+
+Test(letters_change, that_fail_again_have_one_attempt_more)
+{
+	static char flood[EVBUS_ERROR_MAX_BYTES + 100];
+
+	put_letters(1);
+	cr_assert_eq(change("1", EVBUS_LETTER_FAIL), EVBUS_OK, "%s", err.text);
+	const struct evbus_letter *l = letter("1");
+	cr_assert(l->attempts == 2 && l->returns == 1 && l->reason == EVBUS_REASON_SIGNAL);
+	IS(l->error, "said so");
+	assert_changed_now(l);
+	cr_assert(!l->resolved_by.data && !l->result.data);
+	cr_assert(!strncmp(l->history.data, "[" ATTEMPT("1", PUBLISHED) ",{\"attempt\":2,\"at\":\"", 100), "%s",
+		  l->history.data);
+	cr_assert(strstr(l->history.data, "\"reason\":\"signal\",\"error\":\"said so\"}]"));
+	memset(flood, 'x', sizeof flood);
+	flood[sizeof flood - 1] = '\xff';
+	cr_assert_eq(evbus_letter_change(bus, NULL, 0, "1", EVBUS_LETTER_FAIL, EVBUS_REASON_TIMEOUT,
+					 (struct evbus_slice){ flood, sizeof flood }, NULL, &err),
+		     EVBUS_OK);
+	l = letter("1");
+	cr_assert(l->attempts == 3 && l->error.len == EVBUS_ERROR_MAX_BYTES + 2);
+	cr_assert_str_eq(l->error.data + l->error.len - 4, "x\xef\xbf\xbd");
+	cr_assert_eq(evbus_letter_change(bus, NULL, 0, "1", EVBUS_LETTER_FAIL, EVBUS_REASON_TIMEOUT,
+					 (struct evbus_slice){ NULL, 0 }, NULL, &err),
+		     EVBUS_OK);
+	IS(letter("1")->error, "");
+}
+
+Test(letters_change, do_not_change_when_the_store_refuses)
+{
+	put_letters(1);
+	sql("state.db", "CREATE TRIGGER no BEFORE UPDATE ON dlq BEGIN SELECT RAISE(ABORT, 'not this one'); END");
+	cr_assert_eq(change("1", EVBUS_LETTER_QUEUE), EVBUS_CONFLICT);
+	sql("state.db", "DROP TRIGGER no");
+	cr_assert_eq(letter("1")->state, EVBUS_LETTER_DEAD);
+	cr_assert_eq(change("1", EVBUS_LETTER_QUEUE), EVBUS_OK, "%s", err.text);
+}
+
+Test(letters_change, of_another_store_are_not_touched)
+{
+	struct store *first = bus->store;
+
+	put_letters(1);
+	bus->store = open_store("sqlite:other.db");
+	put_letters(1);
+	cr_assert_eq(change("1", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+	store_close(bus->store);
+	bus->store = first;
+	cr_assert_eq(letter("1")->state, EVBUS_LETTER_DEAD);
+}
+
+/* ---- claims ---------------------------------------------------------------------------------------------------- */
+
+Test(letters_change, of_a_group_are_tried_by_one_at_a_time)
+{
+	struct evbus_claim *group, *outboxes, *other, *partition, *named;
+	char expected[200];
+
+	cr_assert_eq(evbus_letter_claim(bus, "g", &group, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(evbus_letter_claim(bus, "g", &other, &err), EVBUS_AGAIN);
+	snprintf(expected, sizeof expected, "the dead letters of 'g' are being retried by process %d (", (int)getpid());
+	cr_assert(!strncmp(err.text, expected, strlen(expected)), "%s", err.text);
+	cr_assert_eq(evbus_letter_claim(bus, NULL, &outboxes, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(evbus_letter_claim(bus, NULL, &other, &err), EVBUS_AGAIN);
+	cr_assert_eq(evbus_letter_claim(bus, "outboxes", &named, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(evbus_claim_take(bus, "g", "letters", 0, &partition, &err), EVBUS_OK, "%s", err.text);
+	evbus_claim_release(group);
+	cr_assert_eq(evbus_letter_claim(bus, "g", &group, &err), EVBUS_OK, "%s", err.text);
+	evbus_claim_release(group);
+	evbus_claim_release(outboxes);
+	evbus_claim_release(partition);
+	evbus_claim_release(named);
+	cr_assert_eq(evbus_letter_claim(bus, "no group", &group, &err), EVBUS_USAGE);
+}
