@@ -4,8 +4,8 @@
 
 #include "event/json.h"
 
-#define HISTORY_MAX 100u /* attempts that are kept: the latest */
-#define HISTORY_ERROR_MAX_BYTES 1024u /* of each but the last, whose error is kept beside it */
+#define HISTORY_MAX 100u                 /* attempts that are kept: the latest */
+#define HISTORY_ERROR_MAX_BYTES 1024u    /* of each but the last, whose error is kept beside it */
 
 /* The end of what a handler said, at most `most` bytes, as valid UTF-8: what is none becomes U+FFFD, and NUL too. */
 CHECKED enum evbus_code history_error(struct buf *out, struct evbus_slice error, size_t most, struct evbus_err *err);
