@@ -1,0 +1,463 @@
+/* dlq_retry.c: evbus dlq-retry
+ *
+ * The set is fixed when it begins, but a letter is looked at once more right before it is tried, under the claim of its
+ * group: a run over a thousand of them takes its time, and meanwhile somebody may have discarded one, or have retried
+ * it. What was tried is recorded before the next begins; a kill between the two tries that one letter again. */
+#include "letters.h"
+#include "handler.h"
+#include "pace.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define RECEIPT_BYTES 512u
+#define ORIGIN_BYTES (EVBUS_TOPIC_MAX_BYTES + 64u)
+
+struct args {
+	struct common common;
+	struct letter_args letters;
+	struct source_args sources;
+	const char *ids_from;
+	const char *format;
+	int64_t max, max_returns;
+	struct rate rate;
+	struct duration handler_timeout;
+	bool all;
+	bool republish;
+	bool dry_run;
+};
+
+COMMAND(dlq_retry,
+	.summary = "try dead letters again: by their group, by a command, or by publishing them once more",
+	.takes = "[ID...] [-- COMMAND [ARG...]]",
+	.opts = OPTS(LETTER_OPTS,
+		IDS_FROM_OPT,
+		OPT(0, all, NULL, "all of them, where nothing else says which"),
+		OPT(0, max, "N", "try so many at most", .unset = -1),
+		OPT(0, max_returns, "N", "leave alone what came back more often than this", .preset = "5"),
+		OPT(0, rate, "RATE", "at most so many a second, evenly: 100, 100/s, 30/m, 1000/h"),
+		OPT(0, republish, NULL, "append them to their topics once more"),
+		OPT(0, handler_timeout, "DURATION", "kill the command after this time; the letter has failed then",
+		    .unset = -1),
+		OPT(0, dry_run, NULL, "change nothing, print the same"),
+		LIST_FORMAT_OPT, SOURCE_OPTS, COMMON_OPTS),
+	.statuses = STATUSES(
+		{ EVBUS_NO, "some failed again, or were left alone" },
+		{ EVBUS_DATA, "a line of the file has no id" },
+		{ EVBUS_NONE, "there is no letter with an id that was given" },
+		{ EVBUS_AGAIN, "another process tries letters of the group" },
+		{ EVBUS_CONFIG, "the command cannot be run, or ended with 64, 78, 126 or 127; or a bad configuration, "
+				"variable or URL" }),
+	.examples = EXAMPLES(
+		{ "echo '{\"id\":\"1\"}' | evbus publish -q -t orders; evbus dlq-retry -q -t orders --format tsv", "" },
+		{ "evbus dlq-retry -q -g billing --reason timeout --rate 10 -- true", "" }));
+
+struct claim {
+	char *group;                 /* NULL: of outboxes */
+	struct evbus_claim *held;
+};
+
+struct retrying {
+	const struct args *args;
+	struct call *call;
+	struct letters letters;
+	struct table table;
+	struct pace pace;
+	struct claim *claims;
+	size_t claim_count;
+	struct handler *handler;     /* of one group, as that is in its environment */
+	const char *handler_group;   /* NULL: of none, or of outboxes */
+	struct evbus_publisher *publisher;
+	bool queues;                 /* nothing is tried here */
+	int64_t tried;
+	size_t succeeded, failed, returned, refused;
+};
+
+static void retrying_release(struct retrying *retry)
+{
+	handler_cleanup(&retry->handler);
+	evbus_publisher_close(retry->publisher);
+	for (size_t i = 0; i < retry->claim_count; i++) {
+		evbus_claim_release(retry->claims[i].held);
+		free(retry->claims[i].group);
+	}
+	free(retry->claims);
+	table_cleanup(&retry->table);
+	letters_close(&retry->letters);
+}
+
+/* ---- nobody else tries them ------------------------------------------------------------------------------------ */
+
+static bool is_of(const struct claim *claim, struct evbus_slice group)
+{
+	if (!claim->group || !group.data)
+		return !claim->group && !group.data;
+	return strlen(claim->group) == group.len && !memcmp(claim->group, group.data, group.len);
+}
+
+/* *group: its name, which lives as long as the claim. */
+static enum evbus_code claim_group(struct retrying *retry, struct evbus_slice name, const char **group)
+{
+	struct claim *claims = retry->claims;
+
+	for (size_t i = 0; i < retry->claim_count; i++)
+		if (is_of(&claims[i], name)) {
+			*group = claims[i].group;
+			return EVBUS_OK;
+		}
+	claims = realloc(claims, (retry->claim_count + 1) * sizeof *claims);
+	if (!claims)
+		return fail(retry->call, EVBUS_IO, "cannot claim a group: out of memory");
+	retry->claims = claims;
+	struct claim *claim = &claims[retry->claim_count];
+	*claim = (struct claim){ .group = name.data ? strndup(name.data, name.len) : NULL };
+	enum evbus_code code = name.data && !claim->group ?
+				       fail(retry->call, EVBUS_IO, "cannot claim a group: out of memory") :
+				       evbus_letter_claim(retry->letters.sources.bus, claim->group, &claim->held,
+							  &retry->call->err);
+	if (code) {
+		free(claim->group);
+		return code;
+	}
+	retry->claim_count++;
+	*group = claim->group;
+	return EVBUS_OK;
+}
+
+/* ---- by a command ---------------------------------------------------------------------------------------------- */
+
+static enum evbus_code open_handler(struct retrying *retry, const char *group)
+{
+	const struct handler_options options = { .argv = retry->call->argv, .group = group,
+						 .timeout_ms = retry->args->handler_timeout.ms };
+
+	if (retry->handler && retry->handler_group == group)
+		return EVBUS_OK;
+	handler_cleanup(&retry->handler);
+	retry->handler = NULL;
+	retry->handler_group = group;
+	return handler_open(retry->call, &options, &retry->handler);
+}
+
+static void put_text(void *context, const char *data, size_t len)
+{
+	struct evbus_slice *text = context;
+
+	memcpy((char *)text->data + text->len, data, len);
+	text->len += len;
+}
+
+/* As a JSON string, in memory for free(). */
+static enum evbus_code quote(struct call *call, struct evbus_slice text, char **memory, struct evbus_slice *quoted)
+{
+	if (!text.data)
+		return EVBUS_OK;
+	*memory = malloc(6 * text.len + 2);
+	if (!*memory)
+		return fail(call, EVBUS_IO, "cannot run a command for a letter: out of memory");
+	*quoted = (struct evbus_slice){ *memory, 0 };
+	put_text(quoted, "\"", 1);
+	json_escape(text, put_text, quoted);
+	put_text(quoted, "\"", 1);
+	return EVBUS_OK;
+}
+
+static void free_text(char **text)
+{
+	free(*text);
+}
+
+static enum evbus_code run_command(struct retrying *retry, const struct evbus_letter *letter, struct outcome *outcome)
+{
+	CLEANUP(free_text) char *key = NULL;
+	CLEANUP(free_text) char *tenant = NULL;
+	char kind[64];
+	struct evbus_record record = { .topic = letter->topic, .partition_id = letter->partition_id,
+				       .offset = letter->offset, .published_at_utc = letter->published_at_utc,
+				       .payload = letter->payload };
+	int64_t attempt = letter->attempts < UINT32_MAX ? letter->attempts + 1 : UINT32_MAX;
+	const struct job job = { .record = &record, .attempt = (uint32_t)attempt };
+
+	snprintf(kind, sizeof kind, "%.*s", (int)letter->offset_kind.len, letter->offset_kind.data);
+	record.offset_kind = letter->offset_kind.data ? kind : NULL;
+	TRY(quote(retry->call, letter->partition_key, &key, &record.partition_key));
+	TRY(quote(retry->call, letter->tenant_id, &tenant, &record.tenant_id));
+	TRY(out_flush(retry->call)); /* its stdout is ours */
+	return handler_run(retry->handler, &job, outcome);
+}
+
+/* ---- by publishing it once more -------------------------------------------------------------------------------- */
+
+static enum evbus_code publish(struct retrying *retry, const struct evbus_letter *letter, char text[RECEIPT_BYTES])
+{
+	char topic[EVBUS_TOPIC_MAX_BYTES + 1], origin[ORIGIN_BYTES];
+	struct evbus_err *err = &retry->call->err;
+	struct evbus_event event = { .topic = topic, .payload = letter->payload, .key = letter->partition_key,
+				     .partition_id = letter->partition_id };
+	const struct evbus_publisher_options one_by_one = { .atomic = false };
+
+	snprintf(topic, sizeof topic, "%.*s", (int)letter->topic.len, letter->topic.data);
+	int n = snprintf(origin, sizeof origin, "%s/%d/%.*s", topic, letter->partition_id, (int)letter->offset.len,
+			 letter->offset.data);
+	event.origin = (struct evbus_slice){ origin, (size_t)n };
+	event.returns = letter->returns < UINT32_MAX ? (uint32_t)letter->returns + 1 : UINT32_MAX;
+	if (!retry->publisher)
+		TRY(evbus_publisher_open(retry->letters.sources.bus, &one_by_one, &retry->publisher, err));
+	TRY(evbus_publisher_add(retry->publisher, &event, err));
+	TRY(evbus_publisher_flush(retry->publisher, err));
+	const struct evbus_record *receipt = evbus_publisher_next(retry->publisher);
+	if (!receipt)
+		return fail(retry->call, EVBUS_BUG, "the letter '%s' was published without a receipt", letter->id);
+	snprintf(text, RECEIPT_BYTES,
+		 "{\"topic\":\"%s\",\"partition_id\":%d,\"offset_kind\":\"%s\",\"offset\":\"%.*s\","
+		 "\"published_at_utc\":\"%.*s\"}",
+		 topic, receipt->partition_id, receipt->offset_kind, (int)receipt->offset.len, receipt->offset.data,
+		 (int)receipt->published_at_utc.len, receipt->published_at_utc.data);
+	return EVBUS_OK;
+}
+
+/* ---- one letter ------------------------------------------------------------------------------------------------ */
+
+struct attempt {
+	struct retrying *retry;
+	struct change *change;
+	char result[RECEIPT_BYTES];
+	bool stopped;                /* before anything came of it */
+};
+
+/* It cannot be tried as it is; the others can. */
+static enum evbus_code refuse(struct attempt *attempt, const struct evbus_letter *letter, const char *why)
+{
+	talk(attempt->retry->call, WARNING, "the letter '%s' is left alone: %s", letter->id, why);
+	attempt->retry->refused++;
+	return EVBUS_OK;
+}
+
+static enum evbus_code not_dead(struct attempt *attempt, const struct evbus_letter *letter)
+{
+	if (letter->state == EVBUS_LETTER_QUEUED)
+		return refuse(attempt, letter, "it is queued, and dlq-discard --undo takes it back");
+	return refuse(attempt, letter, "it was discarded, and dlq-discard --undo takes that back");
+}
+
+/* *done false: somebody else changed it meanwhile. */
+static enum evbus_code change_letter(struct attempt *attempt, const struct evbus_letter *letter,
+				     enum evbus_letter_change change, enum evbus_reason reason,
+				     struct evbus_slice result, bool *done)
+{
+	struct retrying *retry = attempt->retry;
+	enum evbus_code code = letters_change(&retry->letters, letter->id, change, reason, result);
+
+	*done = !code;
+	if (code == EVBUS_CONFLICT || code == EVBUS_NONE)
+		return refuse(attempt, letter, retry->call->err.text);
+	return code;
+}
+
+static enum evbus_code succeeded(struct attempt *attempt, const struct evbus_letter *letter,
+				 enum evbus_letter_change change)
+{
+	struct evbus_slice result = { attempt->result, strlen(attempt->result) };
+	bool done;
+
+	TRY(change_letter(attempt, letter, change, EVBUS_REASON_RETRIES, result, &done));
+	attempt->retry->succeeded += done;
+	if (done)
+		attempt->change->after =
+			change == EVBUS_LETTER_QUEUE ? EVBUS_LETTER_QUEUED : EVBUS_LETTER_RETRIED;
+	return EVBUS_OK;
+}
+
+/* One more attempt on the same letter. */
+static enum evbus_code failed(struct attempt *attempt, const struct evbus_letter *letter, enum evbus_reason reason,
+			      struct evbus_slice error)
+{
+	bool done;
+
+	TRY(change_letter(attempt, letter, EVBUS_LETTER_FAIL, reason, error, &done));
+	attempt->retry->failed += done;
+	attempt->change->returns += done;
+	return EVBUS_OK;
+}
+
+static enum evbus_code run_one(struct attempt *attempt, const struct evbus_letter *letter, const char *group)
+{
+	struct retrying *retry = attempt->retry;
+	struct outcome outcome;
+	char said[OUTCOME_TEXT_BYTES];
+
+	TRY(open_handler(retry, group));
+	TRY(run_command(retry, letter, &outcome));
+	outcome_describe(retry->handler, &outcome, said);
+	snprintf(attempt->result, sizeof attempt->result, "%s", said);
+	switch (outcome.verdict) {
+	case VERDICT_DONE:
+		return succeeded(attempt, letter, EVBUS_LETTER_SUCCEED);
+	case VERDICT_FAILED:
+	case VERDICT_REFUSED:
+		return failed(attempt, letter, outcome.reason, outcome.error);
+	case VERDICT_STOPPED:
+		attempt->stopped = true;
+		return EVBUS_OK;
+	case VERDICT_WRONG_COMMAND:
+		break;
+	}
+	return fail(retry->call, EVBUS_CONFIG, "letter '%s': %s: the command is wrong, nothing was counted", letter->id,
+		    said);
+}
+
+/* What the topic does not take is a failed attempt; anything else says nothing about the letter. */
+static enum evbus_code republish_one(struct attempt *attempt, const struct evbus_letter *letter)
+{
+	struct call *call = attempt->retry->call;
+	enum evbus_code code = publish(attempt->retry, letter, attempt->result);
+
+	if (!code)
+		return succeeded(attempt, letter, EVBUS_LETTER_SUCCEED);
+	if (code != EVBUS_DATA && code != EVBUS_USAGE && code != EVBUS_NONE)
+		return code;
+	snprintf(attempt->result, sizeof attempt->result, "%.*s", (int)RECEIPT_BYTES - 1, call->err.text);
+	return failed(attempt, letter, EVBUS_REASON_BACKEND,
+		      (struct evbus_slice){ attempt->result, strlen(attempt->result) });
+}
+
+/* The letter as it is now, while nobody else tries it. */
+static enum evbus_code try_now(void *context, const struct evbus_letter *letter, struct evbus_err *err)
+{
+	struct attempt *attempt = context;
+	const char *group;
+
+	(void)err;
+	attempt->change->after = letter->state;
+	if (letter->state == EVBUS_LETTER_RETRIED)
+		return EVBUS_OK;
+	if (letter->state != EVBUS_LETTER_DEAD)
+		return not_dead(attempt, letter);
+	if (attempt->retry->args->republish)
+		return republish_one(attempt, letter);
+	TRY(claim_group(attempt->retry, letter->group, &group));
+	return run_one(attempt, letter, group);
+}
+
+static enum evbus_code try_one(struct attempt *attempt, const struct evbus_letter *letter)
+{
+	struct retrying *retry = attempt->retry;
+	int64_t due = pace_next(&retry->pace);
+	const char *group;
+
+	if (due) {
+		TRY(out_flush(retry->call));
+		pace_wait(due);
+	}
+	attempt->stopped = stopped();
+	if (attempt->stopped)
+		return EVBUS_OK;
+	if (retry->queues)
+		return succeeded(attempt, letter, EVBUS_LETTER_QUEUE);
+	TRY(claim_group(retry, letter->group, &group));
+	return letters_one(&retry->letters, letter->id, try_now, attempt);
+}
+
+/* What is done or queued already need not be. */
+static enum evbus_code consider(struct attempt *attempt, const struct evbus_letter *letter)
+{
+	struct retrying *retry = attempt->retry;
+
+	if (letter->state == EVBUS_LETTER_RETRIED || (retry->queues && letter->state == EVBUS_LETTER_QUEUED))
+		return EVBUS_OK;
+	if (letter->state != EVBUS_LETTER_DEAD)
+		return not_dead(attempt, letter);
+	if (letter->returns > retry->args->max_returns) {
+		retry->returned++;
+		snprintf(attempt->result, sizeof attempt->result, "left alone: it came back too often");
+		return EVBUS_OK;
+	}
+	retry->tried++;
+	if (!retry->args->dry_run)
+		return try_one(attempt, letter);
+	attempt->change->after = retry->queues ? EVBUS_LETTER_QUEUED : EVBUS_LETTER_RETRIED;
+	return EVBUS_OK;
+}
+
+static enum evbus_code retry_one(void *context, const struct evbus_letter *letter, struct evbus_err *err)
+{
+	struct retrying *retry = context;
+	struct change change = { .letter = letter, .after = letter->state, .returns = letter->returns };
+	struct attempt attempt = { .retry = retry, .change = &change };
+
+	(void)err;
+	if (retry->args->max >= 0 && retry->tried >= retry->args->max) {
+		retry->letters.enough = true;
+		return EVBUS_OK;
+	}
+	TRY(consider(&attempt, letter));
+	if (attempt.stopped) {
+		retry->letters.enough = true;
+		return EVBUS_OK;
+	}
+	if (attempt.result[0])
+		change.result = (struct evbus_slice){ attempt.result, strlen(attempt.result) };
+	change_row(&retry->table, &change);
+	return EVBUS_OK;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+static void tell(const struct retrying *retry)
+{
+	if (retry->succeeded || retry->failed)
+		talk(retry->call, NOTICE, "%zu %s, %zu failed again", retry->succeeded,
+		     retry->queues ? "queued for their groups and outboxes" : "retried", retry->failed);
+	if (retry->returned)
+		talk(retry->call, WARNING,
+		     "%zu came back more than %lld times and were left alone: see why with dlq-show, or raise "
+		     "--max-returns",
+		     retry->returned, (long long)retry->args->max_returns);
+}
+
+static enum evbus_code check_options(const struct args *args, struct call *call)
+{
+	if (args->republish && call->argv)
+		return fail(call, EVBUS_USAGE,
+			    "--republish and a command exclude each other: the group's consumer handles what is "
+			    "published");
+	if (!call->argv && args->handler_timeout.ms >= 0)
+		return fail(call, EVBUS_USAGE, "--handler-timeout is for a command: say which one behind '--'");
+	return EVBUS_OK;
+}
+
+/* Rows of outboxes are published by outbox-drain, with the envelope that it makes. */
+static enum evbus_code leave_outboxes(struct retrying *retry)
+{
+	const struct letter_ids *ids = &retry->letters.ids;
+
+	for (size_t i = 0; i < ids->count; i++)
+		if (strchr(ids->items[i], ':'))
+			return fail(retry->call, EVBUS_USAGE,
+				    "the letter '%s' is a row of an outbox: without --republish it is due again, and "
+				    "outbox-drain publishes it",
+				    ids->items[i]);
+	sources_leave_outboxes(&retry->letters.sources);
+	return EVBUS_OK;
+}
+
+static enum evbus_code dlq_retry_run(struct args *args, struct call *call)
+{
+	CLEANUP(retrying_release) struct retrying retry = { .args = args, .call = call, .pace.rate = args->rate };
+	struct letters *letters = &retry.letters;
+	const unsigned dead = STATE_BIT(EVBUS_LETTER_DEAD);
+
+	TRY(check_options(args, call));
+	retry.queues = !call->argv && !args->republish;
+	if (call->argv)
+		TRY(open_handler(&retry, NULL)); /* looks the command up before anything else */
+	change_table(&retry.table, args->format);
+	TRY(letters_open(letters, call, &args->letters, &args->sources, args->ids_from));
+	if (args->republish)
+		TRY(leave_outboxes(&retry));
+	TRY(letters_check_choice(letters, dead, args->all));
+	enum evbus_code code = letters_each(letters, letters->by_id ? ANY_STATE : dead, retry_one, &retry);
+	tell(&retry);
+	return changes_end(letters, &retry.table, code, retry.failed + retry.returned + retry.refused, args->dry_run);
+}
