@@ -318,9 +318,10 @@ static enum evbus_code list_row(void *context, const struct evbus_outbox_row *ro
 {
 	struct listing *list = context;
 
-	if (stopped()) {
-		*err = (struct evbus_err){ .code = EVBUS_AGAIN, .sys_errno = EINTR, .text = "interrupted" };
-		return EVBUS_AGAIN;
+	/* Who is asked to stop, or has nobody left to tell, need not read on. main knows what these mean. */
+	if (stopped() || out_is_closed()) {
+		*err = (struct evbus_err){ .code = EVBUS_IO, .sys_errno = stopped() ? EINTR : EPIPE };
+		return EVBUS_IO;
 	}
 	if (list->table.format == TABLE_JSON)
 		list_whole(list, row);

@@ -284,6 +284,17 @@ static enum evbus_code drain_batch(struct worker *worker, int64_t *wait_ms)
 
 /* ---- workers --------------------------------------------------------------------------------------------------- */
 
+static enum evbus_code timed_out(struct worker *worker)
+{
+	struct drain *drain = worker->drain;
+
+	pthread_mutex_lock(&drain->mutex);
+	uint64_t sent = drain->sum.sent;
+	pthread_mutex_unlock(&drain->mutex);
+	return fail(&worker->call, EVBUS_AGAIN, "the time of --timeout is over, after %llu rows",
+		    (unsigned long long)sent);
+}
+
 /* *over: another worker has failed, or we are asked to stop. */
 static enum evbus_code wait_for_rows(struct worker *worker, int64_t wait_ms, bool *over)
 {
@@ -291,7 +302,7 @@ static enum evbus_code wait_for_rows(struct worker *worker, int64_t wait_ms, boo
 	int64_t left = drain->deadline_ms == INT64_MAX ? INT64_MAX : drain->deadline_ms - now_ms();
 
 	if (left <= 0)
-		return fail(&worker->call, EVBUS_AGAIN, "the time of --timeout is over, and rows are left");
+		return timed_out(worker);
 	*over = wait_readable(drain->over, (int)smaller(smaller(wait_ms, left), INT_MAX)) != TIMED_OUT;
 	return EVBUS_OK;
 }
