@@ -398,8 +398,8 @@ struct evbus_consumer_options {
 	int32_t partition_id;      /* or EVBUS_PARTITION_ALL */
 	const char *from;          /* POSITION for partitions where the group has no checkpoint; NULL: "beginning" */
 	bool follow;               /* go on beyond what was there at the start, and pick up topics that appear */
-	bool no_wait;              /* a partition that another process of the group holds is EVBUS_AGAIN; else it is waited
-	                              for */
+	bool no_wait;              /* partitions that other processes of the group hold are left to them, and if there is
+	                              no other, opening fails with EVBUS_AGAIN; else they are waited for */
 	bool inbox;                /* an event id that is done (by group, tenant and topic) is not delivered again */
 	bool stop_on_dead;         /* after a dead letter nothing more is delivered */
 	struct evbus_filter filter;/* what does not match is passed over, and counted */
@@ -429,14 +429,17 @@ struct evbus_consumer_counts {
 
 struct evbus_consumer;
 
-/* Opens a consumer of a group. From the checkpoint of each partition, else from `from`. */
+/* Opens a consumer of a group. From the checkpoint of each partition, else from `from`. EVBUS_CONFLICT: the log is not
+ * the one that the checkpoint was made on, or `from` is not in it. EVBUS_AGAIN: others have all of it (no_wait). */
 EVBUS_CHECKED enum evbus_code evbus_consumer_open(struct evbus *bus, const struct evbus_consumer_options *options,
 						  struct evbus_consumer **consumer, struct evbus_err *err);
 
 /* The next event that may be handled now, or NULL: nothing came within timeout_ms (0: do not wait, < 0: as long as it
- * takes), a signal came, `concurrency` deliveries are out, or it is at the end (evbus_consumer_finished() tells). It
- * waits for what is published, for backoff that runs out, for partitions held by others and for letters that are
- * queued. Saves what is due to be saved. EVBUS_AGAIN: a partition is held by another process (no_wait). */
+ * takes), a signal came, `concurrency` deliveries are out, what comes next waits for the outcome of one that is out, a
+ * few MiB were read in which nothing matched, or it is at the end (evbus_consumer_finished() tells). It waits for what
+ * is published, for backoff that runs out, for partitions held by others and for letters that are queued. Saves what is
+ * due to be saved; a save that failed is tried again with the next call. EVBUS_IO: a line is damaged; all before it had
+ * its outcome. */
 EVBUS_CHECKED enum evbus_code evbus_consumer_next(struct evbus_consumer *consumer, int timeout_ms,
 						  struct evbus_delivery **delivery, struct evbus_err *err);
 
@@ -462,7 +465,7 @@ EVBUS_CHECKED enum evbus_code evbus_consumer_commit(struct evbus_consumer *consu
 /* Whether all that was there at the start (following: never) has its outcome, or stop_on_dead has come true. */
 EVBUS_API bool evbus_consumer_finished(const struct evbus_consumer *consumer);
 EVBUS_API struct evbus_consumer_counts evbus_consumer_counts(const struct evbus_consumer *consumer);
-/* What is known at the start, and where it is, for showing progress; bytes are 0. */
+/* As that of a reader, of the partitions that it holds. */
 EVBUS_API struct evbus_progress evbus_consumer_progress(const struct evbus_consumer *consumer);
 /* Gives back what is out, and saves nothing: commit first. */
 EVBUS_API void evbus_consumer_close(struct evbus_consumer *consumer);

@@ -51,4 +51,9 @@ CHECKED enum evbus_code reader_look_for_topics(struct evbus_reader *reader, cons
 /* Says once that nothing is there to be followed yet. */
 void reader_tell_waiting(struct evbus_reader *reader);
 
+/* Checks a filter and copies it, so that the caller may forget his texts. *texts is one block for free(), also where
+ * this fails. */
+CHECKED enum evbus_code reader_copy_filter(const struct evbus_filter *filter, struct evbus_filter *copy, char **texts,
+					   struct evbus_err *err);
+
 #endif

@@ -251,8 +251,7 @@ static const char *keep_text(char **to, const char *text)
 	return kept;
 }
 
-/* The filter, with texts of our own, so that the caller may forget his. */
-static enum evbus_code copy_filter(struct evbus_reader *reader, const struct evbus_filter *filter,
+enum evbus_code reader_copy_filter(const struct evbus_filter *filter, struct evbus_filter *copy, char **texts,
 				   struct evbus_err *err)
 {
 	size_t pointers = filter->where_count * sizeof(char *);
@@ -261,12 +260,12 @@ static enum evbus_code copy_filter(struct evbus_reader *reader, const struct evb
 
 	for (size_t i = 0; i < filter->where_count; i++)
 		size += text_size(filter->where[i]);
-	reader->texts = os.realloc(NULL, size);
-	if (!reader->texts)
+	*texts = os.realloc(NULL, size);
+	if (!*texts)
 		return no_memory(err);
-	const char **where = (const char **)(void *)reader->texts;
-	char *to = reader->texts + pointers;
-	reader->filter = (struct evbus_filter){
+	const char **where = (const char **)(void *)*texts;
+	char *to = *texts + pointers;
+	*copy = (struct evbus_filter){
 		.type = keep_text(&to, filter->type),
 		.tenant = keep_text(&to, filter->tenant),
 		.correlation_id = keep_text(&to, filter->correlation_id),
@@ -276,9 +275,7 @@ static enum evbus_code copy_filter(struct evbus_reader *reader, const struct evb
 	};
 	for (size_t i = 0; i < filter->where_count; i++)
 		where[i] = keep_text(&to, filter->where[i]);
-	TRY(filter_check(&reader->filter, err));
-	reader->filtered = !filter_is_empty(&reader->filter);
-	return EVBUS_OK;
+	return filter_check(copy, err);
 }
 
 static enum evbus_code take_selection(struct evbus_reader *reader, const struct evbus_selection *selection,
@@ -304,7 +301,9 @@ static enum evbus_code take_selection(struct evbus_reader *reader, const struct 
 	if (selection->until)
 		TRY(evbus_time_parse(selection->until, now, &reader->until_us, err));
 	TRY(check_numbers(reader, selection, err));
-	return copy_filter(reader, &selection->filter, err);
+	TRY(reader_copy_filter(&selection->filter, &reader->filter, &reader->texts, err));
+	reader->filtered = !filter_is_empty(&reader->filter);
+	return EVBUS_OK;
 }
 
 static void close_reader(struct evbus_reader **reader)

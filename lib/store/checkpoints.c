@@ -1,4 +1,5 @@
 /* checkpoints.c: the table of checkpoints. */
+#include "store/outcomes.h"
 #include "store/table.h"
 
 #include "base/buf.h"
@@ -116,7 +117,7 @@ enum evbus_code store_checkpoint_list(struct store *store, const char *group, st
 	return EVBUS_OK;
 }
 
-static enum evbus_code put_one(struct store *store, const struct evbus_checkpoint *c, struct evbus_err *err)
+enum evbus_code outcomes_checkpoint(struct store *store, const struct evbus_checkpoint *c, struct evbus_err *err)
 {
 	struct query query = { .sql = upsert,
 			       ARGS(value_text(c->group), value_text(c->topic), value_integer(c->partition_id),
@@ -133,7 +134,7 @@ enum evbus_code store_checkpoint_put(struct store *store, const struct evbus_che
 		return EVBUS_OK;
 	TRY(table_begin(store, err));
 	for (size_t i = 0; i < count; i++) {
-		enum evbus_code code = put_one(store, &checkpoints[i], err);
+		enum evbus_code code = outcomes_checkpoint(store, &checkpoints[i], err);
 		if (code) {
 			table_rollback(store);
 			return code;

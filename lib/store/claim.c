@@ -21,6 +21,7 @@
 struct evbus_claim {
 	int fd;
 	pid_t pid;
+	char place[];              /* below the state directory */
 };
 
 /* What is asked for. */
@@ -103,11 +104,11 @@ static enum evbus_code open_place(const struct wanted *wanted, int *fd, struct e
 	return os_open_file(group, name, O_RDWR | O_CREAT, wanted->mode, wanted->place, fd, err);
 }
 
-static bool is_in_place(const struct wanted *wanted, int fd)
+static bool is_in_place(int state_dir, const char *place, int fd)
 {
 	struct stat ours, there;
 
-	return !os.fstat(fd, &ours) && !os.fstatat(wanted->state_dir, wanted->place, &there, AT_SYMLINK_NOFOLLOW) &&
+	return !os.fstat(fd, &ours) && !os.fstatat(state_dir, place, &there, AT_SYMLINK_NOFOLLOW) &&
 	       ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
 }
 
@@ -131,7 +132,7 @@ static enum evbus_code try_take(const struct wanted *wanted, int *taken, bool *a
 		*again = !told;
 		return code;
 	}
-	if (!is_in_place(wanted, fd)) {
+	if (!is_in_place(wanted->state_dir, wanted->place, fd)) {
 		*again = true;
 		return err_set(err, EVBUS_AGAIN, 0, "'%s' is being removed over and over: try again", wanted->place);
 	}
@@ -141,14 +142,14 @@ static enum evbus_code try_take(const struct wanted *wanted, int *taken, bool *a
 	return EVBUS_OK;
 }
 
-static enum evbus_code keep_trying(const struct wanted *wanted, int *fd, struct evbus_err *err)
+static enum evbus_code keep_trying(const struct wanted *wanted, int tries, int *fd, struct evbus_err *err)
 {
 	const struct timespec pause = { .tv_nsec = 1000000 };
 	struct evbus_err own;
 	enum evbus_code code = EVBUS_BUG;
 	bool again = true;
 
-	for (int i = 0; i < TRIES_MAX && again; i++) {
+	for (int i = 0; i < tries && again; i++) {
 		if (i)
 			nanosleep(&pause, NULL);
 		code = try_take(wanted, fd, &again, &own);
@@ -160,8 +161,8 @@ static enum evbus_code keep_trying(const struct wanted *wanted, int *fd, struct 
 	return code;
 }
 
-enum evbus_code claim_take(int state_dir, mode_t file_mode, const char *group, const char *topic, int32_t partition_id,
-			   struct evbus_claim **claim, struct evbus_err *err)
+static enum evbus_code take(int state_dir, mode_t file_mode, const char *group, const char *topic,
+			    int32_t partition_id, int tries, struct evbus_claim **claim, struct evbus_err *err)
 {
 	struct wanted wanted = { .state_dir = state_dir,
 				 .mode = file_mode ? file_mode : 0600,
@@ -172,17 +173,39 @@ enum evbus_code claim_take(int state_dir, mode_t file_mode, const char *group, c
 	TRY(subject_check_name("group", group, err));
 	TRY(subject_check_name("topic", topic, err));
 	snprintf(wanted.place, sizeof wanted.place, "claims/%s/%s=%" PRId32, group, topic, partition_id);
-	struct evbus_claim *taken = malloc(sizeof *taken);
+	size_t size = strlen(wanted.place) + 1;
+	struct evbus_claim *taken = malloc(sizeof *taken + size);
 	if (!taken)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot claim '%s'", wanted.place);
 	taken->pid = getpid();
-	enum evbus_code code = keep_trying(&wanted, &taken->fd, err);
+	memcpy(taken->place, wanted.place, size);
+	enum evbus_code code = keep_trying(&wanted, tries, &taken->fd, err);
 	if (code) {
 		free(taken);
 		return code;
 	}
 	*claim = taken;
 	return EVBUS_OK;
+}
+
+enum evbus_code claim_take(int state_dir, mode_t file_mode, const char *group, const char *topic, int32_t partition_id,
+			   struct evbus_claim **claim, struct evbus_err *err)
+{
+	return take(state_dir, file_mode, group, topic, partition_id, TRIES_MAX, claim, err);
+}
+
+enum evbus_code claim_try(int state_dir, mode_t file_mode, const char *group, const char *topic, int32_t partition_id,
+			  struct evbus_claim **claim, struct evbus_err *err)
+{
+	return take(state_dir, file_mode, group, topic, partition_id, 1, claim, err);
+}
+
+enum evbus_code claim_check(const struct evbus_claim *claim, int state_dir, struct evbus_err *err)
+{
+	if (is_in_place(state_dir, claim->place, claim->fd))
+		return EVBUS_OK;
+	return err_set(err, EVBUS_CONFLICT, 0, "the claim '%s' was taken away from us: its file was removed or replaced",
+		       claim->place);
 }
 
 void evbus_claim_release(struct evbus_claim *claim)

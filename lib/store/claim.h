@@ -15,4 +15,11 @@
 CHECKED enum evbus_code claim_take(int state_dir, mode_t file_mode, const char *group, const char *topic,
 				   int32_t partition_id, struct evbus_claim **claim, struct evbus_err *err);
 
+/* The same with one look, for who asks again and again: does not wait to learn who has just taken it. */
+CHECKED enum evbus_code claim_try(int state_dir, mode_t file_mode, const char *group, const char *topic,
+				  int32_t partition_id, struct evbus_claim **claim, struct evbus_err *err);
+
+/* EVBUS_CONFLICT: its file is no longer where it was, so somebody else may have taken the partition. */
+CHECKED enum evbus_code claim_check(const struct evbus_claim *claim, int state_dir, struct evbus_err *err);
+
 #endif

@@ -1,0 +1,113 @@
+/* consumer_letters.c: dead letters that were queued for another attempt, and that their group's consumer handles before
+ * its next events.
+ *
+ * Of each partition one is taken at a time, and of all partitions as many as may be out: letters may be many. */
+#include "consumer.h"
+
+#include "base/clock.h"
+#include "store/letters.h"
+
+#define ROUND_US 1000000               /* between two looks for letters, while following */
+
+void consumer_expect_letters(struct evbus_consumer *consumer, struct lane *lane)
+{
+	if (!lane->letters)
+		consumer->lanes_with_letters++;
+	lane->letters = true;
+	lane->letter_after = 0;
+}
+
+/* What a letter was found to be, copied. */
+struct found {
+	struct evbus_consumer *consumer;
+	struct lane *lane;
+	struct entry *entry;
+};
+
+static void offset_or_zero(struct evbus_slice text, uint64_t *offset)
+{
+	if (!decimal_parse(text, offset))
+		*offset = 0;
+}
+
+/* The line as it stands in the log, as far as a letter knows it. */
+static enum evbus_code make_line(const struct letter_row *row, struct buf *text, struct evbus_err *err)
+{
+	struct line_body body = { .key = row->partition_key, .payload = row->payload };
+	int64_t time_us = 0;
+	uint64_t offset;
+	uint32_t split;
+
+	offset_or_zero(row->offset, &offset);
+	if (row->published_at.len == TIME_TEXT_LEN && !clock_parse_exact(row->published_at.data, &time_us))
+		time_us = 0;
+	text->len = 0;
+	return line_add(text, &body, offset, time_us, &split, err);
+}
+
+static enum evbus_code take_row(void *context, const struct letter_row *row, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf text = { 0 };
+	struct found *found = context;
+	struct entry *entry;
+	struct line line;
+
+	TRY(make_line(row, &text, err));
+	const char *why = line_parse((struct evbus_slice){ text.data, text.len - 1 }, &line);
+	TRY(consumer_make_entry(found->consumer, found->lane, &line, &entry, err));
+	/* It was no event when it died, and is none now. */
+	if (why)
+		entry->record.payload.data = NULL;
+	entry->delivery.letter = row->id;
+	entry->attempts = row->attempts;
+	enum evbus_code code = buf_add(&entry->history, row->history.data, row->history.len, err);
+	if (code)
+		consumer_free_entry(found->consumer, entry);
+	else
+		found->entry = entry;
+	return code;
+}
+
+static enum evbus_code take_letter(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *err)
+{
+	struct found found = { .consumer = consumer, .lane = lane };
+
+	TRY(bus_store(consumer->bus, err));
+	TRY(letters_next_queued(consumer->bus->store, consumer->group, lane->topic->name, lane->cursor.partition,
+				lane->topic->log_id, lane->letter_after, take_row, &found, err));
+	if (!found.entry) {
+		lane->letters = false;
+		consumer->lanes_with_letters--;
+		return EVBUS_OK;
+	}
+	int64_t id = found.entry->delivery.letter;
+	enum evbus_code code = consumer_enqueue(consumer, found.entry, true, err);
+	if (code) {
+		consumer_free_entry(consumer, found.entry);
+		return code;
+	}
+	lane->letter = found.entry;
+	lane->letter_after = id;
+	consumer->letters_in++;
+	consumer_ready(consumer, found.entry, true);
+	return EVBUS_OK;
+}
+
+enum evbus_code consumer_take_letters(struct evbus_consumer *consumer, struct evbus_err *err)
+{
+	if (consumer->follow && !consumer->lanes_with_letters &&
+	    consumer_now_us() - consumer->letters_us >= ROUND_US) {
+		consumer->letters_us = consumer_now_us();
+		for (size_t i = 0; i < consumer->lane_count; i++)
+			if (consumer->lanes[i]->claim)
+				consumer_expect_letters(consumer, consumer->lanes[i]);
+	}
+	if (!consumer->lanes_with_letters || consumer->stopped)
+		return EVBUS_OK;
+	for (size_t i = 0; i < consumer->lane_count && consumer->letters_in < consumer->concurrency; i++) {
+		struct lane *lane = consumer->lanes[i];
+		if (lane->letters && !lane->letter)
+			TRY(take_letter(consumer, lane, err));
+	}
+	return EVBUS_OK;
+}
