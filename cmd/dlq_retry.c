@@ -289,7 +289,7 @@ static enum evbus_code run_one(struct attempt *attempt, const struct evbus_lette
 
 	TRY(open_handler(retry, group));
 	TRY(run_command(retry, letter, &outcome));
-	outcome_describe(retry->handler, &outcome, said);
+	outcome_describe(retry->call->argv[0], &outcome, said);
 	snprintf(attempt->result, sizeof attempt->result, "%s", said);
 	switch (outcome.verdict) {
 	case VERDICT_DONE:
