@@ -294,9 +294,15 @@ void control_unlock(int fd, enum control_lock which)
 	os.lock(fd, F_OFD_SETLK, &lock);
 }
 
+bool control_is_locked(int fd, enum control_lock which)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE ? PRESENCE_BYTE : 0,
+			      .l_len = 1 };
+
+	return !os.lock(fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK;
+}
+
 bool control_has_writer(const struct control *control)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = PRESENCE_BYTE, .l_len = 1 };
-
-	return control->fd >= 0 && !os.lock(control->fd, F_OFD_GETLK, &lock) && lock.l_type != F_UNLCK;
+	return control->fd >= 0 && control_is_locked(control->fd, LOCK_PRESENCE);
 }

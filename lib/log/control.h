@@ -93,8 +93,10 @@ enum control_lock {
 /* type: F_WRLCK, F_RDLCK, F_UNLCK. wait: as long as it takes (slow is not dead). EVBUS_AGAIN: held by another. */
 CHECKED enum evbus_code control_lock(int fd, enum control_lock which, short type, bool wait, struct evbus_err *err);
 void control_unlock(int fd, enum control_lock which);
+/* Whether somebody else holds it; a reader's descriptor may ask. */
+bool control_is_locked(int fd, enum control_lock which);
 
-/* Whether anybody has the partition open for writing; a reader's descriptor may ask. */
+/* Whether anybody has the partition open for writing. */
 bool control_has_writer(const struct control *control);
 
 #endif

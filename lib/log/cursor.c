@@ -124,6 +124,19 @@ static bool is_from_before_a_roll(const struct control_view *view, const struct 
 	       (view->durable.next != start->base || (view->end.base != start->base && size > 0));
 }
 
+/* Whether lines stand behind the end that the page knows, and nobody is about to say so: a writer died, or an older page
+ * was put in the place of the last. size: of the live file, taken after the page was read. */
+static bool is_left_behind(const struct cursor *cursor, int live, const struct control_view *view, uint64_t size)
+{
+	struct control_view now;
+
+	/* What a sync that failed left behind is not to be read. */
+	if (size <= view->end.bytes || view->halt || view->syncing || control_is_locked(live, LOCK_APPEND))
+		return false;
+	return control_read(&cursor->control, &now) == CONTROL_OURS && now.end.base == view->end.base &&
+	       now.end.bytes == view->end.bytes;
+}
+
 /* Reads durable; *again: a roll came in between. */
 static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err *err)
 {
@@ -161,6 +174,8 @@ static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err
 	*again = *again || (state != CONTROL_NONE && view.durable.base > start.base);
 	if (*again)
 		return EVBUS_OK;
+	if (state == CONTROL_OURS && view.end.base == start.base && is_left_behind(cursor, live, &view, size))
+		return measure(cursor, live, name, &start, &view.durable, err);
 	if (state != CONTROL_OURS)
 		return measure(cursor, live, name, &start,
 			       state == CONTROL_NONE		       ? NULL :
