@@ -8,7 +8,7 @@
 #include "base/err.h"
 
 /* One more whenever struct evbus_module, struct store_driver or what they refer to changes. */
-#define EVBUS_MODULE_ABI 1u
+#define EVBUS_MODULE_ABI 2u
 
 /* The one symbol that a module exports. abi stays the first member for ever: it is read before the rest is believed. */
 struct evbus_module {

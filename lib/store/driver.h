@@ -24,7 +24,7 @@ struct value {
 #define COLUMNS_MAX 32u
 
 struct query {
-	const char *sql;           /* one statement, a literal: prepared statements are kept by its address */
+	const char *sql;           /* one statement, kept at its address: prepared ones are found by that */
 	const struct value *args;
 	size_t arg_count;
 	/* Called for each row unless it is NULL. columns live until it returns; it runs no query; what is not EVBUS_OK
@@ -48,9 +48,16 @@ struct db {
  * for a server that is away. Texts name the database. */
 struct store_driver {
 	const char *table_exists;  /* SQL: a row if the table "?" is there, else none */
+	const char *index_exists;
+	const char *table_columns; /* SQL: the name of each column of the table "?", none if it is not there */
+	const char *row_number;    /* a column that tables have without listing it, or NULL */
+	const char *serial_type;   /* of a primary key that counts up and never gives a number out twice */
+	const char *now_text;      /* SQL: the time as text, as evbus_time_format() writes it */
 
-	/* place: the absolute path of a file that is there (the mode is right, it is no link), or a server's URL. */
-	enum evbus_code (*open)(const char *place, struct db **db, struct evbus_err *err);
+	/* place: the absolute path of a file that is there (the mode is right, it is no link), or a server's URL. A guest's
+	 * database is somebody else's: no setting of it is changed and no WAL checkpointed; commits are durable all the
+	 * same. */
+	enum evbus_code (*open)(const char *place, bool guest, struct db **db, struct evbus_err *err);
 	void (*close)(struct db *db);
 
 	/* A transaction that excludes other writers from its start: what it reads is still true when it writes. */
@@ -58,6 +65,9 @@ struct store_driver {
 	/* Durable when it returns; rolled back where it fails. */
 	enum evbus_code (*commit)(struct db *db, struct evbus_err *err);
 	void (*rollback)(struct db *db);
+
+	/* Whether a checkpoint by somebody else may damage it while we commit (SQLite's WAL). */
+	enum evbus_code (*in_danger)(struct db *db, bool *danger, struct evbus_err *err);
 
 	/* Reads anywhere; writes only within a transaction. */
 	enum evbus_code (*query)(struct db *db, struct query *query, struct evbus_err *err);

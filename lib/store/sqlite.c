@@ -1,5 +1,8 @@
 /* sqlite.c: the store in an SQLite file. The only file that knows SQLite; a module of its own.
  *
+ * What follows goes for our own store. In an application's database, where we are a guest, its journal is what it is,
+ * and a WAL is written to and never checkpointed: neither after a commit nor at the end of the last connection.
+ *
  * No WAL: SQLite before 3.51.3 (3.50.7 and 3.44.6 have the mend) can corrupt a WAL database when one connection
  * checkpoints while another commits, and distributions have older ones. With a rollback journal there is no checkpoint.
  * A commit then ends when the journal is made invalid, and that has to be durable, too, or a power cut brings the state
@@ -45,6 +48,7 @@ struct sqlite {
 	int64_t waiting_since_ms;
 	struct kept kept[KEPT_MAX];
 	size_t kept_next;
+	bool guest;
 	bool running;              /* a row callback: no other query may push its statement out of kept */
 };
 
@@ -149,7 +153,8 @@ static int wait_for_others(void *context, int times)
 static enum evbus_code prepare(struct sqlite *db, const char *sql, sqlite3_stmt **statement, struct evbus_err *err)
 {
 	for (size_t i = 0; i < KEPT_MAX; i++)
-		if (db->kept[i].sql == sql) {
+		/* Another text may stand where one was that is gone. */
+		if (db->kept[i].sql == sql && !strcmp(sqlite3_sql(db->kept[i].statement), sql)) {
 			*statement = db->kept[i].statement;
 			return EVBUS_OK;
 		}
@@ -284,11 +289,18 @@ static enum evbus_code compare_mode(void *context, const struct value *columns, 
 	return EVBUS_OK;
 }
 
+static enum evbus_code in_danger(struct db *db, bool *danger, struct evbus_err *err)
+{
+	*danger = false;
+	return run(of(db), &(struct query){ .sql = "PRAGMA journal_mode", .row = compare_mode, .context = danger },
+		   err);
+}
+
 static enum evbus_code refuse_wal(struct sqlite *db, struct evbus_err *err)
 {
-	bool wal = false;
+	bool wal;
 
-	TRY(run(db, &(struct query){ .sql = "PRAGMA journal_mode", .row = compare_mode, .context = &wal }, err));
+	TRY(in_danger(&db->db, &wal, err));
 	if (wal)
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the database '%s' is in WAL mode, in which SQLite can damage it: set PRAGMA "
@@ -308,7 +320,7 @@ static enum evbus_code begin(struct db *db, struct evbus_err *err)
 {
 	TRY(run_text(of(db), "BEGIN IMMEDIATE", err));
 	/* Any program may have set it since we opened. */
-	enum evbus_code code = refuse_wal(of(db), err);
+	enum evbus_code code = of(db)->guest ? EVBUS_OK : refuse_wal(of(db), err);
 	if (code)
 		rollback(db);
 	return code;
@@ -335,7 +347,25 @@ static void close_db(struct db *db)
 	free(sqlite);
 }
 
-static enum evbus_code settle(struct sqlite *db, struct evbus_err *err)
+/* Of the connection, all of them: the database keeps none. */
+static enum evbus_code settle_as_guest(struct sqlite *db, struct evbus_err *err)
+{
+	static const char *const settings[] = {
+		"PRAGMA wal_autocheckpoint=0",
+		"PRAGMA synchronous=EXTRA",        /* with a WAL the same as FULL */
+		"PRAGMA cell_size_check=ON",
+		"PRAGMA temp_store=MEMORY",
+	};
+	int rc = sqlite3_db_config(db->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+
+	if (rc)
+		return failed(db, rc, err);
+	for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+		TRY(run_text(db, settings[i], err));
+	return EVBUS_OK;
+}
+
+static enum evbus_code settle_as_owner(struct sqlite *db, struct evbus_err *err)
 {
 	static const char *const settings[] = {
 		"PRAGMA journal_mode=PERSIST",
@@ -345,12 +375,17 @@ static enum evbus_code settle(struct sqlite *db, struct evbus_err *err)
 		"PRAGMA temp_store=MEMORY",        /* no payload in a temporary file elsewhere */
 	};
 
-	sqlite3_extended_result_codes(db->handle, 1);
-	sqlite3_busy_handler(db->handle, wait_for_others, db);
 	TRY(refuse_wal(db, err));
 	for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
 		TRY(run_text(db, settings[i], err));
 	return EVBUS_OK;
+}
+
+static enum evbus_code settle(struct sqlite *db, struct evbus_err *err)
+{
+	sqlite3_extended_result_codes(db->handle, 1);
+	sqlite3_busy_handler(db->handle, wait_for_others, db);
+	return db->guest ? settle_as_guest(db, err) : settle_as_owner(db, err);
 }
 
 static enum evbus_code connect_to(struct sqlite *db, struct evbus_err *err)
@@ -372,19 +407,27 @@ static enum evbus_code connect_to(struct sqlite *db, struct evbus_err *err)
 	return settle(db, err);
 }
 
-static enum evbus_code open_db(const char *path, struct db **db, struct evbus_err *err);
+static enum evbus_code open_db(const char *path, bool guest, struct db **db, struct evbus_err *err);
 
 static const struct store_driver driver = {
 	.table_exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+	.index_exists = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?",
+	/* The other one leaves generated columns out. */
+	.table_columns = "SELECT name FROM pragma_table_xinfo(?)",
+	.row_number = "rowid",
+	.serial_type = "INTEGER PRIMARY KEY AUTOINCREMENT",
+	/* It knows milliseconds. */
+	.now_text = "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now')",
 	.open = open_db,
 	.close = close_db,
 	.begin = begin,
 	.commit = commit,
 	.rollback = rollback,
+	.in_danger = in_danger,
 	.query = query,
 };
 
-static enum evbus_code open_db(const char *path, struct db **db, struct evbus_err *err)
+static enum evbus_code open_db(const char *path, bool guest, struct db **db, struct evbus_err *err)
 {
 	assert(path[0] == '/');
 	struct sqlite *opened = calloc(1, sizeof *opened);
@@ -396,6 +439,7 @@ static enum evbus_code open_db(const char *path, struct db **db, struct evbus_er
 	}
 	opened->db.driver = &driver;
 	opened->path = copy;
+	opened->guest = guest;
 	enum evbus_code code = connect_to(opened, err);
 	if (code) {
 		close_db(&opened->db);

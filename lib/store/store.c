@@ -26,6 +26,7 @@ struct store {
 	char *path;                /* as given, or absolute where it was relative to the working directory */
 	struct store_options options;
 	pid_t pid;
+	char *resolved;            /* of a guest: where the links lead */
 	struct store_file file;    /* from here on only while db is not NULL */
 	struct db *db;
 	int64_t version;           /* of the tables, as far as we know */
@@ -48,7 +49,7 @@ static const struct scheme *find_scheme(const char *url, const char **path)
 }
 
 /* A URL may carry a password: of one that is not understood no more than the scheme is repeated. */
-static enum evbus_code check_path(const char *path, bool is_url, struct evbus_err *err)
+static enum evbus_code check_path(const char *path, bool is_url, const char *what, struct evbus_err *err)
 {
 	size_t len = strlen(path);
 	const char *colon = strchr(path, ':');
@@ -56,15 +57,14 @@ static enum evbus_code check_path(const char *path, bool is_url, struct evbus_er
 	/* A plain path with a colon before the first slash looks like a URL: ./a:b is one that does not. */
 	if (colon && path != colon && is_url && !memchr(path, '/', (size_t)(colon - path)))
 		return err_set(err, EVBUS_CONFIG, 0,
-			       "there is no store of the kind '%.*s': use sqlite:FILE or the path of a file",
+			       "there is no %s of the kind '%.*s': use sqlite:FILE or the path of a file", what,
 			       (int)(colon - path), path);
 	if (!len || path[len - 1] == '/')
-		return err_set(err, EVBUS_CONFIG, 0, "the store '%s' names no file: use sqlite:FILE", path);
+		return err_set(err, EVBUS_CONFIG, 0, "the %s '%s' names no file: use sqlite:FILE", what, path);
 	if (path[0] == '/' && path[1] == '/' && path[2] != '/')
 		return err_set(err, EVBUS_CONFIG, 0,
-			       "the store 'sqlite:%s' names a host: write sqlite:%s, or sqlite:%s for a path from the "
-			       "root",
-			       path, path + 2, path + 1);
+			       "the %s 'sqlite:%s' names a host: write sqlite:%s, or sqlite:%s for a path from the root",
+			       what, path, path + 2, path + 1);
 	return EVBUS_OK;
 }
 
@@ -89,7 +89,7 @@ enum evbus_code store_open(int dir, const char *url, const struct store_options 
 	const char *path;
 
 	opened.scheme = find_scheme(url, &path);
-	TRY(check_path(path, path == url, err));
+	TRY(check_path(path, path == url, options && options->guest ? "outbox" : "store", err));
 	if (options)
 		opened.options = *options;
 	if (!opened.options.file_mode)
@@ -121,6 +121,7 @@ void store_close(struct store *store)
 		return;
 	disconnect(store);
 	free(store->path);
+	free(store->resolved);
 	free(store);
 }
 
@@ -132,7 +133,7 @@ static void say_made(const struct store *store)
 
 	if (!store->options.notice)
 		return;
-	snprintf(text, sizeof text, "made the store '%s'", store->path);
+	snprintf(text, sizeof text, "made the %s '%s'", store->options.guest ? "database" : "store", store->path);
 	store->options.notice(store->options.notice_context, text);
 }
 
@@ -145,14 +146,24 @@ static enum evbus_code open_db(struct store *store, struct evbus_err *err)
 	TRY(module_load(store->options.module_dir, "store", store->scheme->module, store->scheme->dev_package, &module,
 			err));
 	const struct store_driver *driver = module->ops;
-	return driver->open(place, &store->db, err);
+	return driver->open(place, store->options.guest, &store->db, err);
+}
+
+/* Nothing of a guest's database is ours to be strict about. What is not there leads nowhere. */
+static const char *follow_links(struct store *store)
+{
+	if (!store->options.guest)
+		return store->path;
+	free(store->resolved);
+	store->resolved = realpath(store->path, NULL);
+	return store->resolved ? store->resolved : store->path;
 }
 
 static enum evbus_code connect_db(struct store *store, bool create, struct evbus_err *err)
 {
 	bool made;
 
-	TRY(store_file_open(store->dir, store->path, create, store->options.file_mode, &store->file, &made, err));
+	TRY(store_file_open(store->dir, follow_links(store), create, store->options.file_mode, &store->file, &made, err));
 	if (made)
 		say_made(store);
 	enum evbus_code code = open_db(store, err);
@@ -173,6 +184,19 @@ static enum evbus_code check_handle(const struct store *store, struct evbus_err 
 	return EVBUS_OK;
 }
 
+static enum evbus_code make_tables(struct store *store, bool write, bool *ready, struct evbus_err *err)
+{
+	if (store->version != SCHEMA_VERSION)
+		TRY(schema_version(store->db, store->path, &store->version, err));
+	if (!store->version && !write)
+		return EVBUS_OK;
+	if (store->version != SCHEMA_VERSION)
+		TRY(schema_migrate(store->db, store->path, err));
+	store->version = SCHEMA_VERSION;
+	*ready = true;
+	return EVBUS_OK;
+}
+
 /* *ready: there is a database with tables of ours in it; always so where they may be made. */
 static enum evbus_code make_ready(struct store *store, bool write, bool *ready, struct evbus_err *err)
 {
@@ -184,15 +208,25 @@ static enum evbus_code make_ready(struct store *store, bool write, bool *ready, 
 			return EVBUS_OK;
 		TRY(code);
 	}
-	if (store->version != SCHEMA_VERSION)
-		TRY(schema_version(store->db, store->path, &store->version, err));
-	if (!store->version && !write)
-		return EVBUS_OK;
-	if (store->version != SCHEMA_VERSION)
-		TRY(schema_migrate(store->db, store->path, err));
-	store->version = SCHEMA_VERSION;
+	if (!store->options.guest)
+		return make_tables(store, write, ready, err);
 	*ready = true;
 	return EVBUS_OK;
+}
+
+enum evbus_code store_place(struct store *store, struct buf *place, struct evbus_err *err)
+{
+	char path[PATH_MAX];
+	bool ready;
+
+	TRY(make_ready(store, false, &ready, err));
+	if (store->db)
+		TRY(store_file_path(&store->file, path, err));
+	else
+		snprintf(path, sizeof path, "%s", store->path);
+	place->len = 0;
+	TRY(buf_add(place, store->scheme->prefix, strlen(store->scheme->prefix), err));
+	return buf_add(place, path, strlen(path), err);
 }
 
 /* ---- what tables are written with ------------------------------------------------------------------------------ */
@@ -209,6 +243,8 @@ enum evbus_code table_read(struct store *store, struct query *query, struct evbu
 static enum evbus_code still_ours(struct store *store, struct evbus_err *err)
 {
 	TRY(check_handle(store, err));
+	if (store->options.guest)
+		return EVBUS_OK;
 	return schema_version(store->db, store->path, &store->version, err);
 }
 
@@ -233,6 +269,20 @@ enum evbus_code table_write(struct store *store, struct query *query, struct evb
 enum evbus_code table_commit(struct store *store, struct evbus_err *err)
 {
 	return store->db->driver->commit(store->db, err);
+}
+
+const struct store_driver *table_driver(const struct store *store)
+{
+	return store->db ? store->db->driver : NULL;
+}
+
+enum evbus_code table_in_danger(struct store *store, bool *danger, struct evbus_err *err)
+{
+	bool ready;
+
+	*danger = false;
+	TRY(make_ready(store, false, &ready, err));
+	return ready ? store->db->driver->in_danger(store->db, danger, err) : EVBUS_OK;
 }
 
 void table_rollback(struct store *store)

@@ -9,7 +9,7 @@
 #ifndef EVBUS_STORE_STORE_H
 #define EVBUS_STORE_STORE_H
 
-#include "base/err.h"
+#include "base/buf.h"
 
 #include <sys/types.h>
 
@@ -21,6 +21,8 @@ struct store_options {
 	const char *module_dir;    /* absolute; NULL: beside libevbus.so. Must live as long as the store */
 	void (*notice)(void *context, const char *text);    /* may be NULL */
 	void *notice_context;
+	bool guest;                /* an application's database: no tables of ours but those that are made there, no setting
+	                              changed; the path may lead through links */
 };
 
 /* url: "sqlite:FILE" or a plain path, relative to dir: AT_FDCWD, or a descriptor that stays open as long as the store
@@ -30,6 +32,10 @@ struct store_options {
 CHECKED enum evbus_code store_open(int dir, const char *url, const struct store_options *options, struct store **store,
 				   struct evbus_err *err);
 void store_close(struct store *store);
+
+/* Which one it is, wherever it is opened from: "sqlite:" and the absolute path without any link in it, as far as it is
+ * there. */
+CHECKED enum evbus_code store_place(struct store *store, struct buf *place, struct evbus_err *err);
 
 /* ---- checkpoints: stored and given back as they are, updated_at_utc too; names and positions are for the caller to
  * check ---------------------------------------------------------------------------------------------------------- */

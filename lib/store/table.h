@@ -17,6 +17,10 @@ CHECKED enum evbus_code table_write(struct store *store, struct query *query, st
 CHECKED enum evbus_code table_commit(struct store *store, struct evbus_err *err);
 void table_rollback(struct store *store);
 
+/* For what is said differently to each database; NULL as long as none was found or made. */
+const struct store_driver *table_driver(const struct store *store);
+CHECKED enum evbus_code table_in_danger(struct store *store, bool *danger, struct evbus_err *err);
+
 static inline struct value value_text(const char *text)
 {
 	return (struct value){ .kind = VALUE_TEXT, .bytes = { text, strlen(text) } };

@@ -1,0 +1,267 @@
+/* outbox_list.c: looking at an outbox. */
+#include "outbox_table.h"
+
+#include "base/os.h"
+#include "event/subject.h"
+
+#include <errno.h>
+
+#define PAGE_ROWS 200u
+#define PAGE_BYTES (4u * 1024 * 1024)
+
+/* ---- a page ---------------------------------------------------------------------------------------------------- */
+
+struct page {
+	struct evbus_outbox *outbox;
+	struct outbox_held rows[PAGE_ROWS];
+	size_t count, bytes;
+};
+
+static void page_clear(struct page *page)
+{
+	for (size_t i = 0; i < page->count; i++)
+		outbox_held_release(&page->rows[i]);
+	page->count = page->bytes = 0;
+}
+
+static void page_free(struct page **page)
+{
+	if (*page)
+		page_clear(*page);
+	free(*page);
+}
+
+/* EVBUS_NO: the page is full. */
+static enum evbus_code take_row(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	struct page *page = context;
+
+	TRY(outbox_hold(page->outbox, columns, count, &page->rows[page->count], err));
+	page->bytes += page->rows[page->count++].row.payload.len;
+	return page->bytes > PAGE_BYTES ? EVBUS_NO : EVBUS_OK;
+}
+
+/* *more: it may go on behind the last of them. */
+static enum evbus_code read_page(struct page *page, enum outbox_sql sql, int64_t after, bool *more,
+				 struct evbus_err *err)
+{
+	struct query query = { .sql = page->outbox->sql[sql],
+			       ARGS(value_integer(after), value_integer(PAGE_ROWS)),
+			       .row = take_row,
+			       .context = page };
+
+	page_clear(page);
+	enum evbus_code code = outbox_read(page->outbox, &query, err);
+	*more = code == EVBUS_NO || page->count == PAGE_ROWS;
+	return code == EVBUS_NO ? EVBUS_OK : code;
+}
+
+/* ---- what waits behind a row ----------------------------------------------------------------------------------- */
+
+static bool waits(const struct evbus_outbox *outbox, const struct evbus_outbox_row *row, int64_t now_us)
+{
+	const struct outbox_count *kept = outbox_has_counts(outbox) ? NULL : outbox_counts_find(outbox, row->seq);
+	int64_t due_us = kept ? kept->due_us : outbox_time_of(row->next_attempt_at);
+
+	return row->state == EVBUS_OUTBOX_PROCESSING || (row->state == EVBUS_OUTBOX_PENDING && due_us > now_us);
+}
+
+/* It is the first of its key that is not done: with more of them than one, those behind count once. */
+static enum evbus_code count_behind(struct evbus_outbox *outbox, struct outbox_held *held, int64_t now_us,
+				    struct evbus_err *err)
+{
+	struct query query = { .sql = outbox->sql[OUTBOX_SQL_BEHIND],
+			       ARGS(value_integer(held->row.seq)),
+			       .row = outbox_take_integer,
+			       .context = &held->row.behind };
+
+	if (held->before || !held->row.partition_key.data || !waits(outbox, &held->row, now_us))
+		return EVBUS_OK;
+	return outbox_read(outbox, &query, err);
+}
+
+/* ---- listing --------------------------------------------------------------------------------------------------- */
+
+static bool equals(struct evbus_slice text, const char *wanted)
+{
+	return text.data && text.len == strlen(wanted) && !memcmp(text.data, wanted, text.len);
+}
+
+static bool matches(const struct evbus_outbox_filter *filter, const struct evbus_outbox_row *row)
+{
+	if (filter->seq && row->seq != filter->seq)
+		return false;
+	if (filter->state >= 0 && (int)row->state != filter->state)
+		return false;
+	if (filter->topic && !(row->topic.data && subject_matches(filter->topic, row->topic)))
+		return false;
+	return !filter->tenant || equals(row->tenant_id, filter->tenant);
+}
+
+struct listing {
+	struct evbus_outbox *outbox;
+	const struct evbus_outbox_filter *filter;
+	enum evbus_code (*row)(void *context, const struct evbus_outbox_row *row, struct evbus_err *err);
+	void *context;
+	int64_t left, now_us;
+};
+
+static enum evbus_code give_page(struct listing *listing, struct page *page, struct evbus_err *err)
+{
+	for (size_t i = 0; i < page->count && listing->left; i++) {
+		struct outbox_held *held = &page->rows[i];
+		if (!matches(listing->filter, &held->row))
+			continue;
+		TRY(count_behind(listing->outbox, held, listing->now_us, err));
+		if (listing->filter->blocked && !held->row.behind)
+			continue;
+		TRY(listing->row(listing->context, &held->row, err));
+		listing->left--;
+	}
+	return EVBUS_OK;
+}
+
+static enum outbox_sql sql_for(const struct evbus_outbox_filter *filter)
+{
+	if (filter->state >= 0)
+		return OUTBOX_SQL_LIST_STATE + (enum outbox_sql)filter->state;
+	return filter->blocked ? OUTBOX_SQL_LIST_OPEN : OUTBOX_SQL_LIST;
+}
+
+static enum evbus_code list(struct listing *listing, struct evbus_err *err)
+{
+	const struct evbus_outbox_filter *filter = listing->filter;
+	CLEANUP(page_free) struct page *page = os.realloc(NULL, sizeof *page);
+	int64_t after = filter->seq ? filter->seq - 1 : INT64_MIN;
+	bool more = true;
+
+	if (!page)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot list the outbox '%s'", listing->outbox->name);
+	page->outbox = listing->outbox;
+	page->count = page->bytes = 0;
+	while (more && listing->left) {
+		TRY(read_page(page, sql_for(filter), after, &more, err));
+		if (page->count)
+			after = page->rows[page->count - 1].row.seq;
+		TRY(give_page(listing, page, err));
+		more = more && !filter->seq;
+	}
+	return EVBUS_OK;
+}
+
+enum evbus_code evbus_outbox_list(struct evbus_outbox *outbox, const struct evbus_outbox_filter *filter,
+				  enum evbus_code (*row)(void *context, const struct evbus_outbox_row *row,
+							 struct evbus_err *err),
+				  void *context, struct evbus_err *err)
+{
+	static const struct evbus_outbox_filter all = { .state = -1 };
+	struct listing listing = { outbox, filter ? filter : &all, row, context, INT64_MAX, os_now_us() };
+
+	if (listing.filter->topic)
+		TRY(evbus_topic_check(listing.filter->topic, true, err));
+	if (listing.filter->state >= EVBUS_OUTBOX_STATES)
+		return err_set(err, EVBUS_USAGE, 0, "there is no state %d of a row", listing.filter->state);
+	TRY(outbox_look(outbox, err));
+	TRY(outbox_counts_load(outbox, err));
+	if (listing.filter->max)
+		listing.left = listing.filter->max;
+	return list(&listing, err);
+}
+
+/* ---- counting -------------------------------------------------------------------------------------------------- */
+
+static enum evbus_code count_rows(struct evbus_outbox *outbox, enum outbox_sql sql, int64_t *count,
+				  struct evbus_err *err)
+{
+	struct query query = { .sql = outbox->sql[sql], .row = outbox_take_integer, .context = count };
+
+	return outbox_read(outbox, &query, err);
+}
+
+static enum evbus_code count_waiting(struct evbus_outbox *outbox, int64_t now_us, int64_t *count, struct evbus_err *err)
+{
+	char now[28];
+
+	evbus_time_format(now_us, now);
+	struct query query = { .sql = outbox->sql[OUTBOX_SQL_COUNT_WAITING],
+			       ARGS(value_text(now)),
+			       .row = outbox_take_integer,
+			       .context = count };
+	if (outbox_has_counts(outbox))
+		return outbox_read(outbox, &query, err);
+	for (size_t i = 0; i < outbox->counts.count; i++)
+		*count += outbox->counts.entries[i].due_us > now_us;
+	return EVBUS_OK;
+}
+
+/* The first that could be claimed is the oldest. */
+static enum evbus_code find_due(struct evbus_outbox *outbox, int64_t now_us, int64_t *seq, struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) struct outbox_open *rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *rows);
+	size_t count = OUTBOX_SCAN_MAX;
+	int64_t after = INT64_MIN;
+
+	if (!rows)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot count the outbox '%s'", outbox->name);
+	while (count == OUTBOX_SCAN_MAX) {
+		TRY(outbox_scan(outbox, after, INT64_MAX, OUTBOX_SCAN_MAX, rows, &count, err));
+		for (size_t i = 0; i < count; i++) {
+			after = rows[i].seq;
+			if (rows[i].before || !outbox_is_due(&rows[i], NULL, OUTBOX_LEASE_MAX_MS, now_us))
+				continue;
+			*seq = after;
+			return EVBUS_OK;
+		}
+	}
+	return EVBUS_OK;
+}
+
+static enum evbus_code find_oldest(struct evbus_outbox *outbox, int64_t *age_s, struct evbus_err *err)
+{
+	int64_t now_us = os_now_us(), seq = INT64_MIN;
+	struct outbox_held held = { 0 };
+	bool found = false;
+
+	*age_s = -1;
+	TRY(find_due(outbox, now_us, &seq, err));
+	if (seq != INT64_MIN)
+		TRY(outbox_get(outbox, seq, &held, &found, err));
+	if (found) {
+		int64_t created_us = outbox_time_of(held.row.created_at);
+		*age_s = created_us && created_us < now_us ? (now_us - created_us) / 1000000 : 0;
+		outbox_held_release(&held);
+	}
+	return EVBUS_OK;
+}
+
+enum evbus_code evbus_outbox_count(struct evbus_outbox *outbox, struct evbus_outbox_counts *counts,
+				   struct evbus_err *err)
+{
+	struct evbus_outbox_counts found = { 0 };
+	int64_t all = 0, *rows = found.rows;
+
+	TRY(outbox_look(outbox, err));
+	TRY(outbox_counts_load(outbox, err));
+	TRY(count_rows(outbox, OUTBOX_SQL_COUNT_PENDING, &rows[EVBUS_OUTBOX_PENDING], err));
+	TRY(count_rows(outbox, OUTBOX_SQL_COUNT_PROCESSING, &rows[EVBUS_OUTBOX_PROCESSING], err));
+	TRY(count_rows(outbox, OUTBOX_SQL_COUNT_FAILED, &rows[EVBUS_OUTBOX_FAILED], err));
+	/* All of them are counted in an index, those that are done one by one in the table. What the application has in
+	 * a state of its own is done as far as evbus goes. */
+	TRY(count_rows(outbox, OUTBOX_SQL_COUNT, &all, err));
+	all -= rows[EVBUS_OUTBOX_PENDING] + rows[EVBUS_OUTBOX_PROCESSING] + rows[EVBUS_OUTBOX_FAILED];
+	rows[EVBUS_OUTBOX_SENT] = all > 0 ? all : 0;
+	TRY(count_waiting(outbox, os_now_us(), &found.waiting, err));
+	TRY(find_oldest(outbox, &found.oldest_due_s, err));
+	*counts = found;
+	return EVBUS_OK;
+}
+
+enum evbus_code evbus_outbox_last_seq(struct evbus_outbox *outbox, int64_t *seq, struct evbus_err *err)
+{
+	int64_t last = 0;
+
+	TRY(outbox_look(outbox, err));
+	TRY(count_rows(outbox, OUTBOX_SQL_LAST_SEQ, &last, err));
+	*seq = last;
+	return EVBUS_OK;
+}

@@ -1,0 +1,482 @@
+/* outbox_sql.c: the statements of an outbox, made once for the names and columns that its table has.
+ *
+ * They are written with {words}: {table}, {open}, {failed}, {STATE}, and our names of columns, which become those of the
+ * table or NULL where it has none; "o." and "p." before a word qualify it. What comes in here went through
+ * outbox_map_parse() and is nothing but a name; states stand in the text, and not as parameters, because a partial
+ * index is used only by a statement that says so itself.
+ *
+ * Three indices, all partial, so that rows that are done cost nothing: what is not done, by seq, is what is claimed and
+ * counted; the same by key finds the row before another one in a single step, however many a key has; FAILED rows
+ * are the dead letters. */
+#include "outbox_table.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+/* ---- words ----------------------------------------------------------------------------------------------------- */
+
+struct maker {
+	struct evbus_outbox *outbox;
+	const struct store_driver *driver;
+	struct buf out;
+	struct evbus_err *err;
+};
+
+static void release_maker(struct maker *maker)
+{
+	buf_release(&maker->out);
+}
+
+static CHECKED enum evbus_code add(struct maker *maker, const char *text)
+{
+	return buf_add(&maker->out, text, strlen(text), maker->err);
+}
+
+static CHECKED enum evbus_code add_quoted(struct maker *maker, char mark, const char *name, size_t len)
+{
+	TRY(buf_add(&maker->out, &mark, 1, maker->err));
+	TRY(buf_add(&maker->out, name, len, maker->err));
+	return buf_add(&maker->out, &mark, 1, maker->err);
+}
+
+static CHECKED enum evbus_code add_column(struct maker *maker, const char *prefix, const char *name)
+{
+	TRY(add(maker, prefix));
+	return add_quoted(maker, '"', name, strlen(name));
+}
+
+static bool table_has(const struct evbus_outbox *outbox, struct evbus_slice name)
+{
+	for (const char *at = outbox->names.data, *end = at + outbox->names.len; at < end; at += strlen(at) + 1)
+		if (strlen(at) == name.len && !memcmp(at, name.data, name.len))
+			return true;
+	return false;
+}
+
+/* The column that a template means: the table's own, else the one that stands for our word. */
+static const char *template_column(const struct evbus_outbox *outbox, struct evbus_slice name,
+				   char room[OUTBOX_NAME_MAX_BYTES + 1])
+{
+	snprintf(room, OUTBOX_NAME_MAX_BYTES + 1, "%.*s", (int)name.len, name.data);
+	if (table_has(outbox, name))
+		return room;
+	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++)
+		if (i != OUTBOX_TOPIC && !strcmp(room, outbox_column_name(i)) && outbox_has(outbox, i))
+			return outbox->map.columns[i];
+	/* "type" is what everybody calls it. */
+	if (!strcmp(room, "type") && outbox_has(outbox, OUTBOX_TYPE))
+		return outbox->map.columns[OUTBOX_TYPE];
+	return NULL;
+}
+
+static CHECKED enum evbus_code add_topic(struct maker *maker, const char *prefix)
+{
+	const char *at = maker->outbox->map.topic, *between = "(";
+	char room[OUTBOX_NAME_MAX_BYTES + 1];
+	struct evbus_slice part;
+	bool column;
+
+	if (!*at)
+		return add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_TOPIC]);
+	for (; outbox_template_next(&at, &part, &column); between = " || ") {
+		TRY(add(maker, between));
+		const char *name = column ? template_column(maker->outbox, part, room) : NULL;
+		if (column && !name)
+			return err_set(maker->err, EVBUS_CONFLICT, 0,
+				       "the table of the outbox '%s' has no column '%.*s' for the topic '%s'",
+				       maker->outbox->name, (int)part.len, part.data, maker->outbox->map.topic);
+		if (column)
+			TRY(add_column(maker, prefix, name));
+		else
+			TRY(add_quoted(maker, '\'', part.data, part.len));
+	}
+	return add(maker, ")");
+}
+
+static CHECKED enum evbus_code add_state(struct maker *maker, enum evbus_outbox_state state)
+{
+	const char *value = maker->outbox->map.states[state];
+
+	return add_quoted(maker, '\'', value, strlen(value));
+}
+
+static CHECKED enum evbus_code add_table(struct maker *maker)
+{
+	const struct outbox_map *map = &maker->outbox->map;
+
+	if (map->schema[0]) {
+		TRY(add_column(maker, "", map->schema));
+		TRY(add(maker, "."));
+	}
+	return add_column(maker, "", map->table);
+}
+
+static CHECKED enum evbus_code add_one(struct maker *maker, const char *prefix, enum outbox_column column)
+{
+	if (!outbox_has(maker->outbox, column))
+		return add(maker, "NULL");
+	return column == OUTBOX_TOPIC ? add_topic(maker, prefix) :
+					add_column(maker, prefix, maker->outbox->map.columns[column]);
+}
+
+static CHECKED enum evbus_code expand(struct maker *maker, const char *text);
+
+/* The row before one of the same key: within its transaction, the last word on whether a row may go. */
+static CHECKED enum evbus_code add_before(struct maker *maker)
+{
+	if (!outbox_has(maker->outbox, OUTBOX_PARTITION_KEY))
+		return add(maker, "NULL");
+	return expand(maker, "(SELECT {p.seq} FROM {table} AS p WHERE {p.topic} = {o.topic} AND "
+			     "{p.partition_key} = {o.partition_key} AND {p.open} AND {p.seq} < {o.seq} "
+			     "ORDER BY {p.seq} DESC LIMIT 1)");
+}
+
+static CHECKED enum evbus_code add_all(struct maker *maker)
+{
+	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
+		TRY(add_one(maker, "o.", i));
+		TRY(add(maker, ", "));
+	}
+	return expand(maker, "CASE WHEN {o.open} THEN {before} END");
+}
+
+static CHECKED enum evbus_code add_open(struct maker *maker, const char *prefix)
+{
+	TRY(add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_STATE]));
+	TRY(add(maker, " IN ("));
+	TRY(add_state(maker, EVBUS_OUTBOX_PENDING));
+	TRY(add(maker, ", "));
+	TRY(add_state(maker, EVBUS_OUTBOX_PROCESSING));
+	return add(maker, ")");
+}
+
+static CHECKED enum evbus_code add_failed(struct maker *maker, const char *prefix)
+{
+	TRY(add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_STATE]));
+	TRY(add(maker, " = "));
+	return add_state(maker, EVBUS_OUTBOX_FAILED);
+}
+
+static CHECKED enum evbus_code add_word(struct maker *maker, const char *word, size_t len)
+{
+	char prefix[3] = "";
+
+	if (len > 2 && word[1] == '.') {
+		memcpy(prefix, word, 2);
+		word += 2;
+		len -= 2;
+	}
+#define IS(text) (len == sizeof(text) - 1 && !memcmp(word, text, len))
+	if (IS("table"))
+		return add_table(maker);
+	if (IS("before"))
+		return add_before(maker);
+	if (IS("all"))
+		return add_all(maker);
+	if (IS("open"))
+		return add_open(maker, prefix);
+	if (IS("failed"))
+		return add_failed(maker, prefix);
+#undef IS
+	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++)
+		if (len == strlen(outbox_column_name(i)) && !memcmp(word, outbox_column_name(i), len))
+			return add_one(maker, prefix, i);
+	for (unsigned i = 0; i < EVBUS_OUTBOX_STATES; i++)
+		if (len == strlen(evbus_outbox_state_name(i)) && !memcmp(word, evbus_outbox_state_name(i), len))
+			return add_state(maker, i);
+	return err_set(maker->err, EVBUS_BUG, 0, "no word '%.*s' in a statement", (int)len, word);
+}
+
+static enum evbus_code expand(struct maker *maker, const char *text)
+{
+	struct evbus_slice part;
+	bool word;
+
+	while (outbox_template_next(&text, &part, &word))
+		TRY(word ? add_word(maker, part.data, part.len) :
+			   buf_add(&maker->out, part.data, part.len, maker->err));
+	return EVBUS_OK;
+}
+
+/* Hands the text over. */
+static CHECKED enum evbus_code finish(struct maker *maker, char **sql)
+{
+	TRY(buf_add(&maker->out, "", 1, maker->err));
+	free(*sql);
+	*sql = maker->out.data;
+	maker->out = (struct buf){ 0 };
+	return EVBUS_OK;
+}
+
+/* ---- statements ------------------------------------------------------------------------------------------------ */
+
+static const char *const texts[OUTBOX_SQLS] = {
+	[OUTBOX_SQL_SCAN] = "SELECT {o.seq}, {o.state}, {o.attempts}, {o.next_attempt_at}, {o.lease_owner}, "
+			    "{o.lease_expires_at}, {before} FROM {table} AS o WHERE {o.open} AND {o.seq} > ? AND "
+			    "{o.seq} <= ? ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ?",
+	[OUTBOX_SQL_BEHIND] = "SELECT COUNT(*) FROM {table} AS o, {table} AS p WHERE {o.seq} = ? AND "
+			      "{p.topic} = {o.topic} AND {p.partition_key} = {o.partition_key} AND {p.open} AND "
+			      "{p.seq} > {o.seq}",
+	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_OPEN] = "SELECT {all} FROM {table} AS o WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
+				 "LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PENDING] =
+		"SELECT {all} FROM {table} AS o WHERE {o.open} AND {o.state} = {PENDING} AND {o.seq} > ? "
+		"ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PROCESSING] =
+		"SELECT {all} FROM {table} AS o WHERE {o.open} AND {o.state} = {PROCESSING} AND {o.seq} > ? "
+		"ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_SENT] =
+		"SELECT {all} FROM {table} AS o WHERE {o.state} = {SENT} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_FAILED] =
+		"SELECT {all} FROM {table} AS o WHERE {o.failed} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_COUNT] = "SELECT COUNT(*) FROM {table}",
+	[OUTBOX_SQL_COUNT_PENDING] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.open} AND {o.state} = {PENDING}",
+	[OUTBOX_SQL_COUNT_PROCESSING] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.open} AND {o.state} = {PROCESSING}",
+	[OUTBOX_SQL_COUNT_FAILED] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.failed}",
+	[OUTBOX_SQL_COUNT_WAITING] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.open} AND {o.state} = {PENDING} AND "
+				     "{o.next_attempt_at} > ?",
+	[OUTBOX_SQL_LAST_SEQ] = "SELECT MAX({o.seq}) FROM {table} AS o",
+	[OUTBOX_SQL_HAS_ID] = "SELECT 1 FROM {table} AS o WHERE {o.id} = ?",
+	[OUTBOX_SQL_TOPIC_OF] = "SELECT {o.topic} FROM {table} AS o WHERE {o.id} = ?",
+	[OUTBOX_SQL_SWEEP] = "SELECT {o.seq}, {o.state}, {o.sent_at} FROM {table} AS o WHERE {o.seq} > ? "
+			     "ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_DELETE] = "DELETE FROM {table} WHERE {seq} = ? AND {state} = {SENT}",
+};
+
+/* What each update sets, of what the table has. */
+static const uint32_t sets[OUTBOX_SQLS] = {
+	[OUTBOX_SQL_CLAIM] = OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES),
+	[OUTBOX_SQL_SENT] = OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES) |
+			    OUTBOX_BIT(OUTBOX_DUE) | OUTBOX_BIT(OUTBOX_SENT_AT) | OUTBOX_BIT(OUTBOX_RECEIPT),
+	[OUTBOX_SQL_BACK] = OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES),
+	[OUTBOX_SQL_REFUSED] = OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES) |
+			       OUTBOX_BIT(OUTBOX_ATTEMPTS) | OUTBOX_BIT(OUTBOX_DUE) | OUTBOX_BIT(OUTBOX_ERROR) |
+			       OUTBOX_BIT(OUTBOX_HISTORY),
+	[OUTBOX_SQL_REQUEUE] = OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_ATTEMPTS) | OUTBOX_BIT(OUTBOX_DUE),
+	[OUTBOX_SQL_SETTLE] = OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_SENT_AT) | OUTBOX_BIT(OUTBOX_RECEIPT),
+	[OUTBOX_SQL_FAIL_AGAIN] = OUTBOX_BIT(OUTBOX_ATTEMPTS) | OUTBOX_BIT(OUTBOX_ERROR) | OUTBOX_BIT(OUTBOX_HISTORY),
+};
+
+/* Those that only the holder of the lease may do. */
+static bool ends_lease(const struct evbus_outbox *outbox, enum outbox_sql update)
+{
+	return outbox_has_leases(outbox) &&
+	       (update == OUTBOX_SQL_SENT || update == OUTBOX_SQL_BACK || update == OUTBOX_SQL_REFUSED);
+}
+
+static uint32_t set_by(const struct evbus_outbox *outbox, enum outbox_sql update)
+{
+	uint32_t leases = OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES);
+
+	/* One of the two alone is not ours to write. */
+	return sets[update] & outbox->present & (outbox_has_leases(outbox) ? ~0u : ~leases);
+}
+
+static CHECKED enum evbus_code make_update(struct maker *maker, enum outbox_sql update)
+{
+	uint32_t set = set_by(maker->outbox, update);
+	const char *before = "UPDATE {table} SET ";
+
+	if (!set)
+		return EVBUS_OK;
+	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
+		if (!(set & OUTBOX_BIT(i)))
+			continue;
+		TRY(expand(maker, before));
+		TRY(add_one(maker, "", i));
+		TRY(add(maker, " = ?"));
+		before = ", ";
+	}
+	TRY(expand(maker, " WHERE {seq} = ? AND {state} = ?"));
+	if (ends_lease(maker->outbox, update))
+		TRY(expand(maker, " AND {lease_owner} = ?"));
+	return finish(maker, &maker->outbox->sql[update]);
+}
+
+enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_sql update,
+			      const struct value set[OUTBOX_COLUMNS], int64_t seq, enum evbus_outbox_state from,
+			      const char *owner, bool *changed, struct evbus_err *err)
+{
+	struct value args[OUTBOX_COLUMNS + 3];
+	size_t count = 0;
+
+	*changed = true;
+	if (!outbox->sql[update])
+		return EVBUS_OK;
+	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++)
+		if (set_by(outbox, update) & OUTBOX_BIT(i))
+			args[count++] = set[i];
+	args[count++] = value_integer(seq);
+	args[count++] = outbox_state_value(outbox, from);
+	if (ends_lease(outbox, update))
+		args[count++] = value_text(owner);
+	struct query query = { .sql = outbox->sql[update], .args = args, .arg_count = count };
+	TRY(table_write(outbox->store, &query, err));
+	*changed = query.changed > 0;
+	return EVBUS_OK;
+}
+
+/* ---- making the table ------------------------------------------------------------------------------------------ */
+
+static CHECKED enum evbus_code add_definition(struct maker *maker, enum outbox_column column)
+{
+	static const char *const types[OUTBOX_COLUMNS] = {
+		[OUTBOX_ID] = " TEXT NOT NULL UNIQUE",
+		[OUTBOX_TOPIC] = " TEXT NOT NULL",
+		[OUTBOX_TYPE] = " TEXT NOT NULL",
+		[OUTBOX_PAYLOAD] = " TEXT NOT NULL",
+		[OUTBOX_STATE] = " TEXT NOT NULL DEFAULT {PENDING} CHECK ({state} IN ({PENDING}, {PROCESSING}, {SENT}, "
+				 "{FAILED}))",
+		[OUTBOX_ATTEMPTS] = " BIGINT NOT NULL DEFAULT 0",
+	};
+
+	TRY(add_one(maker, "", column));
+	if (column == OUTBOX_SEQ) {
+		TRY(add(maker, " "));
+		return add(maker, maker->driver->serial_type);
+	}
+	if (column == OUTBOX_CREATED) {
+		TRY(add(maker, " TEXT NOT NULL DEFAULT ("));
+		TRY(add(maker, maker->driver->now_text));
+		return add(maker, ")");
+	}
+	return expand(maker, types[column] ? types[column] : " TEXT");
+}
+
+static CHECKED enum evbus_code make_table(struct maker *maker)
+{
+	const char *before = "CREATE TABLE {table} (";
+
+	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
+		if (i == OUTBOX_TOPIC && maker->outbox->map.topic[0])
+			continue;
+		TRY(expand(maker, before));
+		TRY(add_definition(maker, i));
+		before = ", ";
+	}
+	TRY(add(maker, ")"));
+	return finish(maker, &maker->outbox->sql[OUTBOX_SQL_CREATE]);
+}
+
+void outbox_index_name(const struct evbus_outbox *outbox, enum outbox_sql index, char name[2 * OUTBOX_NAME_MAX_BYTES])
+{
+	static const char *const ends[] = { "open", "key", "failed" };
+
+	snprintf(name, 2 * OUTBOX_NAME_MAX_BYTES, "%s_evbus_%s", outbox->map.table, ends[index - OUTBOX_SQL_INDEX_OPEN]);
+}
+
+static CHECKED enum evbus_code make_index(struct maker *maker, enum outbox_sql index)
+{
+	static const char *const ons[] = {
+		" ({seq}, {state}) WHERE {open}",
+		" ({topic}, {partition_key}, {seq}) WHERE {open} AND {partition_key} IS NOT NULL",
+		" ({seq}) WHERE {failed}",
+	};
+	char name[2 * OUTBOX_NAME_MAX_BYTES];
+
+	if (index == OUTBOX_SQL_INDEX_KEY && !outbox_has(maker->outbox, OUTBOX_PARTITION_KEY))
+		return EVBUS_OK;
+	outbox_index_name(maker->outbox, index, name);
+	TRY(add(maker, "CREATE INDEX "));
+	TRY(add_column(maker, "", name));
+	TRY(add(maker, " ON "));
+	TRY(add_column(maker, "", maker->outbox->map.table));
+	/* A topic that is the same for all is no expression that could be indexed. */
+	if (index == OUTBOX_SQL_INDEX_KEY && maker->outbox->map.topic[0] && !strchr(maker->outbox->map.topic, '{'))
+		TRY(expand(maker, " ({partition_key}, {seq}) WHERE {open} AND {partition_key} IS NOT NULL"));
+	else
+		TRY(expand(maker, ons[index - OUTBOX_SQL_INDEX_OPEN]));
+	return finish(maker, &maker->outbox->sql[index]);
+}
+
+/* ---- adding ---------------------------------------------------------------------------------------------------- */
+
+static const enum outbox_column inserted[] = { OUTBOX_ID,     OUTBOX_TOPIC,     OUTBOX_TYPE,         OUTBOX_PAYLOAD,
+						      OUTBOX_TENANT, OUTBOX_EVENT_KEY, OUTBOX_PARTITION_KEY };
+#define INSERTED (sizeof inserted / sizeof *inserted)
+
+/* The first four columns, and those of the other three that are given. */
+static bool is_inserted(const struct evbus_outbox *outbox, unsigned i, enum outbox_column column, unsigned given)
+{
+	if (i >= 4 && !(given & 1u << (i - 4)))
+		return false;
+	return outbox_has(outbox, column) && !(column == OUTBOX_TOPIC && outbox->map.topic[0]);
+}
+
+enum evbus_code outbox_sql_insert(struct evbus_outbox *outbox, bool for_applications, unsigned given, char **sql,
+				  struct evbus_err *err)
+{
+	CLEANUP(release_maker) struct maker maker = { .outbox = outbox, .err = err };
+	CLEANUP(buf_release) struct buf values = { 0 };
+	const char *before = "";
+	char value[40];
+
+	TRY(expand(&maker, "INSERT INTO {table} ("));
+	for (unsigned i = 0; i < INSERTED; i++) {
+		if (!is_inserted(outbox, i, inserted[i], given))
+			continue;
+		TRY(add(&maker, before));
+		TRY(add_one(&maker, "", inserted[i]));
+		int n = snprintf(value, sizeof value, for_applications ? "%s:%s" : "%s?", before,
+				 outbox_column_name(inserted[i]));
+		TRY(buf_add(&values, value, (size_t)n, err));
+		before = ", ";
+	}
+	TRY(add(&maker, ") VALUES ("));
+	TRY(buf_add(&maker.out, values.data, values.len, err));
+	TRY(add(&maker, ")"));
+	return finish(&maker, sql);
+}
+
+enum evbus_code outbox_insert(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS],
+			      struct evbus_err *err)
+{
+	struct value args[INSERTED];
+	size_t count = 0;
+	unsigned given = 0;
+
+	for (unsigned i = 4; i < INSERTED; i++)
+		given |= set[inserted[i]].kind == VALUE_NULL ? 0 : 1u << (i - 4);
+	if (!outbox->adds[given])
+		TRY(outbox_sql_insert(outbox, false, given, &outbox->adds[given], err));
+	for (unsigned i = 0; i < INSERTED; i++)
+		if (is_inserted(outbox, i, inserted[i], given))
+			args[count++] = set[inserted[i]];
+	struct query query = { .sql = outbox->adds[given], .args = args, .arg_count = count };
+	return table_write(outbox->store, &query, err);
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------------- */
+
+static CHECKED enum evbus_code make_all(struct maker *maker)
+{
+	for (unsigned i = 0; i < OUTBOX_SQL_CREATE; i++) {
+		TRY(expand(maker, texts[i]));
+		TRY(finish(maker, &maker->outbox->sql[i]));
+	}
+	TRY(make_table(maker));
+	for (unsigned i = OUTBOX_SQL_INDEX_OPEN; i <= OUTBOX_SQL_INDEX_FAILED; i++)
+		TRY(make_index(maker, i));
+	for (unsigned i = OUTBOX_SQL_CLAIM; i < OUTBOX_SQLS; i++)
+		TRY(make_update(maker, i));
+	return outbox_sql_insert(maker->outbox, true, 0, &maker->outbox->insert, maker->err);
+}
+
+enum evbus_code outbox_sql_make(struct evbus_outbox *outbox, const struct store_driver *driver, struct evbus_err *err)
+{
+	CLEANUP(release_maker) struct maker maker = { .outbox = outbox, .driver = driver, .err = err };
+
+	return make_all(&maker);
+}
+
+void outbox_sql_release(struct evbus_outbox *outbox)
+{
+	for (unsigned i = 0; i < OUTBOX_SQLS; i++)
+		free(outbox->sql[i]);
+	for (unsigned i = 0; i < 8; i++)
+		free(outbox->adds[i]);
+	memset(outbox->sql, 0, sizeof outbox->sql);
+	memset(outbox->adds, 0, sizeof outbox->adds);
+}

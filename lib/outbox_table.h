@@ -1,0 +1,237 @@
+/* outbox_table.h: what the files of the outbox share: the handle, the table behind it, and its rows. */
+#ifndef EVBUS_OUTBOX_TABLE_H
+#define EVBUS_OUTBOX_TABLE_H
+
+#include "outbox.h"
+#include "outbox_map.h"
+
+#include "base/clock.h"
+#include "log/writer.h"
+#include "store/table.h"
+
+#define OUTBOX_OWNER_MAX_BYTES 320u
+#define OUTBOX_LEASE_MAX_MS (24 * 3600000)
+
+enum outbox_sql {
+	OUTBOX_SQL_SCAN,           /* rows that are not done, without what is in them, from seq to seq */
+	OUTBOX_SQL_GET,
+	OUTBOX_SQL_BEHIND,
+	OUTBOX_SQL_LIST,           /* in any state */
+	OUTBOX_SQL_LIST_OPEN,      /* PENDING or PROCESSING */
+	OUTBOX_SQL_LIST_STATE,     /* the first of EVBUS_OUTBOX_STATES */
+	OUTBOX_SQL_COUNT = OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_STATES,
+	OUTBOX_SQL_COUNT_PENDING,
+	OUTBOX_SQL_COUNT_PROCESSING,
+	OUTBOX_SQL_COUNT_FAILED,
+	OUTBOX_SQL_COUNT_WAITING,
+	OUTBOX_SQL_LAST_SEQ,
+	OUTBOX_SQL_HAS_ID,
+	OUTBOX_SQL_TOPIC_OF,
+	OUTBOX_SQL_SWEEP,
+	OUTBOX_SQL_DELETE,
+	OUTBOX_SQL_CREATE,
+	OUTBOX_SQL_INDEX_OPEN,     /* to be made by outbox_init() only */
+	OUTBOX_SQL_INDEX_KEY,
+	OUTBOX_SQL_INDEX_FAILED,
+	OUTBOX_SQL_CLAIM,          /* from here on updates of one row in a given state */
+	OUTBOX_SQL_SENT,
+	OUTBOX_SQL_BACK,
+	OUTBOX_SQL_REFUSED,
+	OUTBOX_SQL_REQUEUE,
+	OUTBOX_SQL_SETTLE,
+	OUTBOX_SQL_FAIL_AGAIN,
+	OUTBOX_SQLS,
+};
+
+/* Attempts of rows whose table has no columns for them. */
+struct outbox_counts {
+	struct outbox_count {
+		int64_t seq, attempts, due_us;     /* due_us 0: none */
+		char *error, *history;
+	} *entries;
+	size_t count, size;
+};
+
+struct evbus_outbox {
+	struct evbus *bus;
+	struct outbox_map map;
+	char *url;                 /* NULL: the store of the bus */
+	char *name;
+	char *insert;              /* for applications */
+	bool wrap;
+	struct store *store;
+	bool looked;               /* what follows up to sql is known */
+	uint32_t present;          /* columns that the table has */
+	struct buf names;          /* of all its columns, each with its NUL */
+	char *sql[OUTBOX_SQLS];    /* NULL: nothing to be done, as the columns are not there */
+	char *adds[8];             /* SQL_ADD by which of tenant_id, event_key and partition_key are given */
+	struct buf place;
+	bool within;               /* a transaction is open */
+
+	/* Draining. */
+	char owner[OUTBOX_OWNER_MAX_BYTES];    /* of our leases, without their length */
+	struct evbus_publisher *publisher;
+	struct outbox_counts counts;
+	int64_t scanned_to;        /* rows up to here were done, leased, waiting or blocked when they were last seen */
+	int64_t rescan_at_us;      /* monotonic: when they are looked at again */
+	int64_t soonest_us;        /* when the first of them can be claimed; INT64_MAX: none waits */
+	bool idle;                 /* nothing was found the last time: look before locking */
+};
+
+static inline bool outbox_has(const struct evbus_outbox *outbox, enum outbox_column column)
+{
+	return outbox->present & OUTBOX_BIT(column);
+}
+
+static inline bool outbox_has_leases(const struct evbus_outbox *outbox)
+{
+	return outbox_has(outbox, OUTBOX_OWNER) && outbox_has(outbox, OUTBOX_EXPIRES);
+}
+
+static inline bool outbox_has_counts(const struct evbus_outbox *outbox)
+{
+	return outbox_has(outbox, OUTBOX_ATTEMPTS) && outbox_has(outbox, OUTBOX_DUE);
+}
+
+/* Finds its database, without opening it yet; create: also makes the bus that it lies in. */
+CHECKED enum evbus_code outbox_connect(struct evbus_outbox *outbox, bool create, struct evbus_err *err);
+
+/* Opens the database and looks at the table, once. EVBUS_NONE: it is not there; EVBUS_CONFLICT: it lacks a column. */
+CHECKED enum evbus_code outbox_look(struct evbus_outbox *outbox, struct evbus_err *err);
+/* The same as far as it goes: *exists tells whether there is a table. */
+CHECKED enum evbus_code outbox_look_if_there(struct evbus_outbox *outbox, bool *exists, struct evbus_err *err);
+
+/* One at a time. */
+CHECKED enum evbus_code outbox_begin(struct evbus_outbox *outbox, struct evbus_err *err);
+/* Commits, or, after a failure, rolls back and passes that on. */
+CHECKED enum evbus_code outbox_end(struct evbus_outbox *outbox, enum evbus_code code, struct evbus_err *err);
+/* Within the transaction, if there is one. */
+CHECKED enum evbus_code outbox_read(struct evbus_outbox *outbox, struct query *query, struct evbus_err *err);
+
+/* The texts of all statements, for the columns in `present`. */
+CHECKED enum evbus_code outbox_sql_make(struct evbus_outbox *outbox, const struct store_driver *driver,
+					struct evbus_err *err);
+CHECKED enum evbus_code outbox_sql_insert(struct evbus_outbox *outbox, bool for_applications, unsigned given,
+					  char **sql, struct evbus_err *err);
+void outbox_sql_release(struct evbus_outbox *outbox);
+/* The name of an index of the table. */
+void outbox_index_name(const struct evbus_outbox *outbox, enum outbox_sql index, char name[2 * OUTBOX_NAME_MAX_BYTES]);
+
+/* Within a transaction: sets those columns of a row that the statement has (and the table), if it is in the state, and,
+ * for those that end a lease, the lease is ours. */
+CHECKED enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_sql update,
+				      const struct value set[OUTBOX_COLUMNS], int64_t seq,
+				      enum evbus_outbox_state from, const char *owner, bool *changed,
+				      struct evbus_err *err);
+
+/* Within a transaction: id, topic, event_type, payload; tenant_id, event_key and partition_key unless they are NULL. */
+CHECKED enum evbus_code outbox_insert(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS],
+				      struct evbus_err *err);
+
+struct value outbox_state_value(const struct evbus_outbox *outbox, enum evbus_outbox_state state);
+/* EVBUS_OUTBOX_STATES for none of ours. */
+enum evbus_outbox_state outbox_state_of(const struct evbus_outbox *outbox, const struct value *value);
+
+/* A time as the table has it: as we write it, as RFC 3339, as SQL's "2026-01-29 12:00:00" (UTC), or as seconds or
+ * milliseconds since 1970; 0: none, or not understood. */
+int64_t outbox_time(const struct value *value);
+int64_t outbox_time_of(struct evbus_slice text);
+
+/* ---- rows ------------------------------------------------------------------------------------------------------ */
+
+/* A row with its own copy of everything. */
+struct outbox_held {
+	struct evbus_outbox_row row;
+	int64_t before;            /* seq of the row of its key before it that is not done; 0: none */
+	char *block;
+};
+
+#define OUTBOX_HELD_COLUMNS (OUTBOX_COLUMNS + 1u)
+
+/* columns: of OUTBOX_SQL_GET or a list. */
+CHECKED enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *columns, size_t count,
+				    struct outbox_held *held, struct evbus_err *err);
+void outbox_held_release(struct outbox_held *held);
+/* The row itself; *found false: it is not there. */
+CHECKED enum evbus_code outbox_get(struct evbus_outbox *outbox, int64_t seq, struct outbox_held *held, bool *found,
+				   struct evbus_err *err);
+
+/* Row callbacks that take one integer (NULL: none), or that there is a row. */
+enum evbus_code outbox_take_integer(void *context, const struct value *columns, size_t count, struct evbus_err *err);
+enum evbus_code outbox_take_existence(void *context, const struct value *columns, size_t count, struct evbus_err *err);
+
+/* ---- scanning -------------------------------------------------------------------------------------------------- */
+
+/* A row that is not done. */
+struct outbox_open {
+	int64_t seq, before, attempts, due_us, expires_us, lease_ms;
+	enum evbus_outbox_state state;
+	bool own;                  /* the lease is ours */
+};
+
+#define OUTBOX_SCAN_MAX 4096u
+
+/* Up to `most` of them with after < seq <= up_to. */
+CHECKED enum evbus_code outbox_scan(struct evbus_outbox *outbox, int64_t after, int64_t up_to, size_t most,
+				    struct outbox_open *rows, size_t *count, struct evbus_err *err);
+/* By itself: what blocks its key aside. retry NULL: no due time is too far away. */
+bool outbox_is_due(const struct outbox_open *row, const struct evbus_retry *retry, int64_t lease_ms, int64_t now_us);
+int64_t outbox_waits_until(const struct outbox_open *row);
+
+/* ---- draining -------------------------------------------------------------------------------------------------- */
+
+enum outbox_fate {
+	OUTBOX_UNTRIED,
+	OUTBOX_ADDED,              /* to the publisher; no receipt yet */
+	OUTBOX_DONE,               /* has its receipt */
+	OUTBOX_REFUSED,
+	OUTBOX_DEAD,
+	OUTBOX_HELD,               /* behind one that was refused */
+};
+
+struct outbox_job {
+	struct outbox_held held;
+	size_t behind;             /* job + 1 of the one before it of its key; 0: none in this batch */
+	enum evbus_outbox_state from;      /* the state it is in now */
+	enum outbox_fate fate;
+	bool marked;
+	enum evbus_reason reason;
+	char error[512];
+	int64_t due_us;
+	struct buf history;
+	struct evbus_record receipt;
+	char *receipt_block;
+};
+
+struct outbox_batch {
+	const struct evbus_drain_options *options;
+	int64_t lease_ms;
+	int64_t now_us;            /* at the beginning */
+	struct deadline deadline;
+	char owner[OUTBOX_OWNER_MAX_BYTES];
+	struct outbox_job *jobs;
+	size_t count, size;
+	size_t bytes;
+};
+
+CHECKED enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
+/* Publishes what was claimed; an outage is the failure. */
+CHECKED enum evbus_code outbox_publish(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
+CHECKED enum evbus_code outbox_mark(struct evbus_outbox *outbox, struct outbox_batch *batch,
+				    struct evbus_drain_result *result, struct evbus_err *err);
+CHECKED enum evbus_code outbox_open_publisher(struct evbus_outbox *outbox, struct evbus_err *err);
+/* {"event_id":…,"data":…} around a body; EVBUS_DATA: that is no JSON value. */
+CHECKED enum evbus_code outbox_wrap(struct buf *out, const struct evbus_outbox_row *row, struct evbus_err *err);
+
+/* ---- attempts that are kept in the store ----------------------------------------------------------------------- */
+
+/* Each does nothing where the table has columns for them. */
+CHECKED enum evbus_code outbox_counts_load(struct evbus_outbox *outbox, struct evbus_err *err);
+const struct outbox_count *outbox_counts_find(const struct evbus_outbox *outbox, int64_t seq);
+CHECKED enum evbus_code outbox_counts_put(struct evbus_outbox *outbox, const struct outbox_count *counts, size_t count,
+					  struct evbus_err *err);
+CHECKED enum evbus_code outbox_counts_remove(struct evbus_outbox *outbox, const int64_t *seqs, size_t count,
+					     struct evbus_err *err);
+void outbox_counts_release(struct evbus_outbox *outbox);
+
+#endif
