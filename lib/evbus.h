@@ -94,6 +94,8 @@ struct evbus_options {
 	bool no_create;            /* a bus or topic that is not there is EVBUS_NONE instead of being made */
 	uint32_t file_mode;        /* of what is made, 0 for 0600; directories add x where this has r */
 	uint32_t payload_max_bytes;/* 0: EVBUS_PAYLOAD_MAX_BYTES */
+	const struct evbus_config *config;     /* its partitionings hold for events with neither partition nor key; NULL:
+	                              none. It must live as long as the bus. Nothing else of it is used */
 	void (*notice)(void *context, const char *text);    /* one line; called from the calling thread or the publisher's */
 	void *notice_context;
 };
@@ -103,6 +105,60 @@ EVBUS_CHECKED enum evbus_code evbus_open(const char *url, const struct evbus_opt
 					 struct evbus_err *err);
 EVBUS_API void evbus_close(struct evbus *bus);
 EVBUS_API const char *evbus_version(void);
+
+/* ---- configuration --------------------------------------------------------------------------------------------- */
+
+/* What a YAML file says, evbus-config(5): settings, which are texts under names; outboxes under names; and
+ * partitionings, which say by which members the events of a topic get their key. A profile is a part of the file that
+ * beats the rest. All of it may be read, and nothing changed; it lives until evbus_config_close(). */
+
+struct evbus_setting {
+	const char *name;          /* as it stands in options.settings */
+	const char *value;         /* as it was written, and for who knows the setting to check */
+	uint32_t line, column;     /* of the value, counted from 1 */
+	bool of_profile;
+};
+
+struct evbus_outbox_setting {
+	const char *name;
+	const char *url, *map;     /* for evbus_outbox_open(); NULL where they are not said */
+	bool wrap;
+	uint32_t line, column;
+	bool of_profile;
+};
+
+struct evbus_partitioning {
+	const char *name;
+	const char *const *topics; /* names or patterns; ends with NULL */
+	const char *key_from;      /* "/merchant_id,/event_id" */
+	uint32_t line, column;
+	bool of_profile;
+};
+
+struct evbus_config {
+	const char *path;
+	const char *profile;       /* that was chosen, or NULL */
+	const struct evbus_setting *settings;
+	size_t setting_count;
+	const struct evbus_outbox_setting *outboxes;
+	size_t outbox_count;
+	const struct evbus_partitioning *partitionings;    /* the first that has a topic is the one for it */
+	size_t partitioning_count;
+};
+
+struct evbus_config_options {
+	const char *path;          /* "/dev/null": none. NULL: the first that is there of ./evbus.yaml,
+	                              $XDG_CONFIG_HOME/evbus/config.yaml (~/.config), /etc/evbus/config.yaml */
+	const char *profile;       /* NULL: none */
+	const char *const *settings;       /* names that there may be beside bus and store; NULL at the end; or NULL */
+};
+
+/* *config is NULL where no file was named and none is found. EVBUS_CONFIG: the file that was named is not there, it is not
+ * regular, is larger than 1 MiB, may be written by everybody, or was found and belongs to another user; there is no such
+ * profile; or something in the file is wrong, chosen or not: then the text begins with FILE:LINE:COLUMN. */
+EVBUS_CHECKED enum evbus_code evbus_config_open(const struct evbus_config_options *options, struct evbus_config **config,
+						struct evbus_err *err);
+EVBUS_API void evbus_config_close(struct evbus_config *config);
 
 /* ---- topics ---------------------------------------------------------------------------------------------------- */
 

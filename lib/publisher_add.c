@@ -1,4 +1,5 @@
 /* publisher_add.c: taking an event: is it one, where does it go, how does it lie there. */
+#include "config.h"
 #include "publisher.h"
 
 #include "event/envelope.h"
@@ -133,19 +134,32 @@ static enum evbus_code check_payload(const struct evbus_publisher *publisher, st
 	return EVBUS_DATA;
 }
 
+/* A member that was asked for must be there; where a partitioning of the configuration asks, a topic with one partition
+ * can do without. */
+static enum evbus_code key_from_payload(const struct evbus_publisher *publisher, const struct evbus_event *event,
+					char room[EVBUS_KEY_MAX_BYTES], struct evbus_slice *key, struct evbus_err *err)
+{
+	const char *pointers = publisher->key_from;
+	size_t len;
+
+	if (!pointers && event->partition_id == EVBUS_PARTITION_ANY)
+		pointers = config_key_from(publisher->bus->options.config, event->topic);
+	if (!pointers)
+		return EVBUS_OK;
+	TRY(envelope_key_from(event->payload, pointers, room, &len, err));
+	if (len == SIZE_MAX && publisher->key_from)
+		return err_set(err, EVBUS_DATA, 0, "the event has none of the members '%s' that give its key", pointers);
+	if (len != SIZE_MAX)
+		*key = (struct evbus_slice){ room, len };
+	return EVBUS_OK;
+}
+
 static enum evbus_code choose_key(const struct evbus_publisher *publisher, const struct evbus_event *event,
 				  char room[EVBUS_KEY_MAX_BYTES], struct evbus_slice *key, struct evbus_err *err)
 {
-	size_t len;
-
 	*key = event->key;
-	if (!key->data && publisher->key_from) {
-		TRY(envelope_key_from(event->payload, publisher->key_from, room, &len, err));
-		if (len == SIZE_MAX)
-			return err_set(err, EVBUS_DATA, 0, "the event has none of the members '%s' that give its key",
-				       publisher->key_from);
-		*key = (struct evbus_slice){ room, len };
-	}
+	if (!key->data)
+		TRY(key_from_payload(publisher, event, room, key, err));
 	if (key->data && key->len > EVBUS_KEY_MAX_BYTES)
 		return err_set(err, EVBUS_DATA, 0, "the partition key has %zu bytes, and %u is the most", key->len,
 			       EVBUS_KEY_MAX_BYTES);

@@ -14,7 +14,7 @@
 struct evbus_module {
 	uint32_t abi;
 	const char *name;
-	const void *ops;           /* for a store: struct store_driver */
+	const void *ops;           /* for a store: struct store_driver; for YAML: struct config_driver */
 };
 
 extern EVBUS_API const struct evbus_module evbus_module;
