@@ -84,10 +84,14 @@ enum evbus_code bus_open(struct call *call, const struct evbus_options *more, st
 {
 	struct evbus_options options = more ? *more : (struct evbus_options){ .store = NULL };
 
+	char masked[MASKED_MAX_BYTES];
+
 	options.store = call->common->store;
+	options.config = call->config;
 	options.notice = notice;
 	options.notice_context = call;
-	talk(call, DETAIL, "bus '%s'", call->common->bus);
+	mask_secrets(call->common->bus, masked);
+	talk(call, DETAIL, "bus '%s'", masked);
 	return evbus_open(call->common->bus, &options, bus, &call->err);
 }
 
@@ -95,6 +99,20 @@ void bus_cleanup(struct evbus **bus)
 {
 	if (*bus)
 		evbus_close(*bus);
+}
+
+enum evbus_code partitioning_named(struct call *call, const char *name, const char **key_from)
+{
+	const struct evbus_config *config = call->config;
+
+	for (size_t i = 0; config && i < config->partitioning_count; i++)
+		if (!strcmp(config->partitionings[i].name, name)) {
+			*key_from = config->partitionings[i].key_from;
+			return EVBUS_OK;
+		}
+	if (!config)
+		return fail(call, EVBUS_CONFIG, "there is no configuration, and so no partitioning '%s'", name);
+	return fail(call, EVBUS_CONFIG, "the configuration '%s' has no partitioning '%s'", config->path, name);
 }
 
 struct evbus_retry retry_policy(const struct retry_args *args)

@@ -133,7 +133,7 @@ struct opt {
 	enum kind kind;
 	char letter;                 /* 0: none */
 	bool required;
-	bool env;                    /* EVBUS_ and its name are asked where it was not given */
+	bool env;                    /* EVBUS_ and its name, and the configuration, are asked where it was not given */
 	const char *env_other;       /* and then this variable, which others made up */
 };
 
@@ -190,6 +190,8 @@ struct command {
 struct common {
 	const char *bus;
 	const char *store;
+	const char *config;
+	const char *profile;
 	const char *log;
 	bool quiet;
 	bool verbose;
@@ -202,9 +204,15 @@ struct common {
 		OPT('v', common.verbose, NULL, "say more on stderr"),                                               \
 		OPT('h', common.help, NULL, "print this help")
 
+/* A command that has these takes what it was not told from the configuration; one that has not reads none. */
+#define CONFIG_OPTS                                                                                                \
+	OPT(0, common.config, "FILE", "read this configuration, evbus-config(5); /dev/null: none", .env = true),   \
+		OPT(0, common.profile, "NAME", "what this profile of the configuration says comes first", .env = true)
+
 #define COMMON_OPTS                                                                                                \
 	OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),                         \
-		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE (default: in the bus)", .env = true), TALK_OPTS
+		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE (default: in the bus)", .env = true), \
+		CONFIG_OPTS, TALK_OPTS
 
 /* struct reading reading; what to read, for READING_OPTS. */
 struct reading {
@@ -282,6 +290,8 @@ struct call {
 	const char *const *operands; /* ends with NULL */
 	size_t operand_count;
 	const char *const *argv;     /* the words behind "--" of a command that runs one; NULL: there are none */
+	uint64_t given;              /* a bit an option of the command: it stood on the command line */
+	struct evbus_config *config; /* NULL: there is none */
 	struct evbus_err err;        /* what main prints if the command returns its code */
 	struct about about;
 };
@@ -303,9 +313,16 @@ void about_topic(struct call *call, const char *topic, int32_t partition_id);
 enum level { DETAIL, NOTICE, WARNING, ERROR };
 void talk(struct call *call, enum level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Opens the bus of --bus and --store. more: further options, or NULL; store and notice are filled in. */
+/* Opens the bus of --bus and --store. more: further options, or NULL; store, config and notice are filled in. */
 CHECKED enum evbus_code bus_open(struct call *call, const struct evbus_options *more, struct evbus **bus);
 void bus_cleanup(struct evbus **bus);
+
+/* The JSON pointers of a partitioning of the configuration. EVBUS_CONFIG: there is none of the name. */
+CHECKED enum evbus_code partitioning_named(struct call *call, const char *name, const char **key_from);
+
+/* text without what may be a password: user:***@, password=***. Cut to the size of masked. */
+#define MASKED_MAX_BYTES 1024u
+void mask_secrets(const char *text, char masked[MASKED_MAX_BYTES]);
 
 /* ---- the process ----------------------------------------------------------------------------------------------- */
 

@@ -52,5 +52,6 @@ int main(int argc, char **argv)
 	code = finish(&call, code);
 	if (code && !(stopped() && call.err.sys_errno == EINTR))
 		report(&call, code);
+	evbus_config_close(call.config);
 	return process_end(code);
 }

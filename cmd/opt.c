@@ -9,8 +9,6 @@
 #include "opt.h"
 
 #include <assert.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 struct parse {
@@ -19,7 +17,6 @@ struct parse {
 	char **words; /* all that is to be parsed; operands are moved to the front */
 	size_t count, next;
 	size_t operands;
-	uint64_t given; /* a bit an option */
 	enum evbus_code code;
 };
 
@@ -69,7 +66,7 @@ static void set(struct parse *parse, const struct opt *opt, const char *value)
 	size_t index = (size_t)(opt - parse->call->command->opts);
 	char why[WHY_MAX_BYTES];
 
-	parse->given |= UINT64_C(1) << index;
+	parse->call->given |= UINT64_C(1) << index;
 	if (opt->kind == KIND_FLAG)
 		*(bool *)(parse->args + opt->at) = true;
 	else if (!value_parse(opt, value, parse->args + opt->at, why))
@@ -155,33 +152,30 @@ static void parse_words(struct parse *parse)
 	parse->call->operand_count = parse->operands;
 }
 
-/* What a variable of an option says, NULL where there is none or nothing in it. *name: which one it is. */
-static const char *from_environment(const struct opt *opt, struct name *name)
+static bool was_given(const struct parse *parse, const struct opt *opt)
 {
-	const char *value = NULL;
+	ptrdiff_t index = opt - parse->call->command->opts;
 
-	*name = env_name_of(opt->member);
-	if (opt->env)
-		value = getenv(name->text);
-	if ((!value || !value[0]) && opt->env_other) {
-		snprintf(name->text, sizeof name->text, "%s", opt->env_other);
-		value = getenv(name->text);
-	}
-	return value && value[0] ? value : NULL;
+	assert(index < 64);
+	return parse->call->given >> index & 1;
 }
 
-/* What was not given: from the environment, or else what the declaration presets. */
+/* What was not given: from the environment, the configuration, or else what the declaration presets. */
 static void fill(struct parse *parse, const struct opt *opt)
 {
+	struct call *call = parse->call;
 	char *at = parse->args + opt->at;
-	struct name variable;
-	const char *value = from_environment(opt, &variable);
+	struct fallback fallback = fallback_of(call, opt);
+	struct evbus_err first = call->err;
 	char why[WHY_MAX_BYTES];
 
-	if (value && value_parse(opt, value, at, why))
+	enum evbus_code code = fallback.value ? fallback_parse(call, opt, &fallback, at) : EVBUS_OK;
+	if (code && parse->code)
+		call->err = first;
+	else
+		parse->code = code ? code : parse->code;
+	if (fallback.value && !code)
 		return;
-	if (value && !parse->code)
-		parse->code = fail(parse->call, EVBUS_CONFIG, "variable '%s': '%s' %s", variable.text, value, why);
 	if (opt->preset) {
 		bool right = value_parse(opt, opt->preset, at, why);
 		assert(right);
@@ -191,13 +185,37 @@ static void fill(struct parse *parse, const struct opt *opt)
 	}
 }
 
+/* Before all others, as what these are may depend on it. */
+static void open_config(struct parse *parse)
+{
+	static const char *const names[] = { "config", "profile" };
+	struct call *call = parse->call;
+	struct evbus_err first = call->err;
+	bool reads = false;
+
+	for (size_t i = 0; i < COUNT(names); i++) {
+		const struct opt *opt = find_long(call->command->opts, names[i], strlen(names[i]));
+
+		if (opt && !was_given(parse, opt))
+			fill(parse, opt);
+		reads = reads || opt;
+	}
+	if (!reads || call->common->help)
+		return;
+	enum evbus_code code = fallback_open(call);
+	if (code && parse->code)
+		call->err = first;
+	else
+		parse->code = code ? code : parse->code;
+}
+
 static void fill_all(struct parse *parse)
 {
 	const struct opt *opts = parse->call->command->opts;
 
+	open_config(parse);
 	for (const struct opt *opt = opts; opt->member; opt++) {
-		assert(opt - opts < 64);
-		if (parse->given & UINT64_C(1) << (opt - opts))
+		if (was_given(parse, opt))
 			continue;
 		fill(parse, opt);
 		if (opt->required)

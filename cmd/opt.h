@@ -38,6 +38,27 @@ CHECKED enum evbus_code opt_parse(struct call *call, void *args, int argc, char 
 
 #define WHY_MAX_BYTES 320u
 
+/* What an option with `env` is where it was not given: the first of these that says something. */
+struct fallback {
+	enum { FROM_VARIABLE, FROM_CONFIG, FROM_PRESET } origin;
+	const char *value;           /* NULL: it has none */
+	struct name variable;        /* FROM_VARIABLE */
+	const struct evbus_setting *setting;    /* FROM_CONFIG */
+};
+struct fallback fallback_of(const struct call *call, const struct opt *opt);
+/* Parses its value, which there is, into the member at `at`. EVBUS_CONFIG says where a wrong one stands. */
+CHECKED enum evbus_code fallback_parse(struct call *call, const struct opt *opt, const struct fallback *fallback,
+				       void *at);
+
+#define SETTINGS_MAX 64u
+
+/* The names that options with `env` have in a configuration, of all commands, each once; NULL at the end. */
+size_t setting_names(const char *names[SETTINGS_MAX + 1]);
+/* Whether an option is the one that a name means. */
+bool setting_is(const struct opt *opt, const char *name);
+/* Opens the configuration of --config and --profile. */
+CHECKED enum evbus_code fallback_open(struct call *call);
+
 /* Parses text into the member at `at`. false: why says what text should be. */
 bool value_parse(const struct opt *opt, const char *text, void *at, char why[WHY_MAX_BYTES]);
 

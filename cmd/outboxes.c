@@ -1,12 +1,33 @@
 /* outboxes.c: opening the outbox that --outbox names. */
 #include "outboxes.h"
 
+#include <string.h>
+
+/* What the configuration calls so, or NULL. Its names have no colon and no slash: sqlite:crm and ./crm are files. */
+static const struct evbus_outbox_setting *configured(const struct call *call, const char *name)
+{
+	const struct evbus_config *config = call->config;
+
+	for (size_t i = 0; name && config && i < config->outbox_count; i++)
+		if (!strcmp(config->outboxes[i].name, name))
+			return &config->outboxes[i];
+	return NULL;
+}
+
 enum evbus_code outbox_open(struct call *call, struct evbus *bus, const struct outbox_args *args,
 			    struct evbus_outbox **outbox)
 {
-	const struct evbus_outbox_options options = { .map = args->map, .wrap = args->wrap };
+	const struct evbus_outbox_setting *own = configured(call, args->outbox);
+	const struct evbus_outbox_options options = {
+		.name = own ? own->name : NULL,
+		.map = args->map || !own ? args->map : own->map,
+		.wrap = args->wrap || (own && own->wrap),
+	};
 
-	return evbus_outbox_open(bus, args->outbox, &options, outbox, &call->err);
+	enum evbus_code code = evbus_outbox_open(bus, own ? own->url : args->outbox, &options, outbox, &call->err);
+	if (code && own)
+		return fail_within(call, "%s:%u:%u: outbox '%s'", call->config->path, own->line, own->column, own->name);
+	return code;
 }
 
 void outbox_cleanup(struct evbus_outbox **outbox)

@@ -17,7 +17,7 @@
 struct args {
 	struct common common;
 	const char *topic;
-	const char *key, *key_from;
+	const char *key, *key_from, *partitioning;
 	int64_t partition;
 	bool atomic;
 	const char *expect_offset;
@@ -38,6 +38,7 @@ COMMAND(publish,
 		OPT('t', topic, "TOPIC", "where to append; with --records each keeps its own if this is not given"),
 		OPT('k', key, "KEY", "choose the partition by this key"),
 		OPT(0, key_from, "/POINTER,...", "choose it by the first of these members that an event has"),
+		OPT(0, partitioning, "NAME", "choose it by the members that this one of the configuration has"),
 		OPT('p', partition, "N", "choose the partition by its number", .unset = EVBUS_PARTITION_ANY,
 		    .max = EVBUS_PARTITIONS_MAX - 1),
 		OPT(0, atomic, NULL, "append all events or none, at most 4 MiB, to one partition"),
@@ -57,6 +58,7 @@ COMMAND(publish,
 		OPT('q', common.quiet, NULL, "print no receipts, and on stderr only warnings and errors"),
 		OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),
 		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE (default: in the bus)", .env = true),
+		CONFIG_OPTS,
 		OPT(0, common.log, "text|json", "how to talk on stderr", .words = "text|json", .preset = "text",
 		    .env = true),
 		OPT('v', common.verbose, NULL, "say more on stderr"),
@@ -105,6 +107,8 @@ static enum evbus_code check_routing(const struct args *args, struct call *call)
 	if (args->key && args->key_from)
 		return fail(call, EVBUS_USAGE,
 			    "--key and --key-from exclude each other: both say which key an event has");
+	if (args->partitioning && (args->key || args->key_from || args->partition != EVBUS_PARTITION_ANY))
+		return fail(call, EVBUS_USAGE, "--partitioning excludes --key, --key-from and --partition");
 	if (args->partition != EVBUS_PARTITION_ANY && (args->key || args->key_from))
 		return fail(call, EVBUS_USAGE, "--partition and --%s exclude each other: both choose the partition",
 			    args->key ? "key" : "key-from");
@@ -400,6 +404,8 @@ static enum evbus_code publish_run(struct args *args, struct call *call)
 	CLEANUP(run_release) struct run run = { .args = args, .call = call, .input.fd = -1, .rejects = -1 };
 
 	TRY(check_args(args, call));
+	if (args->partitioning)
+		TRY(partitioning_named(call, args->partitioning, &args->key_from));
 	TRY(out_format(call, args->format));
 	TRY(open_publisher(&run, &bus));
 	TRY(open_rejects(&run));

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 struct unit {
 	const char *name;
@@ -230,6 +231,67 @@ static bool parse_record_format(const struct opt *opt, const char *text, void *t
 	(void)opt;
 	((struct record_format *)to)->text = text;
 	return record_format_check(text, why, WHY_MAX_BYTES);
+}
+
+/* ---- what is not to be shown ----------------------------------------------------------------------------------- */
+
+struct masked {
+	char *text;
+	size_t len;
+};
+
+static void show(struct masked *masked, const char *text, size_t len)
+{
+	size_t room = MASKED_MAX_BYTES - 1 - masked->len;
+
+	len = len < room ? len : room;
+	memcpy(masked->text + masked->len, text, len);
+	masked->len += len;
+	masked->text[masked->len] = '\0';
+}
+
+/* Of what stands between :// and the last @ (a password may have any character) the name of a user with a password is
+ * shown; a name alone may be a token. Returns what follows. */
+static const char *mask_user(struct masked *masked, const char *text)
+{
+	const char *user = strstr(text, "://"), *end = strrchr(text, '@');
+
+	if (!user || !end || end < user + 3)
+		return text;
+	user += 3;
+	const char *colon = memchr(user, ':', (size_t)(end - user));
+	show(masked, text, (size_t)((colon ? colon + 1 : user) - text));
+	show(masked, "***", 3);
+	return end;
+}
+
+/* The length of a name that ends in one of these and "=", with that; 0: there is none here. */
+static size_t secret_name_len(const char *text)
+{
+	static const char *const names[] = { "password=", "passwd=", "pwd=", "secret=", "token=", "key=" };
+
+	for (size_t i = 0; i < COUNT(names); i++)
+		if (!strncasecmp(text, names[i], strlen(names[i])))
+			return strlen(names[i]);
+	return 0;
+}
+
+void mask_secrets(const char *text, char masked[MASKED_MAX_BYTES])
+{
+	struct masked out = { .text = masked };
+
+	masked[0] = '\0';
+	text = mask_user(&out, text);
+	while (*text) {
+		size_t len = secret_name_len(text);
+
+		show(&out, text, len ? len : 1);
+		text += len ? len : 1;
+		if (len) {
+			show(&out, "***", 3);
+			text += strcspn(text, "&; ");
+		}
+	}
 }
 
 bool value_parse(const struct opt *opt, const char *text, void *at, char why[WHY_MAX_BYTES])
