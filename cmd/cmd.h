@@ -205,14 +205,13 @@ struct common {
 		OPT('h', common.help, NULL, "print this help")
 
 /* A command that has these takes what it was not told from the configuration; one that has not reads none. */
-#define CONFIG_OPTS                                                                                                \
-	OPT(0, common.config, "FILE", "read this configuration, evbus-config(5); /dev/null: none", .env = true),   \
-		OPT(0, common.profile, "NAME", "what this profile of the configuration says comes first", .env = true)
-
-#define COMMON_OPTS                                                                                                \
+#define BUS_OPTS                                                                                                   \
 	OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),                         \
 		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE (default: in the bus)", .env = true), \
-		CONFIG_OPTS, TALK_OPTS
+		OPT(0, common.config, "FILE", "read this configuration; /dev/null: none", .env = true),            \
+		OPT(0, common.profile, "NAME", "what this profile of the configuration says comes first", .env = true)
+
+#define COMMON_OPTS BUS_OPTS, TALK_OPTS
 
 /* struct reading reading; what to read, for READING_OPTS. */
 struct reading {

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The configuration: where it is found, what it may say, what beats what, and evbus config.
 . "${0%/*}/lib.sh"
-plan 22
+plan 23
 
 if ! ls "${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}"/lib/libevbus-yaml.so >/dev/null 2>&1; then
-	for i in $(seq 22); do t "case $i" && skip 'built without libyaml'; done
+	for i in $(seq 23); do t "case $i" && skip 'built without libyaml'; done
 	exit 0
 fi
 
@@ -80,6 +80,14 @@ expect_status 0 evbus publish --help
 expect_status 64 evbus version --config x
 expect_status 78 evbus topic-list
 rm evbus.yaml
+
+t 'every command that has a bus reads one'
+evbus doc commands | while read -r command; do
+	evbus help "$command" | grep -q -- '--bus' || continue
+	expect_status 0 evbus help "$command"
+	expect_out_has '--config FILE'
+	expect_out_has '--profile NAME'
+done
 
 t 'only a regular file of at most 1 MiB that not everybody may write is read'
 mkdir evbus.yaml
