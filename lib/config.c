@@ -45,6 +45,15 @@ static enum evbus_code check_file(const struct file *file, const struct stat *st
 	return EVBUS_OK;
 }
 
+/* Whether errno says that a directory on the way may not be searched: who runs under another user than the one that HOME
+ * is of has no configuration there. A file that may not be read is another matter. */
+static bool is_out_of_reach(const char *path)
+{
+	struct stat st;
+
+	return errno == EACCES && os.fstatat(AT_FDCWD, path, &st, 0) && errno == EACCES;
+}
+
 /* EVBUS_NONE: it was looked for and is not there. */
 static enum evbus_code open_file(struct file *file, struct evbus_err *err)
 {
@@ -52,10 +61,11 @@ static enum evbus_code open_file(struct file *file, struct evbus_err *err)
 	file->fd = os.openat(AT_FDCWD, file->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0);
 	if (file->fd >= 0)
 		return EVBUS_OK;
-	if (errno == ENOENT || errno == ENOTDIR)
+	int number = errno;
+	if (number == ENOENT || number == ENOTDIR || (!file->named && is_out_of_reach(file->path)))
 		return err_set(err, file->named ? EVBUS_CONFIG : EVBUS_NONE, 0, "there is no configuration '%s'",
 			       file->path);
-	return err_set(err, err_code_of(errno), errno, "cannot open the configuration '%s'", file->path);
+	return err_set(err, err_code_of(number), number, "cannot open the configuration '%s'", file->path);
 }
 
 static enum evbus_code read_file(struct file *file, struct evbus_err *err)
@@ -174,7 +184,10 @@ enum evbus_code config_open(const struct evbus_config_options *options, const ch
 	opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot read the configuration '%s'", file.path);
-	memset(opened, 0, sizeof *opened);
+	/* Its lists need no zeros, and are large. */
+	opened->says = (struct evbus_config){ .path = NULL };
+	opened->tree = (struct tree){ .root = NULL };
+	opened->topic_count = 0;
 	TRY(read_tree(&file, module_dir, &opened->tree, err));
 	TRY(keep_names(opened, &file, options->profile, err));
 	TRY(config_read(opened, options, err));

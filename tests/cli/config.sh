@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The configuration: where it is found, what it may say, what beats what, and evbus config.
 . "${0%/*}/lib.sh"
-plan 23
+plan 24
 
 if ! ls "${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}"/lib/libevbus-yaml.so >/dev/null 2>&1; then
-	for i in $(seq 23); do t "case $i" && skip 'built without libyaml'; done
+	for i in $(seq 24); do t "case $i" && skip 'built without libyaml'; done
 	exit 0
 fi
 
@@ -127,15 +127,28 @@ else
 fi
 rm -f evbus.yaml
 
-t 'one that may not be read is 77, and the next one is not taken instead'
-if [ "$(id -u)" = 0 ]; then
-	skip 'root may read everything'
+t 'one that may not be read is 77, and the next one is not taken instead; one that is out of reach is none'
+open=$(mktemp -d "${TMPDIR:-/tmp}/evbus-test.XXXXXX")
+chmod 755 "$open"
+other=()
+[ "$(id -u)" != 0 ] || other=(setpriv --reuid 65534 --clear-groups)
+if ! (cd "$open" && "${other[@]}" "$EVBUS" version) >/dev/null 2>&1; then
+	skip 'there is no other user to be'
 else
-	echo 'bus: file:x' | write
-	chmod 000 evbus.yaml
-	expect_status 77 evbus topic-list
-	rm -f evbus.yaml
+	here=$PWD
+	cd "$open" || exit 1
+	mkdir -m 755 evbus
+	echo 'bus: file:x' >evbus/config.yaml
+	chmod 000 evbus/config.yaml
+	expect_status 77 "${other[@]}" env XDG_CONFIG_HOME="$open" "$EVBUS" topic-list
+	expect_err_has "cannot open the configuration '$open/evbus/config.yaml'"
+	chmod 000 evbus
+	expect_status 66 "${other[@]}" env XDG_CONFIG_HOME="$open" "$EVBUS" config --path
+	expect_status 77 "${other[@]}" "$EVBUS" topic-list --config evbus/config.yaml
+	chmod 755 evbus
+	cd "$here" || exit 1
 fi
+rm -rf "$open"
 
 # ---- what beats what ---------------------------------------------------------------------------------------------
 
@@ -246,6 +259,7 @@ t 'an unknown key is an error at its place, with what was probably meant'
 fresh
 wrong 2:1 "unknown key 'stroe'; did you mean 'store'?" <<<$'bus: file:x\nstroe: sqlite:x'
 wrong 1:1 "did you mean 'max_payload'?" <<<'max-paylod: 1'
+wrong 1:1 "did you mean 'retry_max'?" <<<'retrymax: 3'
 wrong 1:1 "did you mean 'partitionings'?" <<<'partitioning: {}'
 wrong 1:1 "unknown key 'topic'" <<<'topic: orders'
 wrong 1:1 "unknown key 'config'" <<<'config: other.yaml'
@@ -301,6 +315,18 @@ expect_err_has "evbus.yaml:1:6: 'log': 'yes' is not one of text|json"
 expect_status 64 evbus topic-list --nonsense
 expect_err_has nonsense
 expect_equal "$(wc -l <"$ERR")" 1 'lines of stderr'
+
+t 'a setting of other commands is not in the way, and evbus config checks it'
+write <<<'retry-max: 0x10'
+expect_status 0 evbus topic-list
+expect_status 78 evbus outbox-drain --dry-run
+expect_err_has "evbus.yaml:1:12: 'retry-max': '0x10' is not a number"
+expect_status 78 evbus config
+expect_err_has "evbus.yaml:1:12: 'retry-max': '0x10' is not a number"
+write <<<'retry_max: 7'
+expect_equal "$(RETRY_MAX=9 in_force retry-max)" '9 variable RETRY_MAX'
+expect_equal "$(in_force retry-max)" '7 evbus.yaml:1'
+rm evbus.yaml
 
 # ---- partitionings -----------------------------------------------------------------------------------------------
 
