@@ -1,0 +1,193 @@
+/* A store of version 1 becomes one of version 2, whole or not at all, and keeps its checkpoints. */
+#include "store_helpers.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+TestSuite(store_migrate, .init = setup, .fini = teardown, .timeout = 120);
+
+#define TIME "2026-01-29T12:00:00.123456Z"
+
+/* As the evbus that knew version 1 made it. */
+static void make_version_1(void)
+{
+	unlink("state.db");
+	unlink("state.db-journal");
+	sql("state.db",
+	    "PRAGMA journal_mode=PERSIST; BEGIN; "
+	    "CREATE TABLE IF NOT EXISTS evbus_schema (id BIGINT PRIMARY KEY, version BIGINT NOT NULL); "
+	    "CREATE TABLE checkpoints (group_name TEXT NOT NULL, topic TEXT NOT NULL, partition_id BIGINT NOT NULL, "
+	    "next_offset TEXT NOT NULL, offset_kind TEXT NOT NULL, log_id TEXT NOT NULL, fingerprint TEXT NOT NULL, "
+	    "updated_at TEXT NOT NULL, PRIMARY KEY (group_name, topic, partition_id)); "
+	    "INSERT INTO evbus_schema (id, version) VALUES (1, 1); "
+	    "INSERT INTO checkpoints VALUES ('g', 't', 0, '5', 'file_line', 'l', '9ae0daaf', '" TIME "'), "
+	    "('g', 't', 1, '18446744073709551615', 'file_line', 'l', '', '" TIME "'); COMMIT");
+}
+
+static int take_int(void *to, int count, char **values, char **names)
+{
+	(void)count;
+	(void)names;
+	*(int *)to = (int)strtol(values[0], NULL, 10);
+	return 0;
+}
+
+static int ask(const char *text)
+{
+	int answer = -1;
+	sqlite3 *db;
+
+	cr_assert_eq(sqlite3_open("state.db", &db), SQLITE_OK);
+	sqlite3_busy_timeout(db, 5000);
+	cr_assert_eq(sqlite3_exec(db, text, take_int, &answer, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
+	sqlite3_close(db);
+	return answer;
+}
+
+static int version(void)
+{
+	return ask("SELECT version FROM evbus_schema");
+}
+
+static int tables(void)
+{
+	return ask("SELECT COUNT(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'");
+}
+
+/* What version 2 has, as a store that was made by it. */
+static int tables_of_a_new_store(void)
+{
+	cr_assert_eq(put_code("state.db"), EVBUS_OK, "%s", err.text);
+	int count = tables();
+	unlink("state.db");
+	return count;
+}
+
+static void assert_checkpoints_kept(void)
+{
+	struct evbus_checkpoint *list;
+	struct store *store = open_store("state.db");
+	size_t count;
+
+	cr_assert_eq(store_checkpoint_list(store, NULL, &list, &count, &err), EVBUS_OK, "%s", err.text);
+	cr_assert(count == 2 && list[0].partition_id == 0 && list[1].partition_id == 1);
+	cr_assert_str_eq(list[0].next_offset, "5");
+	cr_assert_str_eq(list[0].fingerprint, "9ae0daaf");
+	cr_assert_str_eq(list[1].next_offset, "18446744073709551615");
+	cr_assert_str_eq(list[1].updated_at_utc, TIME);
+	free(list);
+	store_close(store);
+}
+
+Test(store_migrate, brings_a_store_of_version_1_to_version_2_with_its_checkpoints)
+{
+	int expected = tables_of_a_new_store();
+
+	make_version_1();
+	cr_assert_eq(tables(), 2);
+	assert_checkpoints_kept();
+	cr_assert(version() == 2 && tables() == expected);
+	/* And once more there is nothing to be done. */
+	assert_checkpoints_kept();
+	assert_whole("state.db");
+}
+
+Test(store_migrate, is_done_by_a_writer_too)
+{
+	int expected = tables_of_a_new_store();
+
+	make_version_1();
+	cr_assert_eq(put_code("state.db"), EVBUS_OK, "%s", err.text);
+	cr_assert(version() == 2 && tables() == expected);
+	cr_assert_eq(ask("SELECT COUNT(*) FROM checkpoints"), 2);
+}
+
+/* Waits until the pipe is closed, which starts all of them at once. */
+static pid_t start(const int go[2], int index)
+{
+	char byte;
+	pid_t child = fork();
+
+	if (child)
+		return child;
+	close(go[1]);
+	if (read(go[0], &byte, 1))
+		_exit(1);
+	struct store *store = open_store("state.db");
+	enum evbus_code code = index % 2 ? put(store, "other", "t", index, 1)
+					 : (enum evbus_code)(position(store, 0) == 5 ? EVBUS_OK : EVBUS_NO);
+	store_close(store);
+	_exit(code);
+}
+
+Test(store_migrate, by_several_processes_at_once_is_done_once)
+{
+	int expected = tables_of_a_new_store(), go[2], status;
+	pid_t children[4];
+
+	for (int round = 0; round < 5; round++) {
+		make_version_1();
+		cr_assert(!pipe(go));
+		for (int i = 0; i < 4; i++)
+			children[i] = start(go, i);
+		close(go[0]);
+		close(go[1]);
+		for (int i = 0; i < 4; i++)
+			cr_assert(waitpid(children[i], &status, 0) == children[i] && status == 0, "%d: %x", i, status);
+		cr_assert(version() == 2 && tables() == expected);
+		cr_assert_eq(ask("SELECT COUNT(*) FROM checkpoints"), 4);
+		assert_whole("state.db");
+	}
+}
+
+/* A process that may not write beyond `most` bytes of any file: it is killed there, or told so. */
+static int migrate_up_to(rlim_t most, bool killed)
+{
+	struct rlimit limit = { most, most };
+	int status;
+	pid_t child = fork();
+
+	if (!child) {
+		signal(SIGXFSZ, killed ? SIG_DFL : SIG_IGN);
+		setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+		setrlimit(RLIMIT_FSIZE, &limit);
+		_exit(get_code("state.db") == EVBUS_OK ? 0 : 1);
+	}
+	cr_assert(child > 0 && waitpid(child, &status, 0) == child);
+	return status;
+}
+
+static int stopped_somewhere(bool killed)
+{
+	int expected = tables_of_a_new_store(), stopped = 0;
+
+	for (rlim_t most = 512;; most += 4096) {
+		make_version_1();
+		int status = migrate_up_to(most, killed);
+		if (!status)
+			break;
+		cr_assert(killed ? WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ : WEXITSTATUS(status) == 1);
+		stopped++;
+		assert_whole("state.db");
+		cr_assert_eq(version(), 1);
+		cr_assert_eq(tables(), 2);
+		assert_checkpoints_kept();
+		cr_assert(version() == 2 && tables() == expected);
+		assert_whole("state.db");
+	}
+	cr_assert(version() == 2 && tables() == expected);
+	return stopped;
+}
+
+Test(store_migrate, that_is_killed_anywhere_is_not_half_done_and_is_done_by_the_next)
+{
+	int stopped = stopped_somewhere(true);
+	cr_assert(stopped > 10, "%d", stopped);
+}
+
+Test(store_migrate, on_a_full_disk_is_not_half_done)
+{
+	int stopped = stopped_somewhere(false);
+	cr_assert(stopped > 10, "%d", stopped);
+}
