@@ -7,6 +7,7 @@
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdio.h>
 
 #define COLUMNS                                                                                                        \
 	"id, state, group_name, tenant_id, topic, partition_id, record_offset, offset_kind, log_id, published_at, "    \
@@ -44,8 +45,7 @@ static const char select_one[] = "SELECT " COLUMNS " FROM dlq WHERE id = ?";
 static const char select_existence[] = "SELECT id FROM dlq WHERE id = ?";
 static const char change[] = "UPDATE dlq SET state = ?, reason = ?, error = ?, attempts = ?, history = ?, returns = ?, "
 			     "updated_at = ?, resolved_by = ?, result = ? WHERE id = ?";
-static const char select_oldest[] = "SELECT id, created_at FROM dlq WHERE state IN ('DEAD', 'QUEUED') AND "
-				    "created_at < ? ORDER BY created_at, id LIMIT 1";
+static const char select_ages[] = "SELECT id, created_at FROM dlq WHERE state = ? AND id > ? ORDER BY id LIMIT 256";
 
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 
@@ -353,17 +353,39 @@ enum evbus_code letters_change(struct store *store, const struct letter_row *row
 }
 
 struct oldest {
-	int64_t id;
+	int64_t id; /* 0: none */
 	char created_at[28];
 };
 
-static enum evbus_code take_oldest(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+static enum evbus_code compare_ages(const struct page *page, struct oldest *oldest, int64_t *last,
+				    struct evbus_err *err)
 {
-	struct oldest *oldest = context;
+	char created_at[28];
 
-	assert(count == 2);
-	if (!take_integer(&columns[0], INT64_MAX, &oldest->id) || !take_time(&columns[1], oldest->created_at))
-		return damaged(columns, err);
+	for (size_t i = 0; i < page->count; i++) {
+		const struct value *columns = page->rows[i];
+		if (!take_integer(&columns[0], INT64_MAX, last) || !take_time(&columns[1], created_at))
+			return damaged(columns, err);
+		if (strcmp(created_at, oldest->created_at) >= 0)
+			continue;
+		oldest->id = *last;
+		memcpy(oldest->created_at, created_at, sizeof created_at);
+	}
+	return EVBUS_OK;
+}
+
+/* In pages: ids are nearly in the order of age, but only nearly, and one query over a million would keep writers waiting
+ * for too long. */
+static enum evbus_code find_oldest(struct store *store, const char *state, struct oldest *oldest, struct evbus_err *err)
+{
+	CLEANUP(page_release) struct page page = { 0 };
+	int64_t last = 0;
+
+	do {
+		struct query query = { .sql = select_ages, ARGS(value_text(state), value_integer(last)) };
+		TRY(page_read(store, &query, &page, err));
+		TRY(compare_ages(&page, oldest, &last, err));
+	} while (page.count);
 	return EVBUS_OK;
 }
 
@@ -371,9 +393,10 @@ enum evbus_code letters_oldest(struct store *store, const char *before, int64_t 
 			       struct evbus_err *err)
 {
 	struct oldest oldest = { 0 };
-	struct query query = { .sql = select_oldest, ARGS(value_text(before)), .row = take_oldest, .context = &oldest };
 
-	TRY(table_read(store, &query, err));
+	snprintf(oldest.created_at, sizeof oldest.created_at, "%s", before);
+	TRY(find_oldest(store, "DEAD", &oldest, err));
+	TRY(find_oldest(store, "QUEUED", &oldest, err));
 	*id = oldest.id;
 	memcpy(created_at, oldest.created_at, sizeof oldest.created_at);
 	return EVBUS_OK;

@@ -129,6 +129,7 @@ Test(letters, are_filtered_by_each_of_the_filters_and_by_all_together)
 	FILTERED("2 ", .type = "deal.*");
 	FILTERED("1 4 ", .type = "order.>");
 	FILTERED("1 ", .tenant = "A");
+	FILTERED("3 ", .tenant = "AA");
 	FILTERED("", .tenant = "");
 	FILTERED("", .tenant = "a");
 	FILTERED("2 ", .reason = EVBUS_REASON_TIMEOUT);

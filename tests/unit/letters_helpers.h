@@ -54,26 +54,36 @@ static inline struct letter_row letter_at(const char *offset, const char *died_a
 				    .updated_at = slice_of(died_at) };
 }
 
+/* Within a transaction, as consumers do. */
+static inline void put_all(const struct letter_row *rows, int count, int64_t *id)
+{
+	cr_assert_eq(table_begin(bus->store, &err), EVBUS_OK, "%s", err.text);
+	for (int i = 0; i < count; i++)
+		cr_assert_eq(letters_put(bus->store, &rows[i], id, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(table_commit(bus->store, &err), EVBUS_OK, "%s", err.text);
+}
+
 static inline int64_t put_row(const struct letter_row *row)
 {
 	int64_t id = 0;
 
-	cr_assert_eq(table_begin(bus->store, &err), EVBUS_OK, "%s", err.text);
-	cr_assert_eq(letters_put(bus->store, row, &id, &err), EVBUS_OK, "%s", err.text);
-	cr_assert_eq(table_commit(bus->store, &err), EVBUS_OK, "%s", err.text);
+	put_all(row, 1, &id);
 	return id;
 }
 
 /* `count` letters at offsets 0, 1, … */
 static inline void put_letters(int count)
 {
-	char offset[24];
+	struct letter_row rows[600];
+	char offsets[600][8];
+	int64_t id;
 
+	cr_assert(count <= 600);
 	for (int i = 0; i < count; i++) {
-		snprintf(offset, sizeof offset, "%d", i);
-		struct letter_row row = letter_at(offset, "2026-01-02T00:00:00.000000Z");
-		put_row(&row);
+		snprintf(offsets[i], sizeof offsets[i], "%d", i);
+		rows[i] = letter_at(offsets[i], "2026-01-02T00:00:00.000000Z");
 	}
+	put_all(rows, count, &id);
 }
 
 __attribute__((unused)) static const struct evbus_letter_filter any = { .reason = -1, .state = -1 };

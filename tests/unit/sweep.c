@@ -188,6 +188,17 @@ Test(sweep, does_not_let_the_inbox_forget_an_event_whose_letter_can_still_be_ret
 	cr_assert_eq(sweep(before(), before(), false), EVBUS_OK, "%s", err.text);
 }
 
+Test(sweep, looks_for_the_oldest_letter_among_all_of_them)
+{
+	put_letters(600);
+	sql("state.db", "UPDATE dlq SET created_at = '" NEW "' WHERE id <> 590");
+	cr_assert_eq(sweep(before(), 0, false), EVBUS_CONFLICT);
+	cr_assert(strstr(err.text, "dead letter '590' of 2026-01-02T"), "%s", err.text);
+	sql("state.db", "UPDATE dlq SET created_at = 'yesterday' WHERE id = 590");
+	cr_assert_eq(sweep(before(), 0, false), EVBUS_IO);
+	cr_assert_str_eq(err.text, "the dead letter '590' is damaged: evbus did not write it so");
+}
+
 Test(sweep, does_not_let_the_inbox_forget_while_a_row_that_failed_can_still_be_sent)
 {
 	struct evbus_sweep_options options = { .sent_before_us = before(), .inbox_before_us = before() };
@@ -229,12 +240,12 @@ Test(sweep, keeps_decisions_as_long_as_the_row_is_there_to_come_back)
 {
 	struct evbus_sweep_options options = { .letters_before_us = before() };
 
-	for (int i = 0; i < 600; i++) {
-		char id[24];
+	for (int i = 0; i < 600; i++)
 		add_row(&app)->history = SLICE("[" ATTEMPT("1", OLD) "]");
-		snprintf(id, sizeof id, "app.db:%d", i + 1);
-		cr_assert_eq(change(id, EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
-	}
+	cr_assert_eq(change("app.db:1", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+	sql("state.db", "WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 600) INSERT INTO "
+			"outbox_decisions "
+			"SELECT outbox, i, state, decided_by, decided_at FROM n, outbox_decisions");
 	sql("state.db", "UPDATE outbox_decisions SET decided_at = '" OLD "' WHERE seq <> 4");
 	sql("state.db",
 	    "INSERT INTO outbox_decisions VALUES ('sqlite:/other.db#outbox', 1, 'DISCARDED', 'me', '" OLD "')");
