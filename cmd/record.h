@@ -7,8 +7,6 @@
 /* "<topic>/<partition_id>/<offset>" */
 #define ORIGIN_MAX_BYTES (EVBUS_TOPIC_MAX_BYTES + 80u)
 
-#define TENANT_MAX_BYTES 256u
-
 struct record {
 	struct evbus_slice payload;              /* where it stands in the text */
 	char topic[EVBUS_TOPIC_MAX_BYTES + 1];   /* "" where absent, as in a stored line */
@@ -17,7 +15,7 @@ struct record {
 	uint32_t returns;
 	char key_text[EVBUS_KEY_MAX_BYTES];
 	char origin_text[ORIGIN_MAX_BYTES];
-	char tenant_text[TENANT_MAX_BYTES], event_key_text[EVBUS_KEY_MAX_BYTES];
+	char tenant_text[EVBUS_TENANT_MAX_BYTES], event_key_text[EVBUS_KEY_MAX_BYTES];
 };
 
 /* text: one record in JSON, as records are printed or stored. EVBUS_DATA: it is none; err->column counts within text.

@@ -13,6 +13,7 @@ struct args {
 	bool deep;
 	bool repair;
 	const char *cut_at;
+	bool rebuild_keys;
 	const char *format;
 };
 
@@ -26,6 +27,7 @@ COMMAND(verify,
 		OPT(0, repair, NULL, "cut an interrupted write off the end, after copying it"),
 		OPT(0, cut_at, "OFFSET",
 		    "with --repair: cut there, at the first damage that was reported, after copying"),
+		OPT(0, rebuild_keys, NULL, "make the index of event keys anew from the logs that are whole"),
 		LIST_FORMAT_OPT,
 		COMMON_OPTS),
 	.statuses = STATUSES(
@@ -183,6 +185,7 @@ static enum evbus_code verify_run(struct args *args, struct call *call)
 	CLEANUP(release) struct run run = { .call = call };
 	const struct evbus_verify_options options = { .deep = args->deep,
 						      .repair = args->repair && !args->cut_at,
+						      .rebuild_keys = args->rebuild_keys,
 						      .partition_id = (int32_t)args->partition,
 						      .finding = on_finding,
 						      .progress = on_progress,

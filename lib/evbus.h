@@ -86,7 +86,8 @@ struct evbus;
 #define EVBUS_SEGMENT_MAX_BYTES (1024u * 1024u * 1024u)
 #define EVBUS_PARTITIONS_MAX 1024
 #define EVBUS_TOPIC_MAX_BYTES 249
-#define EVBUS_KEY_MAX_BYTES 1024
+#define EVBUS_KEY_MAX_BYTES 1024        /* of a partition key, and of an event key */
+#define EVBUS_TENANT_MAX_BYTES 256      /* where it is part of what an event is known by */
 #define EVBUS_DEPTH_MAX 128
 
 struct evbus_options {
@@ -741,7 +742,7 @@ struct evbus_finding {
 	uint64_t byte;             /* where the line begins, counted over all segments */
 	enum evbus_severity severity;
 	const char *what;          /* one word: shape checksum gap order batch segment topic checkpoint payload
-	                              duplicate occurred_at clock tail */
+	                              duplicate occurred_at clock tail keys */
 	char text[256];
 };
 
@@ -749,7 +750,8 @@ struct evbus_verify_options {
 	bool deep;                 /* parse payloads, find event ids that stand twice and times of occurrence out of order */
 	bool repair;               /* cut an interrupted write off, after copying it */
 	const char *cut_at;        /* with repair: cut there, at the damage that was found at this offset */
-	bool rebuild_keys;         /* make the index of event keys anew from the log */
+	bool rebuild_keys;         /* make the index of event keys anew from logs that are whole, and tell how many there
+	                              are (a note, "keys"); EVBUS_USAGE beside a partition */
 	int32_t partition_id;      /* or EVBUS_PARTITION_ALL */
 	void (*finding)(void *context, const struct evbus_finding *finding);
 	void (*progress)(void *context, const struct evbus_progress *progress);    /* may be NULL */

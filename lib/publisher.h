@@ -113,7 +113,7 @@ CHECKED enum evbus_code publisher_hand_over(struct evbus_publisher *publisher, s
 struct identity {
 	struct evbus_slice tenant_id;     /* data NULL: none */
 	struct evbus_slice event_key;
-	char tenant_room[256], key_room[EVBUS_KEY_MAX_BYTES];
+	char tenant_room[EVBUS_TENANT_MAX_BYTES], key_room[EVBUS_KEY_MAX_BYTES];
 };
 
 /* EVBUS_DATA: it has no event key, or one that cannot be taken. */

@@ -99,7 +99,7 @@ static enum evbus_code choose_tenant(const struct evbus_event *event, const stru
 			       &tenant, err));
 	/* No tenant and an empty one are the same. */
 	identity->tenant_id = tenant.len ? tenant : (struct evbus_slice){ NULL, 0 };
-	return check("tenant", identity->tenant_id, TENANT_MAX_BYTES, err);
+	return check("tenant", identity->tenant_id, EVBUS_TENANT_MAX_BYTES, err);
 }
 
 enum evbus_code publisher_identify(const struct evbus_publisher *publisher, const struct evbus_event *event,

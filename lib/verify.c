@@ -1,48 +1,17 @@
 /* verify.c: proving the logs of topics, and what refers to them. */
-#include "id_set.h"
+#include "verify.h"
 
-#include "bus.h"
 #include "delivery/checkpoint.h"
-#include "event/envelope.h"
+#include "delivery/keys.h"
 #include "event/subject.h"
 #include "log/recover.h"
-#include "log/verify.h"
 
 #include <errno.h>
-#include <stddef.h>
 #include <string.h>
 
 #define IDS_AT_ONCE (3u << 18)           /* 24 MiB */
-#define ID_TEXT_MAX 1024u                /* of an id, its source and its tenant, each; longer ones count by their hash */
 
-/* The identity of an event: id, source and tenant, each with a NUL. */
-struct id_text {
-	bool is_known;
-	struct id_place place;
-	size_t len;
-	char text[3 * ID_TEXT_MAX];
-};
-
-struct verification {
-	struct log_verify log;           /* first: its callbacks get us back from it */
-	struct evbus *bus;
-	const struct evbus_verify_options *options;
-	struct evbus_verify_result *result;
-	bool is_pattern;
-	struct topic topic;
-	struct id_set ids;
-	struct cursor looking;           /* at the ids that stand twice; topic NULL while it is closed */
-	struct id_text ids_told[2];      /* the first and the one that is the same */
-	bool ids_only;                   /* a further pass: everything else was told before */
-	int64_t occurred_at_us;
-	bool cut_found;                  /* the damage that --cut-at names */
-	uint64_t cut_offset, cut_byte;
-	bool last_damaged;               /* the newest segment of the partition: where first */
-	uint64_t last_damage;
-	struct evbus_progress progress;
-};
-
-static void report(struct verification *run, const struct evbus_finding *finding)
+void verify_report(struct verification *run, const struct evbus_finding *finding)
 {
 	if (finding->severity == EVBUS_DAMAGE)
 		run->result->damages++;
@@ -52,7 +21,7 @@ static void report(struct verification *run, const struct evbus_finding *finding
 		run->options->finding(run->options->context, finding);
 }
 
-static void on_finding(struct log_verify *log, enum evbus_severity severity, const char *what, uint64_t offset,
+void verify_on_finding(struct log_verify *log, enum evbus_severity severity, const char *what, uint64_t offset,
 		       uint64_t byte, const char *text)
 {
 	struct verification *run = (struct verification *)(void *)log;
@@ -69,7 +38,7 @@ static void on_finding(struct log_verify *log, enum evbus_severity severity, con
 		run->last_damaged = true;
 		run->last_damage = offset;
 	}
-	report(run, &finding);
+	verify_report(run, &finding);
 }
 
 static enum evbus_code on_progress(struct log_verify *log, struct evbus_err *err)
@@ -87,145 +56,6 @@ static enum evbus_code on_progress(struct log_verify *log, struct evbus_err *err
 	return EVBUS_OK;
 }
 
-/* ---- deep: what is in the payloads ---- */
-
-static void close_looking(struct verification *run)
-{
-	if (run->looking.topic)
-		cursor_close(&run->looking);
-	run->looking = (struct cursor){ .fd = -1, .control = { .fd = -1 } };
-	run->ids_told[0].is_known = run->ids_told[1].is_known = false;
-}
-
-/* FNV-1a, 64 bits, finished as splitmix64 does, so that every bit counts for the passes. */
-static uint64_t hash_of(const char *text, size_t len)
-{
-	uint64_t hash = 0xcbf29ce484222325;
-
-	for (size_t i = 0; i < len; i++)
-		hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3;
-	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
-	hash = (hash ^ hash >> 27) * 0x94d049bb133111eb;
-	return hash ^ hash >> 31;
-}
-
-/* Returns the length. */
-static size_t identity(const struct evbus_envelope *envelope, const struct line *line, char text[3 * ID_TEXT_MAX])
-{
-	struct evbus_slice parts[] = { envelope->event_id, envelope->id_source,
-				       line->tenant_id.data ? line->tenant_id : envelope->tenant_id };
-	size_t len = 0;
-
-	for (size_t i = 0; i < 3; i++) {
-		size_t part = parts[i].data ? evbus_json_text(parts[i], text + len, ID_TEXT_MAX - 1) : 0;
-		if (part >= ID_TEXT_MAX)
-			part = (size_t)snprintf(text + len, ID_TEXT_MAX, "#%016llx",
-						(unsigned long long)hash_of(parts[i].data, parts[i].len));
-		len += part;
-		text[len++] = '\0';
-	}
-	return len;
-}
-
-static void check_occurred_at(struct verification *run, const struct evbus_envelope *envelope, const struct line *line,
-			      uint64_t byte)
-{
-	char text[64];
-	int64_t time_us;
-
-	if (!envelope->occurred_at.data || run->ids_only)
-		return;
-	size_t len = evbus_json_text(envelope->occurred_at, text, sizeof text);
-	if (len > sizeof text || !clock_parse(text, len, &time_us))
-		return;
-	if (time_us < run->occurred_at_us) {
-		char message[128];
-		snprintf(message, sizeof message, "it occurred at %.*s, before an event that stands before it", (int)len,
-			 text);
-		on_finding(&run->log, EVBUS_NOTE, "occurred_at", line->offset, byte, message);
-	} else
-		run->occurred_at_us = time_us;
-}
-
-static enum evbus_code on_record(struct log_verify *log, const struct line *line, uint64_t byte, struct evbus_err *err)
-{
-	struct verification *run = (struct verification *)(void *)log;
-	struct evbus_envelope envelope;
-	struct evbus_err why;
-	char text[3 * ID_TEXT_MAX];
-
-	if (evbus_envelope_read(line->payload, &envelope, &why) != EVBUS_OK) {
-		struct json_fault fault;
-		bool is_json = json_scan(line->payload, NULL, 0, &fault);
-		on_finding(log, is_json ? EVBUS_NOTE : EVBUS_DAMAGE, "payload", line->offset, byte, why.text);
-		return EVBUS_OK;
-	}
-	check_occurred_at(run, &envelope, line, byte);
-	if (!envelope.event_id.data)
-		return EVBUS_OK;
-	struct id_place place = { hash_of(text, identity(&envelope, line, text)), (uint32_t)log->partition,
-				  line->offset, byte };
-	return id_set_add(&run->ids, &place, err);
-}
-
-static enum evbus_code cut_meanwhile(struct evbus_err *err)
-{
-	return err_set(err, EVBUS_CONFLICT, 0, "the log was cut while it was verified");
-}
-
-/* Moves run->looking to a place; what stands twice often stands there many times, so it stays open. */
-static enum evbus_code look_at(struct verification *run, const struct id_place *place, struct evbus_err *err)
-{
-	struct cursor *cursor = &run->looking;
-
-	if (!cursor->topic || cursor->partition != (int32_t)place->partition) {
-		close_looking(run);
-		TRY(cursor_open(&run->topic, (int32_t)place->partition, 16384, cursor, err));
-	}
-	if (place->offset >= cursor->durable.next)
-		TRY(cursor_refresh(cursor, err));
-	return place->offset < cursor->durable.next ? cursor_seek(cursor, place->offset, err) : cut_meanwhile(err);
-}
-
-static enum evbus_code identity_at(struct verification *run, const struct id_place *place, struct id_text *id,
-				   struct evbus_err *err)
-{
-	struct evbus_envelope envelope;
-	struct line line;
-	bool got;
-
-	if (id->is_known && id->place.partition == place->partition && id->place.offset == place->offset)
-		return EVBUS_OK;
-	id->is_known = false;
-	TRY(look_at(run, place, err));
-	TRY(cursor_next(&run->looking, UINT64_MAX, &line, &got, err));
-	if (!got)
-		return cut_meanwhile(err);
-	TRY(evbus_envelope_read(line.payload, &envelope, err));
-	id->len = identity(&envelope, &line, id->text);
-	id->place = *place;
-	id->is_known = true;
-	return EVBUS_OK;
-}
-
-static enum evbus_code on_twice(struct id_set *set, const struct id_place *first, const struct id_place *again,
-				struct evbus_err *err)
-{
-	struct verification *run = (struct verification *)(void *)((char *)set - offsetof(struct verification, ids));
-	const struct id_text *one = &run->ids_told[0], *other = &run->ids_told[1];
-
-	TRY(identity_at(run, first, &run->ids_told[0], err));
-	TRY(identity_at(run, again, &run->ids_told[1], err));
-	if (one->len != other->len || memcmp(one->text, other->text, one->len) != 0)
-		return EVBUS_OK;
-	struct evbus_finding finding = { run->topic.name, (int32_t)again->partition, again->offset, again->byte,
-					 EVBUS_NOTE, "duplicate", "" };
-	snprintf(finding.text, sizeof finding.text, "the event id '%.128s' stands at partition %u, offset %llu already",
-		 one->text, first->partition, (unsigned long long)first->offset);
-	report(run, &finding);
-	return EVBUS_OK;
-}
-
 /* ---- one partition, one topic ---- */
 
 static enum evbus_code check_partition(struct verification *run, int32_t partition, struct evbus_err *err)
@@ -233,8 +63,8 @@ static enum evbus_code check_partition(struct verification *run, int32_t partiti
 	run->log = (struct log_verify){
 		.topic = &run->topic,
 		.partition = partition,
-		.finding = on_finding,
-		.record = run->options->deep ? on_record : NULL,
+		.finding = verify_on_finding,
+		.record = run->options->deep ? verify_on_record : NULL,
 		.progress = on_progress,
 	};
 	run->occurred_at_us = INT64_MIN;
@@ -286,7 +116,7 @@ static void tell_unreadable(struct verification *run, int32_t partition, const c
 		return;
 	snprintf(finding.text, sizeof finding.text, "%.255s", why->text);
 	run->result->partitions++;
-	report(run, &finding);
+	verify_report(run, &finding);
 }
 
 static enum evbus_code visit_partition(struct verification *run, int32_t partition, struct evbus_err *err)
@@ -350,7 +180,7 @@ static enum evbus_code check_checkpoint(struct verification *run, const struct e
 	}
 	finding.offset = strtoull(checkpoint->next_offset, NULL, 10);
 	snprintf(finding.text, sizeof finding.text, "%.255s", why.text);
-	report(run, &finding);
+	verify_report(run, &finding);
 	return EVBUS_OK;
 }
 
@@ -366,9 +196,30 @@ static enum evbus_code check_checkpoints(struct verification *run, struct evbus_
 	return EVBUS_OK;
 }
 
+/* The index is derived from the log, so it is made anew only from one that is whole. */
+static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct evbus_err *err)
+{
+	struct evbus_finding finding = { run->topic.name, 0, 0, 0, EVBUS_NOTE, "keys", "" };
+	uint64_t count;
+	bool fitted;
+
+	if (!whole) {
+		snprintf(finding.text, sizeof finding.text,
+			 "the index of event keys was left as it is: the log is damaged");
+		verify_report(run, &finding);
+		return EVBUS_OK;
+	}
+	TRY(bus_store(run->bus, err));
+	TRY(keys_rebuild(&run->topic, run->bus->store, &count, &fitted, err));
+	snprintf(finding.text, sizeof finding.text, "the index of event keys was made anew: %llu key%s%s",
+		 (unsigned long long)count, count == 1 ? "" : "s", fitted ? "" : "; the one before was of another log");
+	verify_report(run, &finding);
+	return EVBUS_OK;
+}
+
 static void close_run(struct verification *run)
 {
-	close_looking(run);
+	verify_look_away(run);
 	id_set_release(&run->ids);
 	topic_close(&run->topic);
 }
@@ -391,8 +242,9 @@ static uint64_t bytes_of(const struct verification *run, const char *topic)
 static enum evbus_code visit_topic(struct verification *run, const char *name, struct evbus_err *err)
 {
 	bool again = false;
+	uint64_t damages = run->result->damages;
 
-	close_looking(run);
+	verify_look_away(run);
 	topic_close(&run->topic);
 	struct evbus_err why;
 	enum evbus_code code = topic_open(&run->bus->root, name, &run->topic, &why);
@@ -411,7 +263,7 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 	id_set_release(&run->ids);
 	if (run->options->deep)
 		TRY(id_set_init(&run->ids, IDS_AT_ONCE, err));
-	run->ids.twice = on_twice;
+	run->ids.twice = verify_on_twice;
 	TRY(visit_partitions(run, err));
 	if (run->options->deep)
 		TRY(id_set_finish(&run->ids, &again, err));
@@ -421,6 +273,8 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 		TRY(id_set_finish(&run->ids, &again, err));
 	}
 	run->result->topics++;
+	if (run->options->rebuild_keys)
+		TRY(rebuild_keys(run, run->result->damages == damages, err));
 	return check_checkpoints(run, err);
 }
 
@@ -442,7 +296,7 @@ static enum evbus_code check_topics_gone(struct verification *run, const char *p
 		finding.offset = strtoull(list[i].next_offset, NULL, 10);
 		snprintf(finding.text, sizeof finding.text, "group '%.100s' has a checkpoint here, and the topic is gone",
 			 list[i].group);
-		report(run, &finding);
+		verify_report(run, &finding);
 	}
 	return EVBUS_OK;
 }
@@ -452,6 +306,10 @@ static enum evbus_code check_options(struct verification *run, char *const *name
 {
 	const struct evbus_verify_options *options = run->options;
 
+	if (options->rebuild_keys && options->partition_id >= 0)
+		return err_set(err, EVBUS_USAGE, 0,
+			       "--rebuild-keys is for whole topics, as a key is looked for in all partitions: leave "
+			       "--partition out");
 	if (!options->cut_at)
 		return EVBUS_OK;
 	if (!options->repair)

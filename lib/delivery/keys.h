@@ -17,8 +17,6 @@
 #include "log/writer.h"
 #include "store/keys.h"
 
-#define TENANT_MAX_BYTES 256u
-
 /* What is known of a partition: all before `seen_to` is in the store (before `stored_to`) or in the table. */
 struct key_part {
 	bool known;

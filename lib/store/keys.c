@@ -15,8 +15,13 @@
 #define OF_KEY " WHERE topic = ? AND tenant_id = ? AND event_key = ?"
 
 static const char select_one[] = "SELECT tenant_id, event_key, " PLACE " FROM event_keys" OF_KEY;
-static const char select_many[] = "SELECT tenant_id, event_key, " PLACE " FROM event_keys "
-				  "WHERE topic = ? AND (tenant_id, event_key) IN (VALUES " PAIRS_32 ")";
+/* Joined in this order each pair is one search of the index; of "(tenant_id, event_key) IN (VALUES …)" SQLite makes a
+ * walk through all keys of the topic. */
+static const char select_many[] =
+	"WITH wanted (tenant_id, event_key) AS (VALUES " PAIRS_32 ") "
+	"SELECT k.tenant_id, k.event_key, k.log_id, k.partition_id, k.record_offset, k.published_at "
+	"FROM wanted CROSS JOIN event_keys k "
+	"WHERE k.topic = ? AND k.tenant_id = wanted.tenant_id AND k.event_key = wanted.event_key";
 static const char insert[] = "INSERT INTO event_keys (topic, tenant_id, event_key, " PLACE ") "
 			     "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, tenant_id, event_key) DO NOTHING";
 static const char update[] = "UPDATE event_keys SET log_id = ?, partition_id = ?, record_offset = ?, "
@@ -131,11 +136,11 @@ static enum evbus_code find_one(struct store *store, const char *topic, const st
 enum evbus_code store_keys_find(struct store *store, const char *topic, const struct key_name *names, size_t count,
 				struct key_place *places, struct evbus_err *err)
 {
-	struct value args[1 + 2 * KEYS_FIND_MAX];
+	struct value args[2 * KEYS_FIND_MAX + 1];
 	struct finding finding = { names, count, places };
 	struct query query = { .sql = select_many,
 			       .args = args,
-			       .arg_count = 1 + 2 * (size_t)KEYS_FIND_MAX,
+			       .arg_count = 2 * (size_t)KEYS_FIND_MAX + 1,
 			       .row = take_place,
 			       .context = &finding };
 
@@ -144,12 +149,12 @@ enum evbus_code store_keys_find(struct store *store, const char *topic, const st
 		return EVBUS_OK;
 	if (count == 1)
 		return find_one(store, topic, names, places, err);
-	args[0] = value_text(topic);
+	args[2 * KEYS_FIND_MAX] = value_text(topic);
 	/* Those that are not needed ask for the last one again. */
 	for (size_t i = 0; i < KEYS_FIND_MAX; i++) {
 		const struct key_name *name = &names[i < count ? i : count - 1];
-		args[1 + 2 * i] = value_slice(name->tenant_id);
-		args[2 + 2 * i] = value_slice(name->event_key);
+		args[2 * i] = value_slice(name->tenant_id);
+		args[2 * i + 1] = value_slice(name->event_key);
 	}
 	for (size_t i = 0; i < count; i++)
 		places[i].found = false;
