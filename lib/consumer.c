@@ -29,7 +29,7 @@ static void settle(struct evbus_consumer *consumer, struct entry *entry)
 	entry->state = ENTRY_DONE;
 	consumer_dequeue(consumer, entry);
 	if (entry->delivery.letter) {
-		lane->letter = NULL;
+		lane->letters_in--;
 		consumer->letters_in--;
 	} else {
 		lane->slots[(lane->head + (entry->offset - lane->low)) & (lane->size - 1)].entry = NULL;

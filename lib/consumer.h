@@ -121,7 +121,11 @@ struct lane {
 
 	bool letters;                  /* may have queued letters behind letter_after */
 	int64_t letter_after;
-	struct entry *letter;          /* the one that is waited for */
+	size_t letters_in;             /* entries of letters */
+};
+
+struct ready {
+	struct entry *first, *last;
 };
 
 struct evbus_consumer {
@@ -146,7 +150,8 @@ struct evbus_consumer {
 
 	struct queues keys_and_ids;
 	struct queue *done_ids;
-	struct entry *ready, *ready_last, *backoff, *noted, *free, *all;
+	struct ready ready[2];         /* events; and letters, which come first */
+	struct entry *backoff, *noted, *free, *all;
 	int64_t next_due_us;           /* of those that back off; INT64_MAX: there is none */
 	size_t out, letters_in, lanes_with_letters, window_bytes;
 	bool stopped;                  /* by a dead letter */
@@ -183,9 +188,8 @@ void consumer_lane_changed(struct evbus_consumer *consumer, struct lane *lane);
 
 CHECKED enum evbus_code queues_init(struct queues *queues, struct evbus_err *err);
 void queues_release(struct queues *queues);
-/* Puts the entry into its queues; in_front: before those that wait, if the first of them is not out. */
-CHECKED enum evbus_code consumer_enqueue(struct evbus_consumer *consumer, struct entry *entry, bool in_front,
-					 struct evbus_err *err);
+/* Puts the entry into its queues; a letter before the events that are not out. */
+CHECKED enum evbus_code consumer_enqueue(struct evbus_consumer *consumer, struct entry *entry, struct evbus_err *err);
 /* It is done with: the next ones move up. */
 void consumer_dequeue(struct evbus_consumer *consumer, struct entry *entry);
 void consumer_ready(struct evbus_consumer *consumer, struct entry *entry, bool in_front);

@@ -75,7 +75,7 @@ static void gather(const struct evbus_consumer *consumer, struct entry *entry, i
 {
 	batch->count = 0;
 	add(batch, entry, now_us);
-	for (struct entry *next = consumer->ready; next && batch->count < INBOX_LOOK_MAX; next = next->next)
+	for (struct entry *next = consumer->ready[0].first; next && batch->count < INBOX_LOOK_MAX; next = next->next)
 		add(batch, next, now_us);
 	for (struct entry *next = entry->queues[BY_KEY] ? entry->behind[BY_KEY] : NULL;
 	     next && batch->count < INBOX_LOOK_MAX; next = next->behind[BY_KEY])

@@ -1,7 +1,7 @@
 /* consumer_letters.c: dead letters that were queued for another attempt, and that their group's consumer handles before
  * its next events.
  *
- * Of each partition one is taken at a time, and of all partitions as many as may be out: letters may be many. */
+ * As many as may be out are taken at a time: letters may be many. */
 #include "consumer.h"
 
 #include "base/clock.h"
@@ -81,15 +81,15 @@ static enum evbus_code take_letter(struct evbus_consumer *consumer, struct lane 
 		return EVBUS_OK;
 	}
 	int64_t id = found.entry->delivery.letter;
-	enum evbus_code code = consumer_enqueue(consumer, found.entry, true, err);
+	enum evbus_code code = consumer_enqueue(consumer, found.entry, err);
 	if (code) {
 		consumer_free_entry(consumer, found.entry);
 		return code;
 	}
-	lane->letter = found.entry;
+	lane->letters_in++;
 	lane->letter_after = id;
 	consumer->letters_in++;
-	consumer_ready(consumer, found.entry, true);
+	consumer_ready(consumer, found.entry, false);
 	return EVBUS_OK;
 }
 
@@ -99,14 +99,14 @@ enum evbus_code consumer_take_letters(struct evbus_consumer *consumer, struct ev
 	    consumer_now_us() - consumer->letters_us >= ROUND_US) {
 		consumer->letters_us = consumer_now_us();
 		for (size_t i = 0; i < consumer->lane_count; i++)
-			if (consumer->lanes[i]->claim)
+			if (consumer->lanes[i]->claim && !consumer->lanes[i]->letters_in)
 				consumer_expect_letters(consumer, consumer->lanes[i]);
 	}
 	if (!consumer->lanes_with_letters || consumer->stopped)
 		return EVBUS_OK;
 	for (size_t i = 0; i < consumer->lane_count && consumer->letters_in < consumer->concurrency; i++) {
 		struct lane *lane = consumer->lanes[i];
-		if (lane->letters && !lane->letter)
+		while (lane->letters && consumer->letters_in < consumer->concurrency)
 			TRY(take_letter(consumer, lane, err));
 	}
 	return EVBUS_OK;

@@ -136,36 +136,35 @@ static enum evbus_code queue_of_id(struct evbus_consumer *consumer, struct entry
 		    (struct evbus_slice){ text->data, text->len }, &entry->queues[BY_ID], err);
 }
 
-static void append(struct queue *queue, struct entry *entry, enum queue_kind kind)
+/* Behind `before`, or, where that is NULL, as the first. */
+static void insert(struct queue *queue, struct entry *before, struct entry *entry, enum queue_kind kind)
 {
-	entry->behind[kind] = NULL;
-	if (queue->first)
-		queue->last->behind[kind] = entry;
-	else
-		queue->first = entry;
-	queue->last = entry;
-	entry->blocked += queue->first != entry;
-}
+	struct entry **at = before ? &before->behind[kind] : &queue->first;
 
-static void push_in(struct queue *queue, struct entry *entry, enum queue_kind kind)
-{
-	struct entry *first = queue->first;
-
-	if (!first || (first->state == ENTRY_OUT && !first->behind[kind])) {
-		append(queue, entry, kind);
-	} else if (first->state == ENTRY_OUT) {
-		entry->behind[kind] = first->behind[kind];
-		first->behind[kind] = entry;
+	entry->behind[kind] = *at;
+	*at = entry;
+	if (!entry->behind[kind])
+		queue->last = entry;
+	if (before)
 		entry->blocked++;
-	} else {
-		entry->behind[kind] = first;
-		queue->first = entry;
-		first->blocked++;
-	}
+	else if (entry->behind[kind])
+		entry->behind[kind]->blocked++;
 }
 
-enum evbus_code consumer_enqueue(struct evbus_consumer *consumer, struct entry *entry, bool in_front,
-				 struct evbus_err *err)
+/* What it comes behind: the last one, or, if it is a letter, what is out and the letters before it. */
+static struct entry *place_in(const struct queue *queue, const struct entry *entry, enum queue_kind kind)
+{
+	struct entry *before = NULL;
+
+	if (!entry->delivery.letter)
+		return queue->first ? queue->last : NULL;
+	for (struct entry *next = queue->first; next && (next->state == ENTRY_OUT || next->delivery.letter);
+	     next = next->behind[kind])
+		before = next;
+	return before;
+}
+
+enum evbus_code consumer_enqueue(struct evbus_consumer *consumer, struct entry *entry, struct evbus_err *err)
 {
 	enum evbus_code code = queue_of_key(consumer, entry, err);
 
@@ -176,7 +175,7 @@ enum evbus_code consumer_enqueue(struct evbus_consumer *consumer, struct entry *
 		if (!queue)
 			continue;
 		if (code == EVBUS_OK) {
-			(in_front ? push_in : append)(queue, entry, (enum queue_kind)kind);
+			insert(queue, place_in(queue, entry, (enum queue_kind)kind), entry, (enum queue_kind)kind);
 		} else {
 			drop_if_idle(&consumer->keys_and_ids, queue);
 			entry->queues[kind] = NULL;
@@ -207,30 +206,39 @@ void consumer_dequeue(struct evbus_consumer *consumer, struct entry *entry)
 
 void consumer_ready(struct evbus_consumer *consumer, struct entry *entry, bool in_front)
 {
+	struct ready *ready = &consumer->ready[entry->delivery.letter != 0];
+
 	if (entry->state != ENTRY_WAITS || entry->blocked || entry->is_ready)
 		return;
 	entry->is_ready = true;
-	entry->next = in_front ? consumer->ready : NULL;
-	if (in_front || !consumer->ready)
-		consumer->ready = entry;
+	entry->next = in_front ? ready->first : NULL;
+	if (in_front || !ready->first)
+		ready->first = entry;
 	else
-		consumer->ready_last->next = entry;
+		ready->last->next = entry;
 	if (!entry->next)
-		consumer->ready_last = entry;
+		ready->last = entry;
 }
 
-struct entry *consumer_pop_ready(struct evbus_consumer *consumer)
+static struct entry *pop(struct ready *ready)
 {
 	struct entry *entry;
 
-	while ((entry = consumer->ready)) {
-		consumer->ready = entry->next;
+	while ((entry = ready->first)) {
+		ready->first = entry->next;
 		entry->is_ready = false;
 		/* A letter may have come before it meanwhile. */
 		if (!entry->blocked)
 			return entry;
 	}
 	return NULL;
+}
+
+struct entry *consumer_pop_ready(struct evbus_consumer *consumer)
+{
+	struct entry *letter = pop(&consumer->ready[1]);
+
+	return letter ? letter : pop(&consumer->ready[0]);
 }
 
 void consumer_back_off(struct evbus_consumer *consumer, struct entry *entry)

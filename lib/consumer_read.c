@@ -164,7 +164,7 @@ static enum evbus_code take(struct evbus_consumer *consumer, struct lane *lane, 
 	TRY(consumer_make_entry(consumer, lane, line, &entry, err));
 	enum evbus_code code = recall(consumer, lane, entry, err);
 	if (code == EVBUS_OK)
-		code = consumer_enqueue(consumer, entry, false, err);
+		code = consumer_enqueue(consumer, entry, err);
 	if (code) {
 		consumer_free_entry(consumer, entry);
 		return code;
