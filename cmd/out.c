@@ -279,7 +279,7 @@ static void make_prefix(struct prefix *prefix, const struct evbus_record *record
 	prefix->offset_kind = record->offset_kind;
 }
 
-static void out_prefix(const struct evbus_record *record)
+struct evbus_slice record_prefix(const struct evbus_record *record)
 {
 	static const size_t topic_at = sizeof "{\"topic\":\"" - 1;
 	struct evbus_slice topic = record->topic;
@@ -290,7 +290,7 @@ static void out_prefix(const struct evbus_record *record)
 	if (!prefix->len || prefix->partition_id != record->partition_id || prefix->topic_len != topic.len ||
 	    prefix->offset_kind != record->offset_kind || memcmp(prefix->text + topic_at, topic.data, topic.len) != 0)
 		make_prefix(prefix, record);
-	out_bytes(prefix->text, prefix->len);
+	return (struct evbus_slice){ prefix->text, prefix->len };
 }
 
 /* members begins with "offset":"…","published_at_utc":"…" */
@@ -302,7 +302,9 @@ static size_t receipt_len(const struct evbus_record *record)
 
 static void out_json(const struct evbus_record *record, bool receipt)
 {
-	out_prefix(record);
+	struct evbus_slice prefix = record_prefix(record);
+
+	out_bytes(prefix.data, prefix.len);
 	if (receipt) {
 		out_bytes(record->members.data, receipt_len(record));
 		out_text(record->duplicate ? ",\"duplicate\":true}" : "}");

@@ -18,6 +18,9 @@ CHECKED enum evbus_code out_format(struct call *call, struct record_format forma
 CHECKED enum evbus_code out_record(struct call *call, const struct evbus_record *record);
 CHECKED enum evbus_code out_receipt(struct call *call, const struct evbus_record *receipt);
 
+/* What stands before record->members where a record is printed in JSON; lives until the next call. */
+struct evbus_slice record_prefix(const struct evbus_record *record);
+
 CHECKED enum evbus_code out_flush(struct call *call);
 
 /* ---- anything else --------------------------------------------------------------------------------------------- */

@@ -275,18 +275,28 @@ int child_reap(struct child *child, int *signal_number)
 	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-int child_end(struct child *child, int *signal_number, bool *killed)
+static bool has_ended(const struct child *child, int64_t wait_ms)
 {
 	struct pollfd ended = { .fd = child->pidfd, .events = POLLIN };
-	int64_t until = monotonic_ms() + KILL_MS, left = KILL_MS;
+	int64_t until = monotonic_ms() + wait_ms, left = wait_ms;
+	int n;
 
-	child_signal(child, SIGTERM);
-	while (child->pid && left > 0 && poll(&ended, 1, (int)left) < 0 && errno == EINTR)
-		left = until - monotonic_ms();
-	*killed = child->pid && !ended.revents;
-	/* Also where it has ended: what it left behind goes with it. */
-	child_signal(child, SIGKILL);
-	return child_reap(child, signal_number);
+	while ((n = poll(&ended, 1, (int)left)) < 0 && errno == EINTR)
+		left = until > monotonic_ms() ? until - monotonic_ms() : 0;
+	return n != 0;
+}
+
+enum child_ended child_end(struct child *child, int64_t wait_ms, int *status, int *signal_number)
+{
+	enum child_ended how = ENDED_BY_ITSELF;
+
+	if (child->pid && !has_ended(child, wait_ms)) {
+		child_signal(child, SIGTERM);
+		how = has_ended(child, KILL_MS) ? ENDED_BY_SIGTERM : ENDED_BY_SIGKILL;
+		child_signal(child, SIGKILL); /* where it has ended: what it left behind goes with it */
+	}
+	*status = child_reap(child, signal_number);
+	return how;
 }
 
 void stop_now(struct stop *stop)

@@ -39,8 +39,9 @@ CHECKED enum evbus_code spawn(struct call *call, const struct program *program, 
 void child_signal(const struct child *child, int number);
 /* Waits for it to end, closes all that is open, and returns its exit status, or 128 + signal (*signal_number, else 0). */
 int child_reap(struct child *child, int *signal_number);
-/* Ends it and what it started: SIGTERM, a second later SIGKILL (*killed). */
-int child_end(struct child *child, int *signal_number, bool *killed);
+/* Waits for it to end by itself, and then ends it and what it started: SIGTERM, a second later SIGKILL. */
+enum child_ended { ENDED_BY_ITSELF, ENDED_BY_SIGTERM, ENDED_BY_SIGKILL };
+enum child_ended child_end(struct child *child, int64_t wait_ms, int *status, int *signal_number);
 void child_close(int *fd);
 
 #define KILL_MS 1000                 /* from SIGTERM to SIGKILL */
