@@ -17,6 +17,7 @@ struct args {
 COMMAND(dlq_discard,
 	.summary = "put dead letters aside, and keep them",
 	.takes = "[ID...]",
+	.must_print = true,
 	.opts = OPTS(LETTER_OPTS,
 		IDS_FROM_OPT,
 		OPT(0, all, NULL, "all of them, where nothing else says which"),

@@ -31,6 +31,7 @@ struct args {
 COMMAND(dlq_retry,
 	.summary = "try dead letters again: by their group, by a command, or by publishing them once more",
 	.takes = "[ID...] [-- COMMAND [ARG...]]",
+	.must_print = true,
 	.opts = OPTS(LETTER_OPTS,
 		IDS_FROM_OPT,
 		OPT(0, all, NULL, "all of them, where nothing else says which"),
@@ -406,9 +407,11 @@ static enum evbus_code retry_one(void *context, const struct evbus_letter *lette
 
 static void tell(const struct retrying *retry)
 {
-	if (retry->succeeded || retry->failed)
-		talk(retry->call, NOTICE, "%zu %s, %zu failed again", retry->succeeded,
-		     retry->queues ? "queued for their groups and outboxes" : "retried", retry->failed);
+	if (retry->queues && retry->succeeded)
+		talk(retry->call, NOTICE, "%zu queued for the consumers of their groups, and for outbox-drain",
+		     retry->succeeded);
+	else if (retry->succeeded || retry->failed)
+		talk(retry->call, NOTICE, "%zu retried, %zu failed again", retry->succeeded, retry->failed);
 	if (retry->returned)
 		talk(retry->call, WARNING,
 		     "%zu came back more than %lld times and were left alone: see why with dlq-show, or raise "

@@ -46,12 +46,21 @@ static void put_label(const char *name)
 	out_printf("%-*s", LABEL_WIDTH, name);
 }
 
+/* On one line, whatever is in it: nobody's event id shall look like the next field. */
 static void put_field(const char *name, struct evbus_slice value)
 {
 	if (!value.data)
 		return;
 	put_label(name);
-	out_data(value.data, value.len);
+	for (size_t at = 0; at < value.len; at++) {
+		size_t plain = at;
+
+		while (at < value.len && (unsigned char)value.data[at] >= 0x20)
+			at++;
+		out_data(value.data + plain, at - plain);
+		if (at < value.len)
+			out_printf("\\u%04x", (unsigned char)value.data[at]);
+	}
 	out_text("\n");
 }
 

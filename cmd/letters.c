@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define STORE "store"                /* the source that is no outbox */
+
 /* ---- which ----------------------------------------------------------------------------------------------------- */
 
 static int reason_of(const char *name)
@@ -28,7 +30,7 @@ static int64_t time_before(struct duration age)
 
 static struct evbus_letter_filter filter_of(const struct letter_args *args)
 {
-	bool store = args->source && !strcmp(args->source, "store");
+	bool store = args->source && !strcmp(args->source, STORE);
 
 	return (struct evbus_letter_filter){
 		.topic = args->topic,
@@ -59,34 +61,16 @@ static enum evbus_code take_ids(struct letters *letters, const struct letter_arg
 	return EVBUS_OK;
 }
 
-/* A name that is mistyped would find nothing, and that looks like good news. */
-static enum evbus_code check_source(struct letters *letters, const char *name)
-{
-	struct sources *sources = &letters->sources;
-
-	if (!name)
-		return EVBUS_OK;
-	for (size_t i = 0; i < sources->outbox_count; i++)
-		if (!strcmp(name, evbus_outbox_name(sources->outboxes[i])))
-			return EVBUS_OK;
-	if (strcmp(name, "store") != 0)
-		return fail(letters->call, EVBUS_NONE,
-			    "there is no outbox of the name '%s' among those that are looked at: name it with --outbox",
-			    name);
-	sources_leave_outboxes(sources);
-	return EVBUS_OK;
-}
-
 enum evbus_code letters_open(struct letters *letters, struct call *call, const struct letter_args *args,
 			     const struct source_args *sources, const char *ids_from)
 {
 	letters->call = call;
 	letters->filter = filter_of(args);
-	if (args->topic)
-		TRY(evbus_topic_check(args->topic, true, &call->err));
 	TRY(take_ids(letters, args, ids_from));
 	TRY(sources_open(&letters->sources, call, sources));
-	return check_source(letters, args->source);
+	if (args->source && !strcmp(args->source, STORE))
+		sources_leave_outboxes(&letters->sources);
+	return EVBUS_OK;
 }
 
 void letters_close(struct letters *letters)
@@ -183,7 +167,7 @@ enum evbus_code letters_check_choice(struct letters *letters, unsigned states, b
 	if (there <= 1)
 		return EVBUS_OK;
 	return fail(letters->call, EVBUS_USAGE,
-		    "there are %zu of them: choose by id, --group, --topic, … or say --all; dlq-list shows them", there);
+		    "there are %zu letters: choose by id, --group, --topic, … or say --all; dlq-list shows them", there);
 }
 
 /* ---- changing one ---------------------------------------------------------------------------------------------- */
