@@ -170,10 +170,11 @@ static void fill(struct parse *parse, const struct opt *opt)
 	char why[WHY_MAX_BYTES];
 
 	enum evbus_code code = fallback.value ? fallback_parse(call, opt, &fallback, at) : EVBUS_OK;
-	if (code && parse->code)
-		call->err = first;
+	/* The first failure is the one that is told; and where there is none, a library may have left a text. */
+	if (code && !parse->code)
+		parse->code = code;
 	else
-		parse->code = code ? code : parse->code;
+		call->err = first;
 	if (fallback.value && !code)
 		return;
 	if (opt->preset) {
@@ -203,10 +204,10 @@ static void open_config(struct parse *parse)
 	if (!reads || call->common->help)
 		return;
 	enum evbus_code code = fallback_open(call);
-	if (code && parse->code)
-		call->err = first;
+	if (code && !parse->code)
+		parse->code = code;
 	else
-		parse->code = code ? code : parse->code;
+		call->err = first;
 }
 
 static void fill_all(struct parse *parse)
