@@ -7,7 +7,7 @@ plan 1
 tour=$(sed -n '/^```console$/,/^```$/ { /^```/d; p; }' "$ROOT/README.md")
 
 masked() {
-	sed -E 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z/TIME/g; s/"crc32c":"[0-9a-f]{8}"/CRC/g; s/\b[0-9a-f]{32}\b/ID/g'
+	sed -E 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{15}Z/TIME/g; s/"crc32c":"[0-9a-f]{8}"/CRC/g; s/\b[0-9a-f]{32}\b/ID/g; s/ +[0-9]+s  / AGE  /g'
 }
 run_tour() {
 	local line
