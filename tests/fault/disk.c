@@ -148,6 +148,15 @@ int mkdirat(int dir, const char *path, mode_t mode)
 	return rc;
 }
 
+int mknodat(int dir, const char *path, mode_t mode, dev_t dev)
+{
+	int rc = (int)syscall(SYS_mknodat, dir, path, mode, dev);
+
+	if (!rc && recording)
+		note_name(dir, path);
+	return rc;
+}
+
 int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
 	int rc = (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
