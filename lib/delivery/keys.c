@@ -102,12 +102,14 @@ static enum evbus_code open_lock(struct keys *keys, struct evbus_err *err)
 static enum evbus_code take_lock(struct keys *keys, struct evbus_err *err)
 {
 	for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+		/* Nobody is waited for who holds one that was removed. */
+		if (keys->lock_fd >= 0 && !keys_hold(keys))
+			os_close_cleanup(&keys->lock_fd);
 		if (keys->lock_fd < 0)
 			TRY(open_lock(keys, err));
 		TRY(control_lock(keys->lock_fd, LOCK_KEYS, F_WRLCK, true, err));
 		if (keys_hold(keys))
 			return EVBUS_OK;
-		os_close_cleanup(&keys->lock_fd);
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "'%s/%s' is being removed over and over", keys->topic->name, lock_path);
 }
