@@ -223,7 +223,7 @@ Test(letters, have_ids_of_one_form)
 
 static enum evbus_code interfere(void *context, const struct evbus_letter *l, struct evbus_err *e)
 {
-	struct letter_row row = letter_at("1000", "2027-01-01T00:00:00.000000Z");
+	struct letter_row row = letter_at("1000", PUBLISHED);
 
 	TRY(take_id(context, l, e));
 	if (strcmp(l->id, "1") != 0)
@@ -251,12 +251,6 @@ Test(letters, are_listed_though_the_clock_went_back)
 	put_letters(2);
 	set("updated_at = '2200-01-01T00:00:00.000000Z'", 2);
 	cr_assert_str_eq(list(&any), "1 2 ");
-}
-
-static enum evbus_code stop(void *context, const struct evbus_letter *l, struct evbus_err *e)
-{
-	(void)l;
-	return err_set(e, *(enum evbus_code *)context, 0, "enough");
 }
 
 Test(letters, are_no_longer_listed_when_the_callback_fails)
@@ -291,6 +285,13 @@ Test(letters, that_are_damaged_are_named)
 /* ---- many ------------------------------------------------------------------------------------------------------ */
 
 #define MANY 100000
+
+/* A sanitizer keeps what was freed. */
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+#define SANITIZED true
+#else
+#define SANITIZED false
+#endif
 
 static void put_many(void)
 {
@@ -359,7 +360,7 @@ Test(letters, a_hundred_thousand_need_no_more_memory_than_a_page)
 	list_many("by id", &by_id, MANY / 5);
 	long grown = memory_kb() - before;
 	cr_log_info("%ld KiB", grown);
-	cr_assert(grown < 20000, "%ld KiB", grown);
+	cr_assert(grown < 20000 || SANITIZED, "%ld KiB", grown);
 	free(texts);
 	free(ids);
 }

@@ -112,6 +112,12 @@ static inline const char *list(const struct evbus_letter_filter *filter)
 	return listed;
 }
 
+static inline enum evbus_code stop(void *context, const struct evbus_letter *l, struct evbus_err *e)
+{
+	(void)l;
+	return err_set(e, *(enum evbus_code *)context, 0, "enough");
+}
+
 /* ---- one letter of the store, copied ---------------------------------------------------------------------------------- */
 
 struct kept {

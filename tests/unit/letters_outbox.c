@@ -209,6 +209,15 @@ Test(letters_outbox, of_an_outbox_that_fails_are_not_passed_over)
 	cr_assert_str_eq(listed, "");
 }
 
+Test(letters_outbox, are_no_longer_listed_when_the_callback_fails)
+{
+	add_row(&app);
+	for (enum evbus_code code = EVBUS_NO; code <= EVBUS_USAGE; code += EVBUS_USAGE - EVBUS_NO) {
+		cr_assert_eq(evbus_letter_list(bus, both, 2, &any, stop, &code, &err), code);
+		cr_assert_str_eq(err.text, "enough");
+	}
+}
+
 static enum evbus_code interfere(void *context, const struct evbus_letter *l, struct evbus_err *e)
 {
 	static char history[200];

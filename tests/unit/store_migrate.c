@@ -118,7 +118,7 @@ static pid_t start(const int go[2], int index)
 	enum evbus_code code = index % 2 ? put(store, "other", "t", index, 1)
 					 : (enum evbus_code)(position(store, 0) == 5 ? EVBUS_OK : EVBUS_NO);
 	store_close(store);
-	_exit(code);
+	_exit((int)code);
 }
 
 Test(store_migrate, by_several_processes_at_once_is_done_once)
