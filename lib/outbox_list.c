@@ -42,11 +42,11 @@ static enum evbus_code take_row(void *context, const struct value *columns, size
 }
 
 /* *more: it may go on behind the last of them. */
-static enum evbus_code read_page(struct page *page, enum outbox_sql sql, int64_t after, bool *more,
+static enum evbus_code read_page(struct page *page, enum outbox_sql sql, int64_t after, int64_t most, bool *more,
 				 struct evbus_err *err)
 {
 	struct query query = { .sql = page->outbox->sql[sql],
-			       ARGS(value_integer(after), value_integer(PAGE_ROWS)),
+			       ARGS(value_integer(after), value_integer(most)),
 			       .row = take_row,
 			       .context = page };
 
@@ -140,7 +140,7 @@ static enum evbus_code list(struct listing *listing, struct evbus_err *err)
 	page->outbox = listing->outbox;
 	page->count = page->bytes = 0;
 	while (more && listing->left) {
-		TRY(read_page(page, sql_for(filter), after, &more, err));
+		TRY(read_page(page, sql_for(filter), after, filter->seq ? 1 : PAGE_ROWS, &more, err));
 		if (page->count)
 			after = page->rows[page->count - 1].row.seq;
 		TRY(give_page(listing, page, err));

@@ -252,8 +252,8 @@ static size_t size_of(const struct value *columns, char digits[24])
 	return size;
 }
 
-/* Each text with a NUL behind it, which is not part of it. */
-static void copy_texts(const struct value *columns, struct outbox_held *held)
+/* Each text with a NUL behind it, which is not part of it. Returns where the next may stand. */
+static char *copy_texts(const struct value *columns, struct outbox_held *held)
 {
 	char digits[24], *to = held->block;
 
@@ -267,20 +267,26 @@ static void copy_texts(const struct value *columns, struct outbox_held *held)
 		*slice = (struct evbus_slice){ to, text.len };
 		to += text.len + 1;
 	}
+	return to;
 }
 
-static void add_kept_count(const struct evbus_outbox *outbox, struct outbox_held *held)
+static struct evbus_slice copy_text(const char *text, char **to)
 {
-	const struct outbox_count *kept =
-		outbox_has_counts(outbox) ? NULL : outbox_counts_find(outbox, held->row.seq);
+	size_t len = strlen(text);
+	struct evbus_slice copy = { memcpy(*to, text, len + 1), len };
 
-	if (!kept)
-		return;
+	*to += len + 1;
+	return copy;
+}
+
+/* Copied as well: the counts are loaded anew by whoever changes a row while this one is given out. */
+static void add_kept_count(const struct outbox_count *kept, char *to, struct outbox_held *held)
+{
 	held->row.attempts = kept->attempts;
 	if (!held->row.last_error.data)
-		held->row.last_error = (struct evbus_slice){ kept->error, strlen(kept->error) };
+		held->row.last_error = copy_text(kept->error, &to);
 	if (!held->row.history.data)
-		held->row.history = (struct evbus_slice){ kept->history, strlen(kept->history) };
+		held->row.history = copy_text(kept->history, &to);
 }
 
 enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *columns, size_t count,
@@ -294,7 +300,10 @@ enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *col
 			       "the column '%s' of the outbox '%s' has something that is no number: say by --map "
 			       "seq=COLUMN which one counts up (in SQLite, rowid does)",
 			       outbox->map.columns[OUTBOX_SEQ], outbox->name);
-	char *block = os.realloc(NULL, size_of(columns, digits));
+	const struct outbox_count *kept =
+		outbox_has_counts(outbox) ? NULL : outbox_counts_find(outbox, columns[OUTBOX_SEQ].integer);
+	size_t more = kept ? strlen(kept->error) + strlen(kept->history) + 2 : 0;
+	char *block = os.realloc(NULL, size_of(columns, digits) + more);
 	if (!block)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot read the outbox '%s'", outbox->name);
 	const struct value *before = &columns[OUTBOX_COLUMNS], *attempts = &columns[OUTBOX_ATTEMPTS];
@@ -303,8 +312,9 @@ enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *col
 	held->row.state = outbox_state_of(outbox, &columns[OUTBOX_STATE]);
 	held->row.attempts = attempts->kind == VALUE_INTEGER ? attempts->integer : 0;
 	held->before = before->kind == VALUE_INTEGER ? before->integer : 0;
-	copy_texts(columns, held);
-	add_kept_count(outbox, held);
+	char *end = copy_texts(columns, held);
+	if (kept)
+		add_kept_count(kept, end, held);
 	return EVBUS_OK;
 }
 

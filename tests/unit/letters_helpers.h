@@ -161,7 +161,7 @@ static inline const struct evbus_letter *letter(const char *id)
 	filter.ids = &id;
 	filter.id_count = 1;
 	kept.count = 0;
-	cr_assert_eq(evbus_letter_list(bus, NULL, 0, &filter, keep, &kept, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(evbus_letter_list(bus, given, given_count, &filter, keep, &kept, &err), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(kept.count, 1);
 	return &kept.letter;
 }

@@ -1,0 +1,229 @@
+/* Dead letters in the tables of applications, as they really are. */
+#include "letters_helpers.h"
+
+#include "outbox_table.h"
+
+TestSuite(letters_tables, .init = open_bus, .fini = close_bus, .timeout = 120);
+
+#define HISTORY "[" ATTEMPT("1", "2026-01-03T00:00:00.000000Z") "," ATTEMPT("2", "2026-01-04T00:00:00.000000Z") "]"
+
+static struct evbus_outbox *outbox;
+
+static struct evbus_outbox *open_outbox(const char *url, const char *path, const char *map)
+{
+	struct store_options options = { .module_dir = modules, .guest = url };
+	struct evbus_outbox_options named = { .map = map };
+	struct evbus_outbox *opened;
+
+	cr_assert_eq(evbus_outbox_open(bus, url, &named, &opened, &err), EVBUS_OK, "%s", err.text);
+	/* The module is looked for beside the library, and there is none here. */
+	store_close(opened->store);
+	cr_assert_eq(store_open(AT_FDCWD, path, &options, &opened->store, &err), EVBUS_OK, "%s", err.text);
+	given = &outbox;
+	given_count = 1;
+	return opened;
+}
+
+/* A table as outbox-init makes it, with rows that are FAILED. */
+static void make_table(int rows)
+{
+	char text[1000];
+	bool made, wal;
+
+	cr_assert_eq(evbus_outbox_init(outbox, &made, &wal, &err), EVBUS_OK, "%s", err.text);
+	snprintf(text, sizeof text,
+		 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
+		 "INSERT INTO outbox (id, topic, event_type, payload, state, attempts, last_error, history) "
+		 "SELECT 'e' || i, 'orders', 'order.made', '{}', 'FAILED', 2, 'slow', '" HISTORY "' FROM n",
+		 rows);
+	sql(outbox->url ? "app.db" : "state.db", text);
+}
+
+static struct evbus_outbox_row row_seen;
+
+static enum evbus_code take_row(void *context, const struct evbus_outbox_row *row, struct evbus_err *e)
+{
+	(void)context;
+	(void)e;
+	row_seen = *row;
+	row_seen.receipt.data = row->receipt.data ? "" : NULL;
+	return EVBUS_OK;
+}
+
+static const struct evbus_outbox_row *row(int64_t seq)
+{
+	bool there;
+
+	cr_assert_eq(outbox_row(outbox, seq, take_row, NULL, &there, &err), EVBUS_OK, "%s", err.text);
+	cr_assert(there);
+	return &row_seen;
+}
+
+static void goes_through_all_changes(void)
+{
+	put_letters(2);
+	make_table(4);
+	char name[40];
+	snprintf(name, sizeof name, "%s", evbus_outbox_name(outbox));
+	cr_assert_str_eq(list(&any), outbox->url ? "1 2 app.db:1 app.db:2 app.db:3 app.db:4 "
+						 : "1 2 outbox:1 outbox:2 outbox:3 outbox:4 ");
+	char ids[4][64];
+	for (int i = 0; i < 4; i++)
+		snprintf(ids[i], sizeof ids[i], "%s:%d", name, i + 1);
+	const struct evbus_letter *l = letter(ids[0]);
+	IS(l->source, name);
+	IS(l->event_id, "e1");
+	IS(l->created_at, "2026-01-03T00:00:00.000000Z");
+	cr_assert(l->reason == EVBUS_REASON_TIMEOUT && l->attempts == 2 && !l->group.data);
+	cr_assert_eq(change(ids[0], EVBUS_LETTER_QUEUE), EVBUS_OK, "%s", err.text);
+	cr_assert(row(1)->state == EVBUS_OUTBOX_PENDING && row(1)->attempts == 0 &&
+		  row(1)->history.len == strlen(HISTORY));
+	cr_assert_eq(change(ids[1], EVBUS_LETTER_SUCCEED), EVBUS_OK, "%s", err.text);
+	cr_assert(row(2)->state == EVBUS_OUTBOX_SENT && row(2)->receipt.data);
+	cr_assert_eq(change(ids[2], EVBUS_LETTER_FAIL), EVBUS_OK, "%s", err.text);
+	l = letter(ids[2]);
+	cr_assert(l->state == EVBUS_LETTER_DEAD && l->attempts == 3 && l->reason == EVBUS_REASON_SIGNAL);
+	IS(l->error, "said so");
+	cr_assert_eq(change(ids[3], EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+	l = letter(ids[3]);
+	cr_assert_eq(l->state, EVBUS_LETTER_DISCARDED);
+	IS(l->resolved_by, "me@here");
+	cr_assert_eq(change(ids[3], EVBUS_LETTER_QUEUE), EVBUS_CONFLICT);
+	cr_assert_eq(change(ids[3], EVBUS_LETTER_UNDO), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(letter(ids[3])->state, EVBUS_LETTER_DEAD);
+	cr_assert_eq(change(ids[0], EVBUS_LETTER_QUEUE), EVBUS_CONFLICT);
+	evbus_outbox_close(outbox);
+}
+
+Test(letters_tables, of_an_application_go_through_all_changes)
+{
+	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
+	goes_through_all_changes();
+}
+
+Test(letters_tables, in_the_store_itself_go_through_all_changes)
+{
+	outbox = open_outbox(NULL, "sqlite:state.db", NULL);
+	goes_through_all_changes();
+}
+
+Test(letters_tables, are_decided_about_wherever_the_outbox_is_opened_from)
+{
+	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
+	make_table(1);
+	cr_assert_eq(change("app.db:1", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+	evbus_outbox_close(outbox);
+	cr_assert(!mkdir("elsewhere", 0700) && !chdir("elsewhere"));
+	outbox = open_outbox("sqlite:../app.db", "sqlite:../app.db", NULL);
+	cr_assert_eq(letter("app.db:1")->state, EVBUS_LETTER_DISCARDED);
+	evbus_outbox_close(outbox);
+}
+
+/* A table of an application that has no place for attempts, errors and histories: the store keeps them. */
+static void make_bare_table(int rows)
+{
+	char text[400];
+
+	snprintf(text, sizeof text,
+		 "CREATE TABLE events (id INTEGER PRIMARY KEY, body TEXT, topic TEXT, kind TEXT, status TEXT); "
+		 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
+		 "INSERT INTO events SELECT i, '{}', 'orders', 'order.made', 'BROKEN' FROM n",
+		 rows);
+	sql("app.db", text);
+	outbox = open_outbox("sqlite:app.db", "sqlite:app.db",
+			     "table=events,seq=id,payload=body,event_type=kind,state=status,state.FAILED=BROKEN,"
+			     "state.SENT=DONE,state.PENDING=NEW");
+}
+
+static enum evbus_code fail_each(void *context, const struct evbus_letter *l, struct evbus_err *e)
+{
+	int *count = context;
+	char id[EVBUS_LETTER_ID_MAX_BYTES];
+
+	++*count;
+	memcpy(id, l->id, sizeof id);
+	TRY(evbus_letter_change(bus, given, given_count, id, EVBUS_LETTER_FAIL, EVBUS_REASON_SIGNAL, SLICE("no luck"),
+				"me", e));
+	/* What was given out is as it was, though the row has changed. */
+	cr_assert(l->attempts == 0 || (l->error.len == 7 && !memcmp(l->error.data, "no luck", 7)));
+	return EVBUS_OK;
+}
+
+Test(letters_tables, may_be_changed_while_they_are_given_out)
+{
+	int count = 0;
+
+	make_bare_table(300);
+	for (int64_t round = 0; round < 2; round++) {
+		cr_assert_eq(evbus_letter_list(bus, given, given_count, &any, fail_each, &count, &err), EVBUS_OK, "%s",
+			     err.text);
+		const struct evbus_letter *l = letter("app.db:300");
+		cr_assert(l->attempts == round + 1 && l->reason == EVBUS_REASON_SIGNAL);
+	}
+	cr_assert_eq(count, 600);
+	cr_assert_eq(change("app.db:1", EVBUS_LETTER_QUEUE), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(row(1)->state, EVBUS_OUTBOX_PENDING);
+	evbus_outbox_close(outbox);
+}
+
+static enum evbus_code count_one(void *context, const struct evbus_letter *l, struct evbus_err *e)
+{
+	(void)l;
+	(void)e;
+	++*(int *)context;
+	return EVBUS_OK;
+}
+
+Test(letters_tables, are_looked_up_by_id_one_row_each)
+{
+	struct evbus_letter_filter filter = any;
+	static char texts[5000][16];
+	const char *ids[5000];
+	int count = 0;
+
+	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
+	make_table(5000);
+	for (int i = 0; i < 5000; i++) {
+		snprintf(texts[i], sizeof texts[i], "app.db:%d", i + 1);
+		ids[i] = texts[i];
+	}
+	filter.ids = ids;
+	filter.id_count = 5000;
+	int64_t start = evbus_time_now();
+	cr_assert_eq(evbus_letter_list(bus, given, given_count, &filter, count_one, &count, &err), EVBUS_OK, "%s",
+		     err.text);
+	cr_assert_eq(count, 5000);
+	cr_log_info("%.2f s", (double)(evbus_time_now() - start) / 1e6);
+	evbus_outbox_close(outbox);
+}
+
+Test(letters_tables, of_a_database_that_is_not_there_are_a_failure)
+{
+	outbox = open_outbox("sqlite:nothing.db", "sqlite:nothing.db", NULL);
+	cr_assert_eq(list_code(&any), EVBUS_NONE);
+	evbus_outbox_close(outbox);
+}
+
+/* ---- sweeping -------------------------------------------------------------------------------------------------- */
+
+Test(letters_tables, that_are_sent_and_old_are_swept)
+{
+	struct evbus_sweep_options options = { .dry_run = true };
+	struct evbus_sweep_result result;
+
+	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
+	make_table(2500);
+	sql("app.db", "UPDATE outbox SET state = 'SENT', sent_at = '2026-01-01T00:00:00.000000Z' WHERE seq > 2");
+	sql("app.db", "UPDATE outbox SET sent_at = '2026-03-01T00:00:00.000000Z' WHERE seq = 3");
+	cr_assert(clock_parse_exact("2026-02-01T00:00:00.000000Z", &options.sent_before_us));
+	cr_assert_eq(evbus_sweep(bus, given, 1, &options, &result, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(result.sent, 2497);
+	options.dry_run = false;
+	cr_assert_eq(evbus_sweep(bus, given, 1, &options, &result, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(result.sent, 2497);
+	cr_assert_eq(evbus_sweep(bus, given, 1, &options, &result, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(result.sent, 0);
+	cr_assert_eq(row(3)->state, EVBUS_OUTBOX_SENT);
+	cr_assert_str_eq(list(&any), "app.db:1 app.db:2 ");
+	evbus_outbox_close(outbox);
+}
