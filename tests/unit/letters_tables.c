@@ -28,9 +28,9 @@ static struct evbus_outbox *open_outbox(const char *url, const char *path, const
 static void make_table(int rows)
 {
 	char text[1000];
-	bool made, wal;
+	bool is_new, wal;
 
-	cr_assert_eq(evbus_outbox_init(outbox, &made, &wal, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(evbus_outbox_init(outbox, &is_new, &wal, &err), EVBUS_OK, "%s", err.text);
 	snprintf(text, sizeof text,
 		 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
 		 "INSERT INTO outbox (id, topic, event_type, payload, state, attempts, last_error, history) "
