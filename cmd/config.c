@@ -2,6 +2,7 @@
 #include "opt.h"
 #include "out.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -49,6 +50,7 @@ static void name_place(const struct call *call, uint32_t line, bool of_profile, 
 {
 	const struct evbus_config *config = call->config;
 
+	assert(config);
 	snprintf(origin, ORIGIN_MAX_BYTES, "%s:%u%s%s", config->path, line, of_profile ? ", profile " : "",
 		 of_profile ? config->profile : "");
 }

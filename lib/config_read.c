@@ -106,7 +106,7 @@ static enum evbus_code keep_bus(struct judge *judge)
 static const char *const own_names[] = { "bus", "store", "event_bus_kind", "event_bus_root", "profiles", "outboxes",
 					 "partitionings", NULL };
 
-static enum evbus_code read_profile(const struct level *level, const struct node *key);
+static enum evbus_code read_profile(const struct level *above, const struct node *key);
 
 static enum evbus_code read_setting(const struct level *level, const struct node *key)
 {
