@@ -201,7 +201,7 @@ static void open_config(struct parse *parse)
 			fill(parse, opt);
 		reads = reads || opt;
 	}
-	if (!reads || call->common->help)
+	if (!reads)
 		return;
 	enum evbus_code code = fallback_open(call);
 	if (code && !parse->code)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The configuration: where it is found, what it may say, what beats what, and evbus config.
 . "${0%/*}/lib.sh"
-plan 24
+plan 25
 
 if ! ls "${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}"/lib/libevbus-yaml.so >/dev/null 2>&1; then
-	for i in $(seq 24); do t "case $i" && skip 'built without libyaml'; done
+	for i in $(seq 25); do t "case $i" && skip 'built without libyaml'; done
 	exit 0
 fi
 
@@ -79,6 +79,8 @@ expect_status 0 evbus help
 expect_status 0 evbus publish --help
 expect_status 64 evbus version --config x
 expect_status 78 evbus topic-list
+expect_status 64 evbus topic-list --nonsense
+expect_err_has "unknown option '--nonsense'"
 rm evbus.yaml
 
 t 'every command that has a bus reads one'
@@ -196,6 +198,11 @@ expect_err_has "no profile 'staging'"
 expect_status 78 env EVBUS_PROFILE=staging evbus topic-list
 expect_status 78 evbus topic-list --profile dev --config /dev/null
 expect_err_has "no profile 'dev'"
+for profiles in dev '[dev]' '[dev, {}]' '{[dev]: {}}' '{dev: []}' '{dev: x}'; do
+	write <<<"profiles: $profiles"
+	expect_status 78 evbus topic-list --profile dev
+	expect_err_has 'evbus.yaml:1:1'
+done
 
 t "in a platform's file only what stands under evbus counts"
 write <<'YAML'
@@ -401,7 +408,38 @@ expect_equal "$(in_force outboxes.text.map)" "payload=body,topic='x.{type}' evbu
 wrong 1:24 "'wrap': 'yes' is not one of true|false" <<<'outboxes: {crm: {wrap: yes}}'
 wrong 1:12 'letters, digits' <<<'outboxes: {"a:b": {}}'
 wrong 1:30 "'body' is a list" <<<'outboxes: {crm: {map: {body: []}}}'
+wrong 1:24 'no name of a column' <<<'outboxes: {crm: {map: {"a,b": c}}}'
 wrong 1:31 'quote' <<<$'outboxes: {crm: {map: {topic: "it\'s"}}}'
+
+t '--outbox takes a name, and what was given with it beats what stands there'
+fresh
+write <<'YAML'
+outbox: crm
+outboxes:
+  crm: {url: "sqlite:app.db", map: {table: events, payload: body}, wrap: true}
+  bad: {url: "sqlite:app.db", map: {nothing: x}}
+  own:
+YAML
+echo '{"id":"1"}' | evbus publish -q -t orders
+expect_status 0 evbus outbox-init -q
+expect_true 'the database is made' test -s app.db
+expect_status 0 evbus outbox-init --outbox crm
+expect_out_has events
+expect_out_has body
+echo '{"id":"1","type":"t"}' | expect_status 0 evbus outbox-add -t orders --id o-1 --type made
+expect_status 0 evbus outbox-list --outbox crm --counts --format json
+expect_out_has '{"outbox":"crm","pending":1,'
+expect_status 0 evbus outbox-drain --format payload
+expect_out_like '{*"o-1"*"made"*:{"id":"1","type":"t"}}'
+expect_status 0 evbus outbox-init -q --map table=others
+expect_status 0 evbus outbox-list --map table=others --counts --format json
+expect_out_has '"pending":0,"processing":0,"sent":0'
+expect_status 64 evbus outbox-list --outbox bad
+expect_err_has "evbus.yaml:4:3: outbox 'bad': "
+expect_status 0 evbus outbox-init -q --outbox own
+expect_status 0 evbus outbox-list --outbox own --counts --format json
+expect_out_has '{"outbox":"own","pending":0'
+expect_status 66 evbus outbox-list --outbox ./crm
 
 t 'passwords are not shown'
 write <<'YAML'

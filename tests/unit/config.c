@@ -303,6 +303,19 @@ Test(config, has_limits_for_keys_names_and_texts)
 	long_text = repeated("partitionings: {o: {topics: t, key_from: [", "/a,", 3000, "/a]}}");
 	refused_at(long_text, strlen(long_text), "1:811", "more than 256 in this list");
 	free(long_text);
+	long_text = repeated("partitionings: {\n", "", 0, "");
+	for (int i = 0; i < 9; i++) {
+		char name[32];
+		snprintf(name, sizeof name, "p%d: {topics: [", i);
+		char *begun = repeated(long_text, name, 1, ""), *listed = repeated(begun, "t,", 250, "], key_from: /k},\n");
+		free(begun);
+		free(long_text);
+		long_text = listed;
+	}
+	char *closed = repeated(long_text, "}", 1, "");
+	refused_at(closed, strlen(closed), "10:93", "more than 2048 topics");
+	free(closed);
+	free(long_text);
 	long_text = repeated("", "u", 3000, ": x");
 	cr_assert_eq(read_text(long_text), EVBUS_CONFIG, "an unknown key of any length");
 	free(long_text);
