@@ -115,7 +115,7 @@ struct claiming {
 	struct outbox_batch *batch;
 	struct outbox_open *rows;  /* OUTBOX_SCAN_MAX of them */
 	size_t count, most;
-	int64_t up_to;
+	int64_t up_to, now_us;
 	struct value lease[OUTBOX_COLUMNS];
 	char expires[28];
 };
@@ -139,7 +139,7 @@ static bool may_go(const struct claiming *claiming, const struct outbox_open *ro
 {
 	const struct outbox_batch *batch = claiming->batch;
 
-	return outbox_is_due(row, &batch->options->retry, batch->lease_ms, batch->now_us) &&
+	return outbox_is_due(row, &batch->options->retry, batch->lease_ms, claiming->now_us) &&
 	       (!row->before || find_job(batch, row->before));
 }
 
@@ -192,7 +192,7 @@ static void note_waiting(struct claiming *claiming, const struct outbox_open *ro
 	struct evbus_outbox *outbox = claiming->outbox;
 	const struct outbox_batch *batch = claiming->batch;
 
-	if (!outbox_is_due(row, &batch->options->retry, batch->lease_ms, batch->now_us) &&
+	if (!outbox_is_due(row, &batch->options->retry, batch->lease_ms, claiming->now_us) &&
 	    outbox_waits_until(row) < outbox->soonest_us)
 		outbox->soonest_us = outbox_waits_until(row);
 }
@@ -213,8 +213,11 @@ static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *er
 
 static enum evbus_code read_rows(struct claiming *claiming, struct evbus_err *err)
 {
-	return outbox_scan(claiming->outbox, claiming->outbox->scanned_to, claiming->up_to, claiming->most,
-			   claiming->rows, &claiming->count, err);
+	TRY(outbox_scan(claiming->outbox, claiming->outbox->scanned_to, claiming->up_to, claiming->most,
+			claiming->rows, &claiming->count, err));
+	/* Not before: what others wrote while we waited for the lock would seem to come from a clock that is ahead. */
+	claiming->now_us = os_now_us();
+	return EVBUS_OK;
 }
 
 static void release_jobs(struct outbox_batch *batch)
