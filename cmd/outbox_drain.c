@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH_MAX 100000
+#define BATCH_MAX 4096
 #define CONCURRENCY_MAX 64
 #define LEASE_MIN_MS 100
 #define LEASE_MAX_MS 86400000

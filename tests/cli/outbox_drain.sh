@@ -149,7 +149,7 @@ expect_equal "$(states)" 'SENT FAILED FAILED SENT' 'the states'
 expect_status 0 evbus outbox-list --state FAILED --format json --payload
 expect_lines 2
 expect_equal "$(jq -r .payload "$OUT" | head -n 1)" '[1]' 'the payload'
-expect_true 'it says why' jq -e '.last_error | length > 5' "$OUT"
+expect_equal "$(jq '.last_error | length > 5' "$OUT" | uniq)" true 'it says why'
 
 t 'what FAILED before is not this failure'
 events 3 3 | add -t orders
@@ -201,7 +201,7 @@ a3'
 # ---- options that are not of their form --------------------------------------------------------------------------
 
 t 'what is not of its form is a usage error'
-for option in --batch=0 --batch=100001 --batch=x --concurrency=0 --concurrency=65 --lease=0 --lease=99ms --lease=2d --interval=0 \
+for option in --batch=0 --batch=4097 --batch=x --concurrency=0 --concurrency=65 --lease=0 --lease=99ms --lease=2d --interval=0 \
 	--interval=9ms --retry-max=-1 --retry-max=x --retry-max=4294967296 --retry-delay=-1s --retry-cap=x --retry-factor=0.99 --retry-factor=0 \
 	--retry-factor=inf --retry-factor=nan --retry-factor=0x2 --retry-factor=2e1 --retry-factor= --retry-factor=1.0.0 --retry-factor=.5 \
 	--max=0 --timeout=x --max-payload=4M --once operand; do
@@ -213,7 +213,7 @@ expect_err_has 'write a number from 1 on'
 t 'every option of the policy is taken'
 begin
 events 1 1 | add -t orders
-expect_status 0 evbus outbox-drain -q --batch 1 --concurrency 64 --lease 100ms --interval 10ms --retry-max 4294967295 --retry-delay 0 \
+expect_status 0 evbus outbox-drain -q --batch 1 --concurrency 64 --lease 1d --interval 10ms --retry-max 4294967295 --retry-delay 0 \
 	--retry-cap 0 --retry-factor 1 --max 100 --timeout 1h --max-payload 3M
 
 t 'a payload above --max-payload is FAILED'
@@ -285,7 +285,7 @@ events 1 3 | add -t orders
 : >event_bus
 status=0
 evbus outbox-drain >"$OUT" 2>"$ERR" || status=$?
-expect_true "the status is that of a failure ($status)" test "$status" -ge 69 -a "$status" -le 77
+expect_true "the status is that of a failure ($status)" test "$status" -ge 69 -a "$status" -le 78
 expect_out ''
 expect_equal "$(sql 'SELECT state, attempts, next_attempt_at, last_error, lease_owner FROM outbox' | uniq -c | sed 's/^ *//')" \
 	'3 PENDING|0|||' 'the rows'
@@ -301,7 +301,7 @@ mv event_bus/orders/partition=0.jsonl away
 mkdir event_bus/orders/partition=0.jsonl
 status=0
 evbus outbox-drain >"$OUT" 2>"$ERR" || status=$?
-expect_true "the status is that of a failure ($status)" test "$status" -ge 69 -a "$status" -le 77
+expect_true "the status is that of a failure ($status)" test "$status" -ge 69 -a "$status" -le 78
 expect_equal "$(sql "SELECT state, attempts, lease_owner FROM outbox WHERE id > 'o-3'" | uniq -c | sed 's/^ *//')" '3 PENDING|0|' 'the rows'
 rmdir event_bus/orders/partition=0.jsonl
 mv away event_bus/orders/partition=0.jsonl
@@ -320,30 +320,41 @@ else
 	chmod 700 event_bus
 fi
 
+# No file may grow beyond the log as it is now, which is longer than the database: the bus is full, and the outbox is not.
 t 'with -f an outage is said once, waited for, and said to be over'
 begin
-events 1 3 | add -t orders
-evbus outbox-drain -q
-mv event_bus/orders/partition=0.jsonl away
-mkdir event_bus/orders/partition=0.jsonl
-events 4 20 | add -t orders
-follow --retry-delay 20ms --retry-cap 50ms --concurrency 2 --batch 5
+seq 1 300 | sed "s/.*/{\"id\":\"f-&\",\"x\":\"$(printf %01000d 0)\"}/" | evbus publish -q -t orders
+(trap '' XFSZ
+ulimit -S -f $(($(stat -c %s event_bus/orders/partition=0.jsonl) / 1024))
+trap - INT TERM
+exec evbus outbox-drain -f --interval 20ms --retry-delay 20ms --retry-cap 50ms --concurrency 2 --batch 5 --format '{event_id}\n' >got 2>said) &
+drainer=$!
+events 1 17 | add -t orders
 wait_for 10 grep -q 'goes on when that is over' said
 sleep 0.3
 expect_equal "$(grep -c . said)" 1 'lines it said'
 expect_equal "$(cat got)" '' 'the receipts'
 expect_equal "$(sql 'SELECT max(attempts) FROM outbox')" 0 'attempts'
-rmdir event_bus/orders/partition=0.jsonl
-mv away event_bus/orders/partition=0.jsonl
+prlimit --pid $drainer --fsize=unlimited:
 wait_for 10 grep -q 'can be published again' said
-wait_for 10 grep -q 'o-20' got
-end_with TERM 143
+wait_for 10 grep -q 'o-17' got
+kill $drainer
+wait $drainer 2>/dev/null
+expect_equal $? 143 'the status'
 expect_equal "$(grep -c . said)" 2 'lines it said'
-expect_equal "$(ids orders | tr ' ' '\n' | sort -u | wc -l)" 20 'events'
+expect_equal "$(sort -u got | wc -l)" 17 'receipts'
+expect_equal "$(evbus tail -t orders -o beginning --count)" 317 'events'
+
+t 'what an operator has to mend ends -f, too'
+begin
+events 1 1 | add -t orders
+: >event_bus
+expect_status 78 evbus outbox-drain -f
+expect_equal "$(states)" PENDING 'the states'
 
 t '--log json says it in JSON'
 begin
 sql "INSERT INTO outbox (id, topic, event_type, payload) VALUES ('bad', 'orders', 't', '[1]')"
 expect_status 1 evbus outbox-drain --log json
-expect_equal "$(jq -r '.level' "$ERR" | paste -sd ' ')" 'warning error' 'the levels'
+expect_equal "$(jq -r '.level' "$ERR" | uniq | paste -sd ' ')" 'notice warning error' 'the levels'
 expect_equal "$(tail -n 1 "$ERR" | jq -r .code)" 1 'the code'
