@@ -149,7 +149,7 @@ struct evbus_consumer {
 	bool topics_looked_for, waiting_told, claim_told, id_told;
 
 	struct queues keys_and_ids;
-	struct queue *done_ids;
+	struct queue *done_ids, *last_done_id;
 	struct ready ready[2];         /* events; and letters, which come first */
 	struct entry *backoff, *noted, *free, *all;
 	int64_t next_due_us;           /* of those that back off; INT64_MAX: there is none */

@@ -281,8 +281,10 @@ void consumer_id_done(struct evbus_consumer *consumer, struct queue *id)
 	if (id->done)
 		return;
 	id->done = true;
-	id->next_done = consumer->done_ids;
-	consumer->done_ids = id;
+	/* In their order: ids that grow are appended to the index of the inbox, not spliced into it. */
+	id->next_done = NULL;
+	*(consumer->done_ids ? &consumer->last_done_id->next_done : &consumer->done_ids) = id;
+	consumer->last_done_id = id;
 }
 
 void consumer_ids_saved(struct evbus_consumer *consumer)
