@@ -98,6 +98,7 @@ struct slot {
 /* A row of retries that was there at the start. */
 struct earlier {
 	uint64_t offset;
+	bool dead;                     /* has its letter; the checkpoint has not come by yet */
 	int64_t attempts, due_at_us;
 	struct buf history, error;
 };

@@ -151,10 +151,12 @@ static enum evbus_code damaged(const struct lane *lane, struct evbus_err *err)
 static enum evbus_code take_earlier(void *context, const struct retry_row *row, struct evbus_err *err)
 {
 	struct lane *lane = context;
+	struct evbus_slice at = row->next_attempt_at;
 	struct earlier earlier = { .attempts = row->attempts };
 
-	if (!decimal_parse(row->offset, &earlier.offset) || row->next_attempt_at.len != TIME_TEXT_LEN ||
-	    !clock_parse_exact(row->next_attempt_at.data, &earlier.due_at_us))
+	earlier.dead = at.len == strlen(RETRY_NEVER) && !memcmp(at.data, RETRY_NEVER, at.len);
+	bool has_time = at.len == TIME_TEXT_LEN && clock_parse_exact(at.data, &earlier.due_at_us);
+	if (!decimal_parse(row->offset, &earlier.offset) || (!earlier.dead && !has_time))
 		return damaged(lane, err);
 	if (earlier.offset < lane->low)
 		return EVBUS_OK;

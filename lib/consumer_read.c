@@ -134,15 +134,19 @@ void consumer_lane_changed(struct evbus_consumer *consumer, struct lane *lane)
 		consumer->dirty_us = consumer_now_us();
 }
 
-/* What the store knows of this record: attempts that failed in an earlier run. */
-static enum evbus_code recall(struct evbus_consumer *consumer, struct lane *lane, struct entry *entry,
-			      struct evbus_err *err)
+/* What the store knows of this record: attempts that failed in an earlier run. NULL: none. */
+static const struct earlier *find_earlier(struct lane *lane, uint64_t offset)
 {
-	while (lane->earlier_next < lane->earlier_count && lane->earlier[lane->earlier_next].offset < entry->offset)
+	while (lane->earlier_next < lane->earlier_count && lane->earlier[lane->earlier_next].offset < offset)
 		lane->earlier_next++;
-	if (lane->earlier_next == lane->earlier_count || lane->earlier[lane->earlier_next].offset != entry->offset)
-		return EVBUS_OK;
-	const struct earlier *earlier = &lane->earlier[lane->earlier_next];
+	if (lane->earlier_next == lane->earlier_count || lane->earlier[lane->earlier_next].offset != offset)
+		return NULL;
+	return &lane->earlier[lane->earlier_next];
+}
+
+static enum evbus_code recall(const struct evbus_consumer *consumer, const struct earlier *earlier,
+			      struct entry *entry, struct evbus_err *err)
+{
 	TRY(buf_add(&entry->history, earlier->history.data, earlier->history.len, err));
 	TRY(buf_add(&entry->error, earlier->error.data, earlier->error.len, err));
 	entry->stored = true;
@@ -162,7 +166,8 @@ static enum evbus_code take(struct evbus_consumer *consumer, struct lane *lane, 
 	struct entry *entry;
 
 	TRY(consumer_make_entry(consumer, lane, line, &entry, err));
-	enum evbus_code code = recall(consumer, lane, entry, err);
+	const struct earlier *earlier = find_earlier(lane, line->offset);
+	enum evbus_code code = earlier ? recall(consumer, earlier, entry, err) : EVBUS_OK;
 	if (code == EVBUS_OK)
 		code = consumer_enqueue(consumer, entry, err);
 	if (code) {
@@ -180,14 +185,20 @@ static enum evbus_code take(struct evbus_consumer *consumer, struct lane *lane, 
 
 /* ---- reading ---- */
 
-static bool matches(const struct evbus_consumer *consumer, const struct lane *lane, const struct line *line)
+/* Neither dead already nor passed over by the filter. */
+static bool is_wanted(struct evbus_consumer *consumer, struct lane *lane, const struct line *line)
 {
+	const struct earlier *earlier = find_earlier(lane, line->offset);
 	struct evbus_record record;
 
+	if (earlier && earlier->dead)
+		return false;
 	if (!consumer->filtered)
 		return true;
 	make_record(lane, line, &record);
-	return filter_matches(&consumer->filter, &record);
+	bool matches = filter_matches(&consumer->filter, &record);
+	consumer->counts.passed_over += !matches;
+	return matches;
 }
 
 /* From here on a failure is for good: the cursor is beyond a record that is not in the window. */
@@ -201,13 +212,12 @@ static enum evbus_code take_line(struct evbus_consumer *consumer, struct lane *l
 	consumer->progress.bytes += line->text.len + 1;
 	memcpy(slot->crc, line->text.data + LINE_CRC_AT, 8);
 	slot->entry = NULL;
-	*taken = matches(consumer, lane, line);
+	*taken = is_wanted(consumer, lane, line);
 	if (*taken)
 		TRY(take(consumer, lane, line, slot, err));
 	lane->count++;
 	if (*taken)
 		return EVBUS_OK;
-	consumer->counts.passed_over++;
 	consumer_advance(lane);
 	consumer_lane_changed(consumer, lane);
 	return EVBUS_OK;

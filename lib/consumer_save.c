@@ -33,15 +33,19 @@ static struct retry_place place_of(const struct evbus_consumer *consumer, const 
 				     .partition_id = lane->cursor.partition, .log_id = lane->topic->log_id };
 }
 
-static enum evbus_code write_retry(struct evbus_consumer *consumer, const struct entry *entry, struct evbus_err *err)
+static struct evbus_slice text_slice(const char *text)
+{
+	return (struct evbus_slice){ text, strlen(text) };
+}
+
+/* due_at: as in struct retry_row. */
+static enum evbus_code write_retry(struct evbus_consumer *consumer, const struct entry *entry, const char *due_at,
+				   struct evbus_err *err)
 {
 	struct retry_place place = place_of(consumer, entry->lane);
-	char due_at[28];
-
-	evbus_time_format(entry->due_at_us, due_at);
 	struct retry_row row = { .offset = entry->record.offset,
 				 .attempts = entry->attempts,
-				 .next_attempt_at = { due_at, TIME_TEXT_LEN },
+				 .next_attempt_at = text_slice(due_at),
 				 .last_error = slice_of(&entry->error),
 				 .history = slice_of(&entry->history) };
 	return retries_put(consumer->bus->store, &place, &row, err);
@@ -99,11 +103,6 @@ static enum evbus_code describe(const struct entry *entry, struct buf *text, str
 	return EVBUS_OK;
 }
 
-static struct evbus_slice text_slice(const char *text)
-{
-	return (struct evbus_slice){ text, strlen(text) };
-}
-
 static enum evbus_code write_letter(struct evbus_consumer *consumer, const struct entry *entry, const char *now,
 				    struct evbus_err *err)
 {
@@ -126,7 +125,11 @@ static enum evbus_code write_letter(struct evbus_consumer *consumer, const struc
 
 	TRY(describe(entry, &consumer->scratch, &row, err));
 	TRY(letters_put(consumer->bus->store, &row, &id, err));
-	return remove_retry(consumer, entry, err);
+	if (entry->offset < entry->lane->low)
+		return remove_retry(consumer, entry, err);
+	/* Without this it would be tried again if we died before the checkpoint comes by. */
+	entry->lane->sweep_to = entry->offset >= entry->lane->sweep_to ? entry->offset + 1 : entry->lane->sweep_to;
+	return write_retry(consumer, entry, RETRY_NEVER, err);
 }
 
 /* Somebody who has discarded the letter meanwhile is right: it stays as he wants it. */
@@ -147,9 +150,12 @@ static enum evbus_code settle_letter(struct evbus_consumer *consumer, const stru
 static enum evbus_code write_entry(struct evbus_consumer *consumer, const struct entry *entry, const char *now,
 				   struct evbus_err *err)
 {
+	char due_at[28];
+
 	switch (entry->note) {
 	case NOTE_RETRY:
-		return write_retry(consumer, entry, err);
+		evbus_time_format(entry->due_at_us, due_at);
+		return write_retry(consumer, entry, due_at, err);
 	case NOTE_RETRIED:
 		return remove_retry(consumer, entry, err);
 	case NOTE_DEAD:

@@ -39,10 +39,12 @@ static size_t character_len(struct evbus_slice text)
 
 enum evbus_code history_error(struct buf *out, struct evbus_slice error, size_t most, struct evbus_err *err)
 {
-	if (error.len > most)
+	bool cut = error.len > most;
+
+	if (cut)
 		error = (struct evbus_slice){ error.data + (error.len - most), most };
-	/* What was cut within a character begins with the next. */
-	while (error.len && ((unsigned char)error.data[0] & 0xc0) == 0x80)
+	/* What was cut within a character, which has at most three bytes more, begins with the next. */
+	for (int i = 0; cut && i < 3 && error.len && ((unsigned char)error.data[0] & 0xc0) == 0x80; i++)
 		error = (struct evbus_slice){ error.data + 1, error.len - 1 };
 	while (error.len) {
 		size_t len = character_len(error);

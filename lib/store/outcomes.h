@@ -31,10 +31,14 @@ CHECKED enum evbus_code inbox_add(struct store *store, const char *group, const 
 
 /* ---- retries: the events that failed and will be tried again --------------------------------------------------- */
 
+/* Of an event that became a dead letter while one before it was not done: the checkpoint has not passed it, and it must
+ * not be tried again. */
+#define RETRY_NEVER "never"
+
 struct retry_row {
 	struct evbus_slice offset;
 	int64_t attempts;
-	struct evbus_slice next_attempt_at;    /* 27 characters */
+	struct evbus_slice next_attempt_at;    /* 27 characters; or RETRY_NEVER */
 	struct evbus_slice last_error;
 	struct evbus_slice history;            /* JSON, see event/history.h */
 };
