@@ -102,6 +102,7 @@ struct consume {
 	struct coprocess *coprocess;
 	int64_t deadline_ms;         /* INT64_MAX: none */
 	int64_t settled;             /* done or dead, by us */
+	int64_t retried;             /* attempts after which there is another one */
 };
 
 static void close_consumer(struct evbus_consumer **consumer)
@@ -127,7 +128,6 @@ static enum evbus_code start(struct consume *consume, struct evbus_delivery *del
 {
 	const struct job job = { .record = delivery->record, .attempt = delivery->attempt, .token = delivery };
 
-	about_record(consume->call, delivery->record);
 	return consume->coprocess ? coprocess_start(consume->coprocess, &job) : handler_start(consume->handler, &job);
 }
 
@@ -183,7 +183,9 @@ static enum evbus_code failed(struct consume *consume, const struct outcome *out
 	else
 		TRY(evbus_consumer_failed(consumer, delivery, outcome->reason, outcome->error, &dead, err));
 	consume->settled += dead;
+	consume->retried += !dead;
 	say_failed(consume, place, text, attempt, dead);
+	about_topic(consume->call, consume->args->topic, (int32_t)consume->args->partition);
 	return EVBUS_OK;
 }
 
@@ -288,10 +290,13 @@ static enum evbus_code finish(struct consume *consume, enum evbus_code code)
 	stop_running(consume);
 	while (!last && running(consume))
 		last = collect(consume, LOOK_MS);
-	enum evbus_code saved = code == EVBUS_CONFLICT ? EVBUS_OK : evbus_consumer_commit(consume->consumer, &call->err);
-	last = last ? last : saved;
-	if (!last && !code && consume->coprocess)
-		return coprocess_end(consume->coprocess);
+	if (code != EVBUS_CONFLICT) {
+		enum evbus_code saved = evbus_consumer_commit(consume->consumer, &call->err);
+
+		last = last ? last : saved;
+	}
+	if (!last && consume->coprocess)
+		last = coprocess_end(consume->coprocess);
 	if (code)
 		call->err = first;
 	return code ? code : last;
@@ -301,11 +306,13 @@ static enum evbus_code sum_up(struct consume *consume, enum evbus_code code)
 {
 	struct evbus_consumer_counts counts = evbus_consumer_counts(consume->consumer);
 	struct call *call = consume->call;
+	char known[64] = "";
 
 	call->about = (struct about){ .partition_id = -1 };
-	talk(call, NOTICE, "%llu done, %llu retried, %llu dead, %llu passed over, %llu known",
-	     (unsigned long long)counts.done, (unsigned long long)(counts.failed - counts.dead),
-	     (unsigned long long)counts.dead, (unsigned long long)counts.passed_over, (unsigned long long)counts.known);
+	if (consume->args->inbox)
+		snprintf(known, sizeof known, ", %llu done before", (unsigned long long)counts.known);
+	talk(call, NOTICE, "%llu done, %lld retried, %llu dead, %llu passed over%s", (unsigned long long)counts.done,
+	     (long long)consume->retried, (unsigned long long)counts.dead, (unsigned long long)counts.passed_over, known);
 	if (code || !counts.dead)
 		return code;
 	return fail(call, EVBUS_NO, "%llu dead letter%s made: see 'evbus dlq-list -g %s'",

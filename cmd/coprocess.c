@@ -5,7 +5,7 @@
  * answered before. */
 #include "coprocess.h"
 #include "environment.h"
-#include "out.h"
+#include "feed.h"
 #include "relay.h"
 #include "spawn.h"
 
@@ -22,7 +22,7 @@
 
 struct given {
 	void *token;
-	uint64_t end;                /* of its line, counted over all that was ever given */
+	uint64_t end;                /* of its line, as feed_end() counts */
 };
 
 struct coprocess {
@@ -37,9 +37,7 @@ struct coprocess {
 
 	struct given *given;         /* a ring of `window`: those that are unanswered */
 	size_t window, head, count;
-	char *text;                  /* lines that are not yet written: from `at`, the byte `written` of all, to `len` */
-	size_t at, len, size;
-	uint64_t written;
+	struct feed feed;
 	size_t unwritten;            /* records given since we last wrote */
 	char answers[ANSWERS_BYTES];
 	size_t answer_at, answers_len;
@@ -91,7 +89,7 @@ void coprocess_cleanup(struct coprocess **coprocess)
 		program_cleanup(&c->program);
 		environment_cleanup(&c->environment);
 		free(c->given);
-		free(c->text);
+		feed_cleanup(&c->feed);
 	}
 	free(c);
 	*coprocess = NULL;
@@ -122,109 +120,31 @@ static enum evbus_code start(struct coprocess *coprocess)
 
 /* ---- records --------------------------------------------------------------------------------------------------- */
 
-static enum evbus_code reserve(struct coprocess *coprocess, size_t more)
+/* All that there is, or the oldest record alone. */
+static uint64_t writable_to(const struct coprocess *coprocess)
 {
-	if (coprocess->at) {
-		memmove(coprocess->text, coprocess->text + coprocess->at, coprocess->len - coprocess->at);
-		coprocess->len -= coprocess->at;
-		coprocess->at = 0;
-	}
-	size_t size = 2 * coprocess->len + more;
-	char *text = realloc(coprocess->text, size);
-	if (!text)
-		return fail_errno(coprocess->call, EVBUS_AGAIN, "cannot hold the event");
-	coprocess->text = text;
-	coprocess->size = size;
-	return EVBUS_OK;
-}
-
-static void add(struct coprocess *coprocess, const char *data, size_t len)
-{
-	memcpy(coprocess->text + coprocess->len, data, len);
-	coprocess->len += len;
-}
-
-/* A dead letter that is tried again is no line of a log, and has its parts only. */
-static size_t members_of(const struct evbus_record *record, struct evbus_slice parts[9])
-{
-#define TEXT(literal) ((struct evbus_slice){ (literal), sizeof(literal) - 1 })
-	if (record->members.data) {
-		parts[0] = record->members;
-		return 1;
-	}
-	parts[0] = TEXT("\"offset\":\"");
-	parts[1] = record->offset;
-	parts[2] = TEXT("\",\"published_at_utc\":\"");
-	parts[3] = record->published_at_utc;
-	parts[4] = TEXT("\",\"partition_key\":");
-	parts[5] = record->partition_key.data ? record->partition_key : TEXT("null");
-	parts[6] = TEXT(",\"payload\":");
-	parts[7] = record->payload;
-	parts[8] = TEXT("}");
-	return 9;
-#undef TEXT
-}
-
-static enum evbus_code add_record(struct coprocess *coprocess, const struct evbus_record *record)
-{
-	struct evbus_slice prefix = record_prefix(record), parts[9];
-	size_t count = members_of(record, parts), len = prefix.len + 1;
-
-	for (size_t i = 0; i < count; i++)
-		len += parts[i].len;
-	if (coprocess->size - coprocess->len < len)
-		TRY(reserve(coprocess, len));
-	add(coprocess, prefix.data, prefix.len);
-	for (size_t i = 0; i < count; i++)
-		if (parts[i].data)
-			add(coprocess, parts[i].data, parts[i].len);
-	add(coprocess, "\n", 1);
-	return EVBUS_OK;
-}
-
-/* What may be written now: all, or the oldest record alone. */
-static size_t writable(const struct coprocess *coprocess)
-{
-	size_t len = coprocess->len - coprocess->at;
-
-	if (!coprocess->count || !coprocess->one_by_one)
-		return len;
-	uint64_t end = coprocess->given[coprocess->head].end;
-	size_t alone = end > coprocess->written ? (size_t)(end - coprocess->written) : 0;
-	return alone < len ? alone : len;
+	if (coprocess->one_by_one && coprocess->count)
+		return coprocess->given[coprocess->head].end;
+	return feed_end(&coprocess->feed);
 }
 
 static void write_records(struct coprocess *coprocess)
 {
-	size_t len;
-
 	coprocess->unwritten = 0;
-	while (coprocess->child.in >= 0 && (len = writable(coprocess)) > 0) {
-		ssize_t n = write(coprocess->child.in, coprocess->text + coprocess->at, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno != EAGAIN) {
-			child_close(&coprocess->child.in);
-			coprocess->deaf_ms = monotonic_ms();
-		}
-		if (n < 0)
-			return;
-		coprocess->at += (size_t)n;
-		coprocess->written += (uint64_t)n;
+	if (coprocess->child.in >= 0 && !feed_write(&coprocess->feed, coprocess->child.in, writable_to(coprocess))) {
+		child_close(&coprocess->child.in);
+		coprocess->deaf_ms = monotonic_ms();
 	}
-	if (coprocess->at == coprocess->len)
-		coprocess->at = coprocess->len = 0;
 }
 
 enum evbus_code coprocess_start(struct coprocess *coprocess, const struct job *job)
 {
 	if (coprocess->count == coprocess->window)
 		return fail(coprocess->call, EVBUS_BUG, "more records than there is room for");
-	TRY(add_record(coprocess, job->record));
+	TRY(feed_add(&coprocess->feed, coprocess->call, job->record));
 	struct given *given = &coprocess->given[(coprocess->head + coprocess->count) % coprocess->window];
 	given->token = job->token;
-	given->end = coprocess->written + (coprocess->len - coprocess->at);
+	given->end = feed_end(&coprocess->feed);
 	if (!coprocess->count++)
 		coprocess->oldest_ms = monotonic_ms();
 	if (++coprocess->unwritten > coprocess->window / 2 && coprocess->child.pid)
@@ -342,7 +262,9 @@ static void describe_end(struct coprocess *coprocess, bool timed_out, int status
 
 	outcome->reason = EVBUS_REASON_RETRIES;
 	snprintf(coprocess->how, size, "ended with status %d before it answered", status);
-	if (timed_out) {
+	if (coprocess->deaf_ms != NEVER && !coprocess->ended) {
+		snprintf(coprocess->how, size, "closed its stdin before it answered");
+	} else if (timed_out) {
 		outcome->reason = EVBUS_REASON_TIMEOUT;
 		snprintf(coprocess->how, size, "did not answer within %g s", (double)coprocess->timeout_ms / 1000.0);
 	} else if (signal_number) {
@@ -387,7 +309,7 @@ static void bury(struct coprocess *coprocess, bool timed_out)
 	coprocess->one_by_one = coprocess->count ? coprocess->window : coprocess->one_by_one;
 	coprocess->deaths++;
 	coprocess->start_at_ms = monotonic_ms() + evbus_retry_delay_ms(&coprocess->retry, coprocess->deaths);
-	coprocess->at = coprocess->len = 0;
+	feed_drop(&coprocess->feed);
 	coprocess->answer_at = coprocess->answers_len = 0;
 }
 
@@ -430,7 +352,7 @@ static int timeout_to(int64_t until)
 static void serve(struct coprocess *coprocess, int64_t until)
 {
 	struct child *child = &coprocess->child;
-	bool more = writable(coprocess) > 0;
+	bool more = writable_to(coprocess) > coprocess->feed.written;
 	struct pollfd fds[] = {
 		{ .fd = child->out, .events = POLLIN },
 		{ .fd = child->err, .events = POLLIN },
@@ -467,7 +389,7 @@ static enum evbus_code start_again(struct coprocess *coprocess, int64_t until)
 	if (coprocess->stop.at_ms != NEVER) {
 		coprocess->outcome = (struct outcome){ .verdict = VERDICT_STOPPED };
 		coprocess->gone = coprocess->count;
-		coprocess->at = coprocess->len = 0;
+		feed_drop(&coprocess->feed);
 	}
 	return EVBUS_OK;
 }
@@ -522,21 +444,21 @@ static enum evbus_code ended_badly(struct coprocess *coprocess, int status, bool
 	const char *name = coprocess->program.argv[0];
 
 	if (!by_itself)
-		return fail(coprocess->call, EVBUS_NO, "'%s' did not end within %d s of the end of its input", name,
-			    STOP_MS / 1000);
+		return fail(coprocess->call, EVBUS_NO, "'%s' did not end when its input did, and was ended", name);
 	return fail(coprocess->call, status_is_wrong_command(status) ? EVBUS_CONFIG : EVBUS_NO,
 		    "'%s' answered all, and then ended with status %d", name, status);
 }
 
 enum evbus_code coprocess_end(struct coprocess *coprocess)
 {
-	int64_t until = monotonic_ms() + STOP_MS;
 	struct outcome outcome;
 	int status, signal_number;
 	bool there;
 
 	if (!coprocess->child.pid)
 		return EVBUS_OK;
+	stop_now(&coprocess->stop);
+	int64_t until = coprocess->stop.at_ms + STOP_MS;
 	child_close(&coprocess->child.in);
 	while (!coprocess->ended && monotonic_ms() < until && !coprocess->stop.at_once) {
 		serve(coprocess, until);

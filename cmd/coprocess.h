@@ -39,8 +39,8 @@ size_t coprocess_running(const struct coprocess *coprocess);
 CHECKED enum evbus_code coprocess_wait(struct coprocess *coprocess, int timeout_ms, bool *ended,
 				       struct outcome *outcome);
 void coprocess_stop(struct coprocess *coprocess);
-/* Nothing is unanswered: closes its stdin and waits until it has ended, 10 s at most. EVBUS_NO: with another status than
- * 0, or not by itself. */
+/* Nothing is unanswered: closes its stdin and waits until it has ended, at most 10 s after it was told to stop. EVBUS_NO:
+ * with another status than 0, or not by itself. */
 CHECKED enum evbus_code coprocess_end(struct coprocess *coprocess);
 
 #endif
