@@ -1,7 +1,7 @@
 /* dlq_discard.c: evbus dlq-discard
  *
  * Nothing is removed: a letter that was discarded is kept with who did it and when, until `sweep`. */
-#include "letters.h"
+#include "letter_batch.h"
 
 struct args {
 	struct common common;
@@ -33,14 +33,15 @@ COMMAND(dlq_discard,
 		  "" }));
 
 struct discarding {
-	const struct args *args;
 	struct letters letters;
 	struct table table;
+	struct batch batch;
 	size_t refused;
 };
 
 static void discarding_release(struct discarding *discard)
 {
+	batch_release(&discard->batch);
 	letters_close(&discard->letters);
 	table_cleanup(&discard->table);
 }
@@ -52,56 +53,44 @@ static unsigned states_of(const struct args *args)
 			    STATE_BIT(EVBUS_LETTER_DEAD) | STATE_BIT(EVBUS_LETTER_QUEUED);
 }
 
-static void refuse(struct discarding *discard, const struct evbus_letter *letter, const char *why)
-{
-	talk(discard->letters.call, WARNING, "the letter '%s' is left alone: %s", letter->id, why);
-	discard->refused++;
-}
-
 /* What is done already need not be. */
-static enum evbus_code change_one(struct discarding *discard, struct change *change)
-{
-	const struct args *args = discard->args;
-	const struct evbus_letter *letter = change->letter;
-	enum evbus_letter_state wanted = args->undo ? EVBUS_LETTER_DEAD : EVBUS_LETTER_DISCARDED;
-	enum evbus_code code = EVBUS_OK;
-
-	if (letter->state == EVBUS_LETTER_RETRIED)
-		refuse(discard, letter, "it was retried");
-	if (letter->state == wanted || letter->state == EVBUS_LETTER_RETRIED)
-		return EVBUS_OK;
-	if (!args->dry_run)
-		code = letters_change(&discard->letters, letter->id,
-				      args->undo ? EVBUS_LETTER_UNDO : EVBUS_LETTER_DISCARD, EVBUS_REASON_REFUSED,
-				      (struct evbus_slice){ NULL, 0 });
-	if (!code)
-		change->after = wanted;
-	if (code != EVBUS_CONFLICT && code != EVBUS_NONE)
-		return code;
-	refuse(discard, letter, discard->letters.call->err.text); /* somebody else was first */
-	return EVBUS_OK;
-}
-
 static enum evbus_code discard_one(void *context, const struct evbus_letter *letter, struct evbus_err *err)
 {
 	struct discarding *discard = context;
-	struct change change = { .letter = letter, .after = letter->state, .returns = letter->returns };
+	bool retried = letter->state == EVBUS_LETTER_RETRIED;
 
 	(void)err;
-	TRY(change_one(discard, &change));
-	change_row(&discard->table, &change);
-	return EVBUS_OK;
+	if (retried)
+		talk(discard->letters.call, WARNING, "the letter '%s' is left alone: it was retried", letter->id);
+	discard->refused += retried;
+	return batch_add(&discard->batch, letter, !retried && letter->state != discard->batch.after,
+			 (struct evbus_slice){ NULL, 0 });
+}
+
+static enum evbus_code discard_all(struct discarding *discard, const struct args *args)
+{
+	struct letters *letters = &discard->letters;
+	unsigned states = states_of(args);
+
+	TRY(letters_check_choice(letters, states, args->all));
+	TRY(letters_each(letters, letters->by_id ? ANY_STATE : states, discard_one, discard));
+	return batch_flush(&discard->batch);
 }
 
 static enum evbus_code dlq_discard_run(struct args *args, struct call *call)
 {
-	CLEANUP(discarding_release) struct discarding discard = { .args = args };
-	struct letters *letters = &discard.letters;
-	unsigned states = states_of(args);
+	CLEANUP(discarding_release) struct discarding discard = { .refused = 0 };
 
+	discard.batch = (struct batch){
+		.letters = &discard.letters,
+		.table = &discard.table,
+		.change = args->undo ? EVBUS_LETTER_UNDO : EVBUS_LETTER_DISCARD,
+		.after = args->undo ? EVBUS_LETTER_DEAD : EVBUS_LETTER_DISCARDED,
+		.dry_run = args->dry_run,
+	};
 	change_table(&discard.table, args->format);
-	TRY(letters_open(letters, call, &args->letters, &args->sources, args->ids_from));
-	TRY(letters_check_choice(letters, states, args->all));
-	enum evbus_code code = letters_each(letters, letters->by_id ? ANY_STATE : states, discard_one, &discard);
-	return changes_end(letters, &discard.table, code, discard.refused, args->dry_run);
+	TRY(letters_open(&discard.letters, call, &args->letters, &args->sources, args->ids_from));
+	enum evbus_code code = discard_all(&discard, args);
+	return changes_end(&discard.letters, &discard.table, code, discard.refused + discard.batch.refused,
+			   args->dry_run);
 }

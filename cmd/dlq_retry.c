@@ -3,7 +3,7 @@
  * The set is fixed when it begins, but a letter is looked at once more right before it is tried, under the claim of its
  * group: a run over a thousand of them takes its time, and meanwhile somebody may have discarded one, or have retried
  * it. What was tried is recorded before the next begins; a kill between the two tries that one letter again. */
-#include "letters.h"
+#include "letter_batch.h"
 #include "handler.h"
 #include "pace.h"
 
@@ -52,7 +52,7 @@ COMMAND(dlq_retry,
 				"variable or URL" }),
 	.examples = EXAMPLES(
 		{ "echo '{\"id\":\"1\"}' | evbus publish -q -t orders; evbus dlq-retry -q -t orders --format tsv", "" },
-		{ "evbus dlq-retry -q -g billing --reason timeout --rate 10 -- true", "" }));
+		{ "evbus dlq-retry -q -g billing --reason timeout --rate 10 --format tsv -- true", "" }));
 
 struct claim {
 	char *group;                 /* NULL: of outboxes */
@@ -71,12 +71,14 @@ struct retrying {
 	const char *handler_group;   /* NULL: of none, or of outboxes */
 	struct evbus_publisher *publisher;
 	bool queues;                 /* nothing is tried here */
+	struct batch batch;          /* where it queues, or does nothing */
 	int64_t tried;
 	size_t succeeded, failed, returned, refused;
 };
 
 static void retrying_release(struct retrying *retry)
 {
+	batch_release(&retry->batch);
 	handler_cleanup(&retry->handler);
 	evbus_publisher_close(retry->publisher);
 	for (size_t i = 0; i < retry->claim_count; i++) {
@@ -228,18 +230,17 @@ struct attempt {
 };
 
 /* It cannot be tried as it is; the others can. */
-static enum evbus_code refuse(struct attempt *attempt, const struct evbus_letter *letter, const char *why)
+static void refuse(struct retrying *retry, const struct evbus_letter *letter, const char *why)
 {
-	talk(attempt->retry->call, WARNING, "the letter '%s' is left alone: %s", letter->id, why);
-	attempt->retry->refused++;
-	return EVBUS_OK;
+	talk(retry->call, WARNING, "the letter '%s' is left alone: %s", letter->id, why);
+	retry->refused++;
 }
 
-static enum evbus_code not_dead(struct attempt *attempt, const struct evbus_letter *letter)
+static void not_dead(struct retrying *retry, const struct evbus_letter *letter)
 {
-	if (letter->state == EVBUS_LETTER_QUEUED)
-		return refuse(attempt, letter, "it is queued, and dlq-discard --undo takes it back");
-	return refuse(attempt, letter, "it was discarded, and dlq-discard --undo takes that back");
+	refuse(retry, letter,
+	       letter->state == EVBUS_LETTER_QUEUED ? "it is queued, and dlq-discard --undo takes it back" :
+						      "it was discarded, and dlq-discard --undo takes that back");
 }
 
 /* *done false: somebody else changed it meanwhile. */
@@ -251,22 +252,21 @@ static enum evbus_code change_letter(struct attempt *attempt, const struct evbus
 	enum evbus_code code = letters_change(&retry->letters, letter->id, change, reason, result);
 
 	*done = !code;
-	if (code == EVBUS_CONFLICT || code == EVBUS_NONE)
-		return refuse(attempt, letter, retry->call->err.text);
-	return code;
+	if (code != EVBUS_CONFLICT && code != EVBUS_NONE)
+		return code;
+	refuse(retry, letter, retry->call->err.text);
+	return EVBUS_OK;
 }
 
-static enum evbus_code succeeded(struct attempt *attempt, const struct evbus_letter *letter,
-				 enum evbus_letter_change change)
+static enum evbus_code succeeded(struct attempt *attempt, const struct evbus_letter *letter)
 {
 	struct evbus_slice result = { attempt->result, strlen(attempt->result) };
 	bool done;
 
-	TRY(change_letter(attempt, letter, change, EVBUS_REASON_RETRIES, result, &done));
+	TRY(change_letter(attempt, letter, EVBUS_LETTER_SUCCEED, EVBUS_REASON_RETRIES, result, &done));
 	attempt->retry->succeeded += done;
 	if (done)
-		attempt->change->after =
-			change == EVBUS_LETTER_QUEUE ? EVBUS_LETTER_QUEUED : EVBUS_LETTER_RETRIED;
+		attempt->change->after = EVBUS_LETTER_RETRIED;
 	return EVBUS_OK;
 }
 
@@ -294,7 +294,7 @@ static enum evbus_code run_one(struct attempt *attempt, const struct evbus_lette
 	snprintf(attempt->result, sizeof attempt->result, "%s", said);
 	switch (outcome.verdict) {
 	case VERDICT_DONE:
-		return succeeded(attempt, letter, EVBUS_LETTER_SUCCEED);
+		return succeeded(attempt, letter);
 	case VERDICT_FAILED:
 	case VERDICT_REFUSED:
 		return failed(attempt, letter, outcome.reason, outcome.error);
@@ -315,7 +315,7 @@ static enum evbus_code republish_one(struct attempt *attempt, const struct evbus
 	enum evbus_code code = publish(attempt->retry, letter, attempt->result);
 
 	if (!code)
-		return succeeded(attempt, letter, EVBUS_LETTER_SUCCEED);
+		return succeeded(attempt, letter);
 	if (code != EVBUS_DATA && code != EVBUS_USAGE && code != EVBUS_NONE)
 		return code;
 	snprintf(attempt->result, sizeof attempt->result, "%.*s", (int)RECEIPT_BYTES - 1, call->err.text);
@@ -333,83 +333,96 @@ static enum evbus_code try_now(void *context, const struct evbus_letter *letter,
 	attempt->change->after = letter->state;
 	if (letter->state == EVBUS_LETTER_RETRIED)
 		return EVBUS_OK;
-	if (letter->state != EVBUS_LETTER_DEAD)
-		return not_dead(attempt, letter);
+	if (letter->state != EVBUS_LETTER_DEAD) {
+		not_dead(attempt->retry, letter);
+		return EVBUS_OK;
+	}
 	if (attempt->retry->args->republish)
 		return republish_one(attempt, letter);
 	TRY(claim_group(attempt->retry, letter->group, &group));
 	return run_one(attempt, letter, group);
 }
 
-static enum evbus_code try_one(struct attempt *attempt, const struct evbus_letter *letter)
+static enum evbus_code try_one(struct retrying *retry, const struct evbus_letter *letter)
 {
-	struct retrying *retry = attempt->retry;
-	int64_t due = pace_next(&retry->pace);
-	const char *group;
-
-	if (due) {
-		TRY(out_flush(retry->call));
-		pace_wait(due);
-	}
-	attempt->stopped = stopped();
-	if (attempt->stopped)
-		return EVBUS_OK;
-	if (retry->queues)
-		return succeeded(attempt, letter, EVBUS_LETTER_QUEUE);
-	TRY(claim_group(retry, letter->group, &group));
-	return letters_one(&retry->letters, letter->id, try_now, attempt);
-}
-
-/* What is done or queued already need not be. */
-static enum evbus_code consider(struct attempt *attempt, const struct evbus_letter *letter)
-{
-	struct retrying *retry = attempt->retry;
-
-	if (letter->state == EVBUS_LETTER_RETRIED || (retry->queues && letter->state == EVBUS_LETTER_QUEUED))
-		return EVBUS_OK;
-	if (letter->state != EVBUS_LETTER_DEAD)
-		return not_dead(attempt, letter);
-	if (letter->returns > retry->args->max_returns) {
-		retry->returned++;
-		snprintf(attempt->result, sizeof attempt->result, "left alone: it came back too often");
-		return EVBUS_OK;
-	}
-	retry->tried++;
-	if (!retry->args->dry_run)
-		return try_one(attempt, letter);
-	attempt->change->after = retry->queues ? EVBUS_LETTER_QUEUED : EVBUS_LETTER_RETRIED;
-	return EVBUS_OK;
-}
-
-static enum evbus_code retry_one(void *context, const struct evbus_letter *letter, struct evbus_err *err)
-{
-	struct retrying *retry = context;
 	struct change change = { .letter = letter, .after = letter->state, .returns = letter->returns };
 	struct attempt attempt = { .retry = retry, .change = &change };
+	const char *group;
 
-	(void)err;
-	if (retry->args->max >= 0 && retry->tried >= retry->args->max) {
-		retry->letters.enough = true;
+	TRY(batch_flush(&retry->batch));
+	TRY(claim_group(retry, letter->group, &group));
+	TRY(letters_one(&retry->letters, letter->id, try_now, &attempt));
+	retry->letters.enough = attempt.stopped;
+	if (attempt.stopped)
 		return EVBUS_OK;
-	}
-	TRY(consider(&attempt, letter));
-	if (attempt.stopped) {
-		retry->letters.enough = true;
-		return EVBUS_OK;
-	}
 	if (attempt.result[0])
 		change.result = (struct evbus_slice){ attempt.result, strlen(attempt.result) };
 	change_row(&retry->table, &change);
 	return EVBUS_OK;
 }
 
+static enum evbus_code wait_for_turn(struct retrying *retry)
+{
+	int64_t due = pace_next(&retry->pace);
+
+	if (!due)
+		return EVBUS_OK;
+	TRY(batch_flush(&retry->batch));
+	TRY(out_flush(retry->call));
+	pace_wait(due);
+	return EVBUS_OK;
+}
+
+/* Why it is printed and nothing else; NULL: it is to be tried. What is done or queued already need not be. */
+static const char *why_not(struct retrying *retry, const struct evbus_letter *letter)
+{
+	if (letter->state == EVBUS_LETTER_RETRIED || (retry->queues && letter->state == EVBUS_LETTER_QUEUED))
+		return "";
+	if (letter->state != EVBUS_LETTER_DEAD) {
+		not_dead(retry, letter);
+		return "";
+	}
+	if (letter->returns <= retry->args->max_returns)
+		return NULL;
+	retry->returned++;
+	return "left alone: it came back too often";
+}
+
+static enum evbus_code retry_one(void *context, const struct evbus_letter *letter, struct evbus_err *err)
+{
+	struct retrying *retry = context;
+	const struct args *args = retry->args;
+	struct evbus_slice result = { NULL, 0 };
+
+	(void)err;
+	retry->letters.enough = args->max >= 0 && retry->tried >= args->max;
+	if (retry->letters.enough)
+		return EVBUS_OK;
+	const char *why = why_not(retry, letter);
+	if (why) {
+		result = (struct evbus_slice){ why[0] ? why : NULL, strlen(why) };
+		return batch_add(&retry->batch, letter, false, result);
+	}
+	retry->tried++;
+	if (!args->dry_run)
+		TRY(wait_for_turn(retry));
+	retry->letters.enough = stopped() != 0;
+	if (retry->letters.enough)
+		return EVBUS_OK;
+	if (retry->queues || args->dry_run)
+		return batch_add(&retry->batch, letter, true, result);
+	return try_one(retry, letter);
+}
+
 /* ---- all of them ----------------------------------------------------------------------------------------------- */
 
 static void tell(const struct retrying *retry)
 {
-	if (retry->queues && retry->succeeded)
+	if (retry->args->dry_run)
+		talk(retry->call, DETAIL, "%zu would be tried", retry->batch.changed);
+	else if (retry->batch.changed)
 		talk(retry->call, NOTICE, "%zu queued for the consumers of their groups, and for outbox-drain",
-		     retry->succeeded);
+		     retry->batch.changed);
 	else if (retry->succeeded || retry->failed)
 		talk(retry->call, NOTICE, "%zu retried, %zu failed again", retry->succeeded, retry->failed);
 	if (retry->returned)
@@ -445,22 +458,37 @@ static enum evbus_code leave_outboxes(struct retrying *retry)
 	return EVBUS_OK;
 }
 
+static enum evbus_code retry_all(struct retrying *retry, const struct args *args)
+{
+	struct letters *letters = &retry->letters;
+	const unsigned dead = STATE_BIT(EVBUS_LETTER_DEAD);
+
+	if (args->republish)
+		TRY(leave_outboxes(retry));
+	TRY(letters_check_choice(letters, dead, args->all));
+	TRY(letters_each(letters, letters->by_id ? ANY_STATE : dead, retry_one, retry));
+	return batch_flush(&retry->batch);
+}
+
 static enum evbus_code dlq_retry_run(struct args *args, struct call *call)
 {
 	CLEANUP(retrying_release) struct retrying retry = { .args = args, .call = call, .pace.rate = args->rate };
-	struct letters *letters = &retry.letters;
-	const unsigned dead = STATE_BIT(EVBUS_LETTER_DEAD);
 
 	TRY(check_options(args, call));
 	retry.queues = !call->argv && !args->republish;
+	retry.batch = (struct batch){
+		.letters = &retry.letters,
+		.table = &retry.table,
+		.change = EVBUS_LETTER_QUEUE,
+		.after = retry.queues ? EVBUS_LETTER_QUEUED : EVBUS_LETTER_RETRIED,
+		.dry_run = args->dry_run,
+	};
 	if (call->argv)
 		TRY(open_handler(&retry, NULL)); /* looks the command up before anything else */
 	change_table(&retry.table, args->format);
-	TRY(letters_open(letters, call, &args->letters, &args->sources, args->ids_from));
-	if (args->republish)
-		TRY(leave_outboxes(&retry));
-	TRY(letters_check_choice(letters, dead, args->all));
-	enum evbus_code code = letters_each(letters, letters->by_id ? ANY_STATE : dead, retry_one, &retry);
+	TRY(letters_open(&retry.letters, call, &args->letters, &args->sources, args->ids_from));
+	enum evbus_code code = retry_all(&retry, args);
 	tell(&retry);
-	return changes_end(letters, &retry.table, code, retry.failed + retry.returned + retry.refused, args->dry_run);
+	size_t undone = retry.failed + retry.returned + retry.refused + retry.batch.refused;
+	return changes_end(&retry.letters, &retry.table, code, undone, args->dry_run);
 }

@@ -172,18 +172,20 @@ enum evbus_code letters_check_choice(struct letters *letters, unsigned states, b
 
 /* ---- changing one ---------------------------------------------------------------------------------------------- */
 
-static const char *who(char by[128])
+static const char *who(struct letters *letters)
 {
 	char host[64] = "";
-	const struct passwd *user = getpwuid(getuid());
+	const struct passwd *user = letters->by[0] ? NULL : getpwuid(getuid());
 
+	if (letters->by[0])
+		return letters->by;
 	if (gethostname(host, sizeof host - 1))
 		snprintf(host, sizeof host, "localhost");
 	if (user)
-		snprintf(by, 128, "%.60s@%s", user->pw_name, host);
+		snprintf(letters->by, sizeof letters->by, "%.60s@%s", user->pw_name, host);
 	else
-		snprintf(by, 128, "%lu@%s", (unsigned long)getuid(), host);
-	return by;
+		snprintf(letters->by, sizeof letters->by, "%lu@%s", (unsigned long)getuid(), host);
+	return letters->by;
 }
 
 enum evbus_code letters_change(struct letters *letters, const char *id, enum evbus_letter_change change,
@@ -192,7 +194,16 @@ enum evbus_code letters_change(struct letters *letters, const char *id, enum evb
 	const struct sources *sources = &letters->sources;
 
 	return evbus_letter_change(sources->bus, sources->outboxes, sources->outbox_count, id, change, reason, result,
-				   letters->by[0] ? letters->by : who(letters->by), &letters->call->err);
+				   who(letters), &letters->call->err);
+}
+
+enum evbus_code letters_change_all(struct letters *letters, const char *const *ids, size_t count,
+				   enum evbus_letter_change change, enum evbus_code *codes)
+{
+	const struct sources *sources = &letters->sources;
+
+	return evbus_letter_change_all(sources->bus, sources->outboxes, sources->outbox_count, ids, count, change,
+				       who(letters), codes, &letters->call->err);
 }
 
 /* ---- what was done with one ------------------------------------------------------------------------------------ */

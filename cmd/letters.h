@@ -64,6 +64,9 @@ CHECKED enum evbus_code letters_check_choice(struct letters *letters, unsigned s
 
 CHECKED enum evbus_code letters_change(struct letters *letters, const char *id, enum evbus_letter_change change,
 				       enum evbus_reason reason, struct evbus_slice result);
+/* codes: of each, EVBUS_OK, EVBUS_CONFLICT or EVBUS_NONE. */
+CHECKED enum evbus_code letters_change_all(struct letters *letters, const char *const *ids, size_t count,
+					   enum evbus_letter_change change, enum evbus_code *codes);
 
 /* What dlq-retry and dlq-discard print: a line for each letter. */
 struct change {

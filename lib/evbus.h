@@ -647,7 +647,7 @@ EVBUS_API const char *evbus_letter_state_name(enum evbus_letter_state state);   
 #define EVBUS_LETTER_ID_MAX_BYTES 320
 
 /* An event that was refused for good: of a group, in the store, or a FAILED row of an outbox. Slices with data NULL: not
- * known. They live until the callback returns, or the next call on the bus. */
+ * known. They live until the callback returns. */
 struct evbus_letter {
 	char id[EVBUS_LETTER_ID_MAX_BYTES];    /* "17" in the store, "app.db:17" in an outbox of that name (its seq) */
 	struct evbus_slice source;     /* "store", or the name of the outbox */
@@ -681,9 +681,9 @@ struct evbus_letter_filter {
 };
 
 /* In the store of the bus and then in each outbox, oldest first, in pages, so that nothing stays locked while letters
- * are given out: the callback may take its time, and may change them. Letters that come or change meanwhile are left
- * out. An id that is not there is EVBUS_NONE, before anything is given out; a row of an outbox that is FAILED no longer
- * is no letter, and is left out. EVBUS_USAGE: two outboxes have one name, or an id is not of its form. */
+ * are given out: the callback may take its time, change letters and look at others. Letters that come or change
+ * meanwhile are left out. An id that is not there is EVBUS_NONE, before anything is given out; a row of an outbox that is
+ * FAILED no longer is no letter, and is left out. EVBUS_USAGE: two outboxes have one name, or an id is not of its form. */
 EVBUS_CHECKED enum evbus_code evbus_letter_list(struct evbus *bus, struct evbus_outbox *const *outboxes,
 						size_t outbox_count, const struct evbus_letter_filter *filter,
 						enum evbus_code (*letter)(void *context,
@@ -704,6 +704,13 @@ EVBUS_CHECKED enum evbus_code evbus_letter_change(struct evbus *bus, struct evbu
 						  size_t outbox_count, const char *id,
 						  enum evbus_letter_change change, enum evbus_reason reason,
 						  struct evbus_slice result, const char *by, struct evbus_err *err);
+
+/* The same for many, in few transactions; EVBUS_LETTER_QUEUE, _DISCARD or _UNDO. codes[i] is EVBUS_OK, EVBUS_CONFLICT or
+ * EVBUS_NONE of ids[i]. Where the call itself fails, none or some of them have been changed. */
+EVBUS_CHECKED enum evbus_code evbus_letter_change_all(struct evbus *bus, struct evbus_outbox *const *outboxes,
+						      size_t outbox_count, const char *const *ids, size_t id_count,
+						      enum evbus_letter_change change, const char *by,
+						      enum evbus_code *codes, struct evbus_err *err);
 
 /* A lock that keeps two processes from trying letters of one group (or, group NULL, of outboxes) at the same time;
  * released with evbus_claim_release(). EVBUS_AGAIN names who has it. */

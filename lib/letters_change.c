@@ -216,20 +216,100 @@ static enum evbus_code change_in_outbox(const struct changing *changing, struct 
 		       evbus_outbox_name(row.outbox), (long long)changing->id.number);
 }
 
+/* ---- one, and many --------------------------------------------------------------------------------------------- */
+
+static enum evbus_code begin(struct changing *changing, enum evbus_letter_change change, struct evbus_err *err)
+{
+	if ((size_t)change >= sizeof rules / sizeof *rules)
+		return err_set(err, EVBUS_USAGE, 0, "there is no change %d of a dead letter", (int)change);
+	changing->change = change;
+	changing->rule = &rules[change];
+	return letter_sources_open(&changing->from, err);
+}
+
 enum evbus_code evbus_letter_change(struct evbus *bus, struct evbus_outbox *const *outboxes, size_t outbox_count,
 				    const char *id, enum evbus_letter_change change, enum evbus_reason reason,
 				    struct evbus_slice result, const char *by, struct evbus_err *err)
 {
 	struct changing changing = {
-		.from = { bus, outboxes, outbox_count }, .change = change, .reason = reason, .result = result, .by = by
+		.from = { bus, outboxes, outbox_count }, .reason = reason, .result = result, .by = by
 	};
 
-	if ((size_t)change >= sizeof rules / sizeof *rules)
-		return err_set(err, EVBUS_USAGE, 0, "there is no change %d of a dead letter", (int)change);
-	changing.rule = &rules[change];
-	TRY(letter_sources_open(&changing.from, err));
+	TRY(begin(&changing, change, err));
 	TRY(letter_id_parse(&changing.from, id, &changing.id, err));
 	return changing.id.source == SOURCE_STORE ? change_in_store(&changing, err) : change_in_outbox(&changing, err);
+}
+
+#define CHANGES_MAX 256u             /* in a transaction: others write in between */
+
+/* In the store, within a transaction. One that cannot be changed leaves the others as they are. */
+static enum evbus_code change_each(struct changing *changing, const char *const *ids, size_t count,
+				   enum evbus_code *codes, struct evbus_err *err)
+{
+	for (size_t i = 0; i < count; i++) {
+		TRY(letter_id_parse(&changing->from, ids[i], &changing->id, err));
+		codes[i] = change_within(changing, err);
+		if (codes[i] && codes[i] != EVBUS_CONFLICT && codes[i] != EVBUS_NONE)
+			return codes[i];
+	}
+	return EVBUS_OK;
+}
+
+static enum evbus_code change_page(struct changing *changing, const char *const *ids, size_t count,
+				   enum evbus_code *codes, struct evbus_err *err)
+{
+	struct store *store = changing->from.bus->store;
+
+	TRY(table_begin(store, err));
+	enum evbus_code code = change_each(changing, ids, count, codes, err);
+	if (code) {
+		table_rollback(store);
+		return code;
+	}
+	return table_commit(store, err);
+}
+
+/* How many of them go into one transaction: those in the store, CHANGES_MAX at most. None where the first is not there,
+ * as writing makes a store. */
+static enum evbus_code count_of_page(struct changing *changing, const char *const *ids, size_t count, size_t *n,
+				     struct evbus_err *err)
+{
+	bool there;
+
+	for (*n = 0; *n < count && *n < CHANGES_MAX; ++*n) {
+		TRY(letter_id_parse(&changing->from, ids[*n], &changing->id, err));
+		if (changing->id.source != SOURCE_STORE)
+			return EVBUS_OK;
+		if (*n)
+			continue;
+		TRY(letters_exist(changing->from.bus->store, changing->id.number, &there, err));
+		if (!there)
+			return EVBUS_OK;
+	}
+	return EVBUS_OK;
+}
+
+enum evbus_code evbus_letter_change_all(struct evbus *bus, struct evbus_outbox *const *outboxes, size_t outbox_count,
+					const char *const *ids, size_t id_count, enum evbus_letter_change change,
+					const char *by, enum evbus_code *codes, struct evbus_err *err)
+{
+	struct changing changing = { .from = { bus, outboxes, outbox_count }, .by = by };
+	size_t n;
+
+	TRY(begin(&changing, change, err));
+	for (size_t at = 0; at < id_count; at += n) {
+		TRY(count_of_page(&changing, ids + at, id_count - at, &n, err));
+		if (n) {
+			TRY(change_page(&changing, ids + at, n, codes + at, err));
+			continue;
+		}
+		n = 1;
+		codes[at] = evbus_letter_change(bus, outboxes, outbox_count, ids[at], change, EVBUS_REASON_REFUSED,
+						(struct evbus_slice){ 0 }, by, err);
+		if (codes[at] && codes[at] != EVBUS_CONFLICT && codes[at] != EVBUS_NONE)
+			return codes[at];
+	}
+	return EVBUS_OK;
 }
 
 /* ---- trying them ----------------------------------------------------------------------------------------------- */
