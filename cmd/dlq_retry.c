@@ -199,12 +199,15 @@ static enum evbus_code publish(struct retrying *retry, const struct evbus_letter
 	struct evbus_event event = { .topic = topic, .payload = letter->payload, .key = letter->partition_key,
 				     .partition_id = letter->partition_id };
 	const struct evbus_publisher_options one_by_one = { .atomic = false };
+	struct evbus_partition_info info;
 
 	snprintf(topic, sizeof topic, "%.*s", (int)letter->topic.len, letter->topic.data);
 	int n = snprintf(origin, sizeof origin, "%s/%d/%.*s", topic, letter->partition_id, (int)letter->offset.len,
 			 letter->offset.data);
 	event.origin = (struct evbus_slice){ origin, (size_t)n };
 	event.returns = letter->returns < UINT32_MAX ? (uint32_t)letter->returns + 1 : UINT32_MAX;
+	/* A topic that is gone would be made anew, with one partition. */
+	TRY(evbus_topic_describe(retry->letters.sources.bus, topic, 0, &info, err));
 	if (!retry->publisher)
 		TRY(evbus_publisher_open(retry->letters.sources.bus, &one_by_one, &retry->publisher, err));
 	TRY(evbus_publisher_add(retry->publisher, &event, err));

@@ -67,10 +67,7 @@ enum evbus_code letters_open(struct letters *letters, struct call *call, const s
 	letters->call = call;
 	letters->filter = filter_of(args);
 	TRY(take_ids(letters, args, ids_from));
-	TRY(sources_open(&letters->sources, call, sources));
-	if (args->source && !strcmp(args->source, STORE))
-		sources_leave_outboxes(&letters->sources);
-	return EVBUS_OK;
+	return sources_open(&letters->sources, call, sources, args->source && !strcmp(args->source, STORE));
 }
 
 void letters_close(struct letters *letters)

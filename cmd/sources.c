@@ -2,6 +2,9 @@
 #include "sources.h"
 #include "outboxes.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #define PAYLOAD_MAX_BYTES (3u * 1024 * 1024) /* what was taken once can be published once more */
 
 /* A store without an outbox is the rule, and no failure. */
@@ -19,18 +22,41 @@ static enum evbus_code open_own(struct sources *sources, struct call *call)
 	return EVBUS_OK;
 }
 
-enum evbus_code sources_open(struct sources *sources, struct call *call, const struct source_args *args)
+static enum evbus_code open_one(struct sources *sources, struct call *call, const char *outbox, const char *map)
 {
-	const struct evbus_options options = { .no_create = true, .payload_max_bytes = PAYLOAD_MAX_BYTES };
+	const struct outbox_args args = { .outbox = outbox, .map = map };
+
+	TRY(outbox_open(call, sources->bus, &args, &sources->outboxes[sources->outbox_count]));
+	sources->outbox_count++;
+	return EVBUS_OK;
+}
+
+static bool is_named(const struct source_args *args, const char *name)
+{
+	for (size_t i = 0; i < args->outbox.count; i++)
+		if (!strcmp(args->outbox.items[i], name))
+			return true;
+	return false;
+}
+
+enum evbus_code sources_open(struct sources *sources, struct call *call, const struct source_args *args,
+			     bool store_only)
+{
+	const struct evbus_options options = { .payload_max_bytes = PAYLOAD_MAX_BYTES };
+	size_t configured = call->config ? call->config->outbox_count : 0;
 
 	TRY(bus_open(call, &options, &sources->bus));
+	if (store_only)
+		return EVBUS_OK;
+	sources->outboxes = calloc(1 + args->outbox.count + configured, sizeof(*sources->outboxes));
+	if (!sources->outboxes)
+		return fail(call, EVBUS_IO, "cannot open %zu outboxes: out of memory", args->outbox.count + configured);
 	TRY(open_own(sources, call));
-	for (size_t i = 0; i < args->outbox.count; i++) {
-		const struct outbox_args one = { .outbox = args->outbox.items[i], .map = args->map };
-
-		TRY(outbox_open(call, sources->bus, &one, &sources->outboxes[sources->outbox_count]));
-		sources->outbox_count++;
-	}
+	for (size_t i = 0; i < args->outbox.count; i++)
+		TRY(open_one(sources, call, args->outbox.items[i], args->map));
+	for (size_t i = 0; i < configured; i++)
+		if (!is_named(args, call->config->outboxes[i].name))
+			TRY(open_one(sources, call, call->config->outboxes[i].name, NULL));
 	return EVBUS_OK;
 }
 
@@ -43,5 +69,6 @@ void sources_leave_outboxes(struct sources *sources)
 void sources_close(struct sources *sources)
 {
 	sources_leave_outboxes(sources);
+	free(sources->outboxes);
 	bus_cleanup(&sources->bus);
 }

@@ -76,7 +76,7 @@ static enum evbus_code sweep_run(struct args *args, struct call *call)
 		return fail(call, EVBUS_USAGE,
 			    "say what may go: --sent-older-than, --inbox-older-than or --dlq-older-than, with a DURATION "
 			    "as 30d");
-	TRY(sources_open(&sources, call, &args->sources));
+	TRY(sources_open(&sources, call, &args->sources, false));
 	TRY(evbus_sweep(sources.bus, sources.outboxes, sources.outbox_count, &options, &result, &call->err));
 	return print_counts(call, args->format, &options, &result);
 }
