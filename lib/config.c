@@ -135,8 +135,11 @@ static enum evbus_code read_tree(const struct file *file, const char *module_dir
 				 struct evbus_err *err)
 {
 	const struct evbus_module *module;
+	struct evbus_err inner;
 
-	TRY(module_load(module_dir, "configuration format", "yaml", "libyaml-dev", &module, err));
+	/* Who has no libyaml may not know of the file either. */
+	if (module_load(module_dir, "format", "yaml", "libyaml-dev", &module, &inner))
+		return err_set(err, inner.code, 0, "cannot read the configuration '%s': %s", file->path, inner.text);
 	const struct config_driver *driver = module->ops;
 	return driver->read(file->text, file->path, tree, err);
 }

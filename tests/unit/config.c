@@ -156,6 +156,7 @@ Test(config, without_the_module_names_what_to_install)
 
 	write_file("bus: x", 6);
 	cr_assert_eq(config_open(&options, scratch, &config, &err), EVBUS_CONFIG);
+	cr_assert(!strncmp(err.text, "cannot read the configuration 'c.yaml': the format 'yaml' needs", 63), "%s", err.text);
 	cr_assert(strstr(err.text, "needs libevbus-yaml.so") && strstr(err.text, "libyaml-dev"), "%s", err.text);
 }
 
