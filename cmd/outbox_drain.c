@@ -404,8 +404,9 @@ static enum evbus_code sum_up(struct drain *drain, enum evbus_code code)
 		     (unsigned long long)sum->lost);
 	if (!sum->failed)
 		return code;
-	snprintf(advice, sizeof advice, "%llu rows have FAILED; see 'evbus dlq-list%s%s'",
-		 (unsigned long long)sum->failed, outbox ? " --outbox " : "", outbox ? outbox : "");
+	snprintf(advice, sizeof advice, "%llu %s FAILED; see 'evbus dlq-list%s%s'%s", (unsigned long long)sum->failed,
+		 sum->failed == 1 ? "row has" : "rows have", outbox ? " --outbox " : "", outbox ? outbox : "",
+		 drain->args->outbox.map ? " with the same --map" : "");
 	if (!code)
 		return fail(call, EVBUS_NO, "%s", advice);
 	talk(call, WARNING, "%s", advice);

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # outbox-drain: what it publishes, how it ends, what it says.
 . "${0%/*}/lib.sh"
-plan 27
+plan 28
 
 export EVBUS_OUTBOX=sqlite:app.db
 sql() {
@@ -122,6 +122,10 @@ expect_status 0 evbus outbox-drain --map "$map" --format '{topic} {payload}\n'
 expect_out 'crm.lead {"a":1.10}
 crm.deal {"b":2}'
 expect_equal "$(sql 'SELECT status FROM events' | paste -sd ' ')" 'COMPLETED COMPLETED' 'their states'
+sql "INSERT INTO events (guid, kind, body) VALUES ('g-0', 'lead', '[]')"
+expect_status 1 evbus outbox-drain -q --map "$map"
+expect_err_has "1 row has FAILED; see 'evbus dlq-list --outbox sqlite:app.db' with the same --map"
+sql "DELETE FROM events WHERE guid = 'g-0'"
 expect_status 0 evbus outbox-list --map "$map" --state SENT --format json
 expect_lines 2
 expect_equal "$(jq -r .state "$OUT" | uniq)" SENT 'the state'
@@ -151,6 +155,10 @@ expect_lines 2
 expect_equal "$(jq -r .payload "$OUT" | head -n 1)" '[1]' 'the payload'
 expect_equal "$(jq '.last_error | length > 5' "$OUT" | uniq)" true 'it says why'
 
+t 'the command that is named shows what FAILED'
+expect_status 0 evbus dlq-list --outbox sqlite:app.db --format json
+expect_equal "$(jq -r .event_id "$OUT" | paste -sd ' ')" 'bad worse' 'the letters'
+
 t 'what FAILED before is not this failure'
 events 3 3 | add -t orders
 expect_status 0 evbus outbox-drain -q
@@ -164,7 +172,7 @@ events 1 1 | add -t orders
 expect_status 1 evbus outbox-drain --retry-max 2 --retry-delay 20ms
 expect_out ''
 expect_err_has "row 1, 'o-1' for 'orders', was refused and is tried again: "
-expect_err_has "1 rows have FAILED"
+expect_err_has "1 row has FAILED"
 expect_equal "$(grep -c 'is tried again' "$ERR")" 2 'refusals that are tried again'
 expect_equal "$(evbus outbox-list --format tsv | cut -f 4,6)" $'FAILED\t3' 'the state'
 events 2 2 | add -t orders
