@@ -623,11 +623,15 @@ struct evbus_drain_options {
 struct evbus_drain_result {
 	uint64_t claimed, sent, duplicates, retried, failed;
 	uint64_t lost;             /* rows whose lease was no longer ours when they were to be marked */
-	int64_t next_due_ms;       /* when the next row that now waits is due, from now; -1: none */
+	int64_t next_due_ms;       /* when the next row that now waits, for its backoff or for the end of another's lease, can
+	                              be claimed, from now; -1: none */
+	bool outage;               /* the failure is that of the bus, and not of the database */
 };
 
-/* Claims a batch, publishes it idempotently and marks it. EVBUS_UNAVAILABLE, EVBUS_IO, EVBUS_AGAIN of the bus are an
- * outage: the batch is given back as it was, no attempt is counted. *result is set on failure too. */
+/* Claims a batch, at most 4096 rows or 16 MiB, publishes it idempotently and marks it. A failure of the bus is an outage,
+ * whatever its code: what has no receipt is given back as it was, and no attempt is counted. So it is with EVBUS_AGAIN
+ * where the lease runs out on the way: a row that is published when nine tenths of it are over is given back instead.
+ * *result is set on failure too. */
 EVBUS_CHECKED enum evbus_code evbus_outbox_drain(struct evbus_outbox *outbox, const struct evbus_drain_options *options,
 						 struct evbus_drain_result *result, struct evbus_err *err);
 /* The highest seq that is there, 0 where there is no row: what a bounded drain ends with. */

@@ -128,19 +128,13 @@ enum evbus_code outbox_place(struct evbus_outbox *outbox, const char **place, st
 
 /* ---- making the table ------------------------------------------------------------------------------------------ */
 
-static enum evbus_code make_index(struct evbus_outbox *outbox, const struct store_driver *driver, enum outbox_sql index,
-				  bool *made, struct evbus_err *err)
+static enum evbus_code make_index(struct evbus_outbox *outbox, enum outbox_sql index, bool *made, struct evbus_err *err)
 {
-	char name[2 * OUTBOX_NAME_MAX_BYTES];
-	bool exists = false;
+	bool exists;
 
 	if (!outbox->sql[index])
 		return EVBUS_OK;
-	outbox_index_name(outbox, index, name);
-	struct query find = {
-		.sql = driver->index_exists, ARGS(value_text(name)), .row = outbox_take_existence, .context = &exists
-	};
-	TRY(table_write(outbox->store, &find, err));
+	TRY(outbox_find_index(outbox, index, &exists, err));
 	if (exists)
 		return EVBUS_OK;
 	*made = true;
@@ -161,7 +155,7 @@ static enum evbus_code make_within(struct evbus_outbox *outbox, bool *made, stru
 		*made = true;
 	}
 	for (unsigned i = OUTBOX_SQL_INDEX_OPEN; i <= OUTBOX_SQL_INDEX_FAILED; i++)
-		TRY(make_index(outbox, driver, i, made, err));
+		TRY(make_index(outbox, i, made, err));
 	return EVBUS_OK;
 }
 

@@ -250,6 +250,7 @@ static enum evbus_code publish_and_mark(struct evbus_outbox *outbox, struct outb
 		outbox->rescan_at_us = 0;
 	if (code && !outage && err)
 		*err = marking;
+	result->outage = outage;
 	if (!code)
 		code = tell(batch, outage ? &marking : err);
 	return outage ? outage : code;
@@ -326,9 +327,11 @@ enum evbus_code evbus_outbox_drain(struct evbus_outbox *outbox, const struct evb
 	TRY(bus_check(outbox->bus, err));
 	TRY(check_options(given, &options, err));
 	TRY(outbox_look(outbox, err));
-	TRY(outbox_open_publisher(outbox, err));
+	enum evbus_code code = outbox_open_publisher(outbox, err);
+	result->outage = code;
+	TRY(code);
 	TRY(claim_alone(outbox, &claim, err));
-	enum evbus_code code = drain(outbox, &options, result, err);
+	code = drain(outbox, &options, result, err);
 	if (outbox->soonest_us != INT64_MAX) {
 		int64_t left_us = outbox->soonest_us - os_now_us();
 		result->next_due_ms = left_us > 0 ? (left_us + 999) / 1000 : 0;

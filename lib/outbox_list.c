@@ -194,43 +194,74 @@ static enum evbus_code count_waiting(struct evbus_outbox *outbox, int64_t now_us
 	return EVBUS_OK;
 }
 
-/* The first that could be claimed is the oldest. */
-static enum evbus_code find_due(struct evbus_outbox *outbox, int64_t now_us, int64_t *seq, struct evbus_err *err)
+/* Those that could be claimed, in the order of seq. */
+struct claimable {
+	struct outbox_open *rows;  /* OUTBOX_SCAN_MAX of them */
+	struct buf seqs;           /* of int64_t */
+};
+
+static void claimable_release(struct claimable *claimable)
 {
-	CLEANUP(free_cleanup) struct outbox_open *rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *rows);
+	free(claimable->rows);
+	buf_release(&claimable->seqs);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
+
+	return (left > right) - (left < right);
+}
+
+/* What a claim asks, of a batch that has no end. */
+static bool may_go(const struct claimable *claimable, const struct outbox_open *row, int64_t now_us)
+{
+	if (!outbox_is_due(row, NULL, OUTBOX_LEASE_MAX_MS, now_us))
+		return false;
+	return !row->before || (claimable->seqs.len && bsearch(&row->before, claimable->seqs.data,
+							       claimable->seqs.len / sizeof(int64_t), sizeof(int64_t),
+							       by_number));
+}
+
+static enum evbus_code find_claimable(struct evbus_outbox *outbox, struct claimable *claimable, struct evbus_err *err)
+{
 	size_t count = OUTBOX_SCAN_MAX;
 	int64_t after = INT64_MIN;
 
-	if (!rows)
+	claimable->rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *claimable->rows);
+	if (!claimable->rows)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot count the outbox '%s'", outbox->name);
 	while (count == OUTBOX_SCAN_MAX) {
-		TRY(outbox_scan(outbox, after, INT64_MAX, OUTBOX_SCAN_MAX, rows, &count, err));
+		TRY(outbox_scan(outbox, after, INT64_MAX, OUTBOX_SCAN_MAX, claimable->rows, &count, err));
+		int64_t now_us = os_now_us();
 		for (size_t i = 0; i < count; i++) {
-			after = rows[i].seq;
-			if (rows[i].before || !outbox_is_due(&rows[i], NULL, OUTBOX_LEASE_MAX_MS, now_us))
-				continue;
-			*seq = after;
-			return EVBUS_OK;
+			after = claimable->rows[i].seq;
+			if (may_go(claimable, &claimable->rows[i], now_us))
+				TRY(buf_add(&claimable->seqs, &after, sizeof after, err));
 		}
 	}
 	return EVBUS_OK;
 }
 
-static enum evbus_code find_oldest(struct evbus_outbox *outbox, int64_t *age_s, struct evbus_err *err)
+/* The first of them is the oldest. */
+static enum evbus_code count_claimable(struct evbus_outbox *outbox, struct evbus_outbox_counts *counts,
+				       struct evbus_err *err)
 {
-	int64_t now_us = os_now_us(), seq = INT64_MIN;
+	CLEANUP(claimable_release) struct claimable claimable = { 0 };
 	struct outbox_held held = { 0 };
 	bool found = false;
+	int64_t seq;
 
-	*age_s = -1;
-	TRY(find_due(outbox, now_us, &seq, err));
-	if (seq != INT64_MIN)
-		TRY(outbox_get(outbox, seq, &held, &found, err));
-	if (found) {
-		int64_t created_us = outbox_time_of(held.row.created_at);
-		*age_s = created_us && created_us < now_us ? (now_us - created_us) / 1000000 : 0;
-		outbox_held_release(&held);
-	}
+	counts->oldest_due_s = -1;
+	TRY(find_claimable(outbox, &claimable, err));
+	counts->claimable = (int64_t)(claimable.seqs.len / sizeof seq);
+	if (!counts->claimable)
+		return EVBUS_OK;
+	memcpy(&seq, claimable.seqs.data, sizeof seq);
+	TRY(outbox_get(outbox, seq, &held, &found, err));
+	int64_t created_us = found ? outbox_time_of(held.row.created_at) : 0, now_us = os_now_us();
+	counts->oldest_due_s = created_us && created_us < now_us ? (now_us - created_us) / 1000000 : 0;
+	outbox_held_release(&held);
 	return EVBUS_OK;
 }
 
@@ -251,7 +282,7 @@ enum evbus_code evbus_outbox_count(struct evbus_outbox *outbox, struct evbus_out
 	all -= rows[EVBUS_OUTBOX_PENDING] + rows[EVBUS_OUTBOX_PROCESSING] + rows[EVBUS_OUTBOX_FAILED];
 	rows[EVBUS_OUTBOX_SENT] = all > 0 ? all : 0;
 	TRY(count_waiting(outbox, os_now_us(), &found.waiting, err));
-	TRY(find_oldest(outbox, &found.oldest_due_s, err));
+	TRY(count_claimable(outbox, &found, err));
 	*counts = found;
 	return EVBUS_OK;
 }

@@ -126,7 +126,7 @@ static CHECKED enum evbus_code add_before(struct maker *maker)
 {
 	if (!outbox_has(maker->outbox, OUTBOX_PARTITION_KEY))
 		return add(maker, "NULL");
-	return expand(maker, "(SELECT {p.seq} FROM {table} AS p WHERE {p.topic} = {o.topic} AND "
+	return expand(maker, "(SELECT {p.seq} FROM {table} AS p{by_key} WHERE {p.topic} = {o.topic} AND "
 			     "{p.partition_key} = {o.partition_key} AND {p.open} AND {p.seq} < {o.seq} "
 			     "ORDER BY {p.seq} DESC LIMIT 1)");
 }
@@ -157,6 +157,16 @@ static CHECKED enum evbus_code add_failed(struct maker *maker, const char *prefi
 	return add_state(maker, EVBUS_OUTBOX_FAILED);
 }
 
+static CHECKED enum evbus_code add_hint(struct maker *maker, enum outbox_sql index)
+{
+	char name[2 * OUTBOX_NAME_MAX_BYTES];
+
+	if (!maker->driver || !maker->driver->index_hint || !maker->outbox->indices[index - OUTBOX_SQL_INDEX_OPEN])
+		return EVBUS_OK;
+	outbox_index_name(maker->outbox, index, name);
+	return add_column(maker, maker->driver->index_hint, name);
+}
+
 static CHECKED enum evbus_code add_word(struct maker *maker, const char *word, size_t len)
 {
 	char prefix[3] = "";
@@ -173,6 +183,12 @@ static CHECKED enum evbus_code add_word(struct maker *maker, const char *word, s
 		return add_before(maker);
 	if (IS("all"))
 		return add_all(maker);
+	if (IS("by_open"))
+		return add_hint(maker, OUTBOX_SQL_INDEX_OPEN);
+	if (IS("by_key"))
+		return add_hint(maker, OUTBOX_SQL_INDEX_KEY);
+	if (IS("by_failed"))
+		return add_hint(maker, OUTBOX_SQL_INDEX_FAILED);
 	if (IS("open"))
 		return add_open(maker, prefix);
 	if (IS("failed"))
@@ -212,30 +228,30 @@ static CHECKED enum evbus_code finish(struct maker *maker, char **sql)
 
 static const char *const texts[OUTBOX_SQLS] = {
 	[OUTBOX_SQL_SCAN] = "SELECT {o.seq}, {o.state}, {o.attempts}, {o.next_attempt_at}, {o.lease_owner}, "
-			    "{o.lease_expires_at}, {before} FROM {table} AS o WHERE {o.open} AND {o.seq} > ? AND "
+			    "{o.lease_expires_at}, {before} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND "
 			    "{o.seq} <= ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ?",
-	[OUTBOX_SQL_BEHIND] = "SELECT COUNT(*) FROM {table} AS o, {table} AS p WHERE {o.seq} = ? AND "
+	[OUTBOX_SQL_BEHIND] = "SELECT COUNT(*) FROM {table} AS o, {table} AS p{by_key} WHERE {o.seq} = ? AND "
 			      "{p.topic} = {o.topic} AND {p.partition_key} = {o.partition_key} AND {p.open} AND "
 			      "{p.seq} > {o.seq}",
 	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_LIST_OPEN] = "SELECT {all} FROM {table} AS o WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
+	[OUTBOX_SQL_LIST_OPEN] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
 				 "LIMIT ?",
 	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PENDING] =
-		"SELECT {all} FROM {table} AS o WHERE {o.open} AND {o.state} = {PENDING} AND {o.seq} > ? "
+		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND {o.seq} > ? "
 		"ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PROCESSING] =
-		"SELECT {all} FROM {table} AS o WHERE {o.open} AND {o.state} = {PROCESSING} AND {o.seq} > ? "
+		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PROCESSING} AND {o.seq} > ? "
 		"ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_SENT] =
 		"SELECT {all} FROM {table} AS o WHERE {o.state} = {SENT} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_FAILED] =
-		"SELECT {all} FROM {table} AS o WHERE {o.failed} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
+		"SELECT {all} FROM {table} AS o{by_failed} WHERE {o.failed} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_COUNT] = "SELECT COUNT(*) FROM {table}",
-	[OUTBOX_SQL_COUNT_PENDING] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.open} AND {o.state} = {PENDING}",
-	[OUTBOX_SQL_COUNT_PROCESSING] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.open} AND {o.state} = {PROCESSING}",
-	[OUTBOX_SQL_COUNT_FAILED] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.failed}",
-	[OUTBOX_SQL_COUNT_WAITING] = "SELECT COUNT(*) FROM {table} AS o WHERE {o.open} AND {o.state} = {PENDING} AND "
+	[OUTBOX_SQL_COUNT_PENDING] = "SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING}",
+	[OUTBOX_SQL_COUNT_PROCESSING] = "SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PROCESSING}",
+	[OUTBOX_SQL_COUNT_FAILED] = "SELECT COUNT(*) FROM {table} AS o{by_failed} WHERE {o.failed}",
+	[OUTBOX_SQL_COUNT_WAITING] = "SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND "
 				     "{o.next_attempt_at} > ?",
 	[OUTBOX_SQL_LAST_SEQ] = "SELECT MAX({o.seq}) FROM {table} AS o",
 	[OUTBOX_SQL_HAS_ID] = "SELECT 1 FROM {table} AS o WHERE {o.id} = ?",

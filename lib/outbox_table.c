@@ -62,6 +62,20 @@ static enum evbus_code check_columns(const struct evbus_outbox *outbox, struct e
 	return EVBUS_OK;
 }
 
+enum evbus_code outbox_find_index(struct evbus_outbox *outbox, enum outbox_sql index, bool *exists,
+				  struct evbus_err *err)
+{
+	char name[2 * OUTBOX_NAME_MAX_BYTES];
+
+	outbox_index_name(outbox, index, name);
+	struct query find = { .sql = table_driver(outbox->store)->index_exists,
+			      ARGS(value_text(name)),
+			      .row = outbox_take_existence,
+			      .context = exists };
+	*exists = false;
+	return outbox_read(outbox, &find, err);
+}
+
 enum evbus_code outbox_look_if_there(struct evbus_outbox *outbox, bool *exists, struct evbus_err *err)
 {
 	const struct store_driver *driver;
@@ -81,11 +95,13 @@ enum evbus_code outbox_look_if_there(struct evbus_outbox *outbox, bool *exists, 
 				 ARGS(value_text(outbox->map.table)),
 				 .row = take_name,
 				 .context = outbox };
-	TRY(table_read(outbox->store, &columns, err));
+	TRY(outbox_read(outbox, &columns, err));
 	if (!outbox->names.len)
 		return EVBUS_OK;
 	outbox->present = find_present(outbox, driver);
 	TRY(check_columns(outbox, err));
+	for (unsigned i = 0; i < OUTBOX_INDICES; i++)
+		TRY(outbox_find_index(outbox, OUTBOX_SQL_INDEX_OPEN + i, &outbox->indices[i], err));
 	TRY(outbox_sql_make(outbox, driver, err));
 	outbox->looked = *exists = true;
 	return EVBUS_OK;

@@ -43,6 +43,8 @@ enum outbox_sql {
 	OUTBOX_SQLS,
 };
 
+#define OUTBOX_INDICES 3u
+
 /* Attempts of rows whose table has no columns for them. */
 struct outbox_counts {
 	struct outbox_count {
@@ -62,6 +64,7 @@ struct evbus_outbox {
 	struct store *store;
 	bool looked;               /* what follows up to sql is known */
 	uint32_t present;          /* columns that the table has */
+	bool indices[OUTBOX_INDICES];          /* that are there */
 	struct buf names;          /* of all its columns, each with its NUL */
 	char *sql[OUTBOX_SQLS];    /* NULL: nothing to be done, as the columns are not there */
 	char *adds[8];             /* SQL_ADD by which of tenant_id, event_key and partition_key are given */
@@ -155,6 +158,10 @@ void outbox_held_release(struct outbox_held *held);
 /* The row itself; *found false: it is not there. */
 CHECKED enum evbus_code outbox_get(struct evbus_outbox *outbox, int64_t seq, struct outbox_held *held, bool *found,
 				   struct evbus_err *err);
+
+/* Whether an index of ours is there. */
+CHECKED enum evbus_code outbox_find_index(struct evbus_outbox *outbox, enum outbox_sql index, bool *exists,
+					  struct evbus_err *err);
 
 /* Row callbacks that take one integer (NULL: none), or that there is a row. */
 enum evbus_code outbox_take_integer(void *context, const struct value *columns, size_t count, struct evbus_err *err);

@@ -49,6 +49,7 @@ struct db {
 struct store_driver {
 	const char *table_exists;  /* SQL: a row if the table "?" is there, else none */
 	const char *index_exists;
+	const char *index_hint;    /* SQL: what stands before the name of the index that is to be used; NULL: nothing does */
 	const char *table_columns; /* SQL: the name of each column of the table "?", none if it is not there */
 	const char *row_number;    /* a column that tables have without listing it, or NULL */
 	const char *serial_type;   /* of a primary key that counts up and never gives a number out twice */

@@ -412,6 +412,8 @@ static enum evbus_code open_db(const char *path, bool guest, struct db **db, str
 static const struct store_driver driver = {
 	.table_exists = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
 	.index_exists = "SELECT 1 FROM sqlite_master WHERE type = 'index' AND name = ?",
+	/* Once somebody has run ANALYZE it may take the primary key instead, and go through all that is done. */
+	.index_hint = " INDEXED BY ",
 	/* The other one leaves generated columns out. */
 	.table_columns = "SELECT name FROM pragma_table_xinfo(?)",
 	.row_number = "rowid",
