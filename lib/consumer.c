@@ -205,13 +205,12 @@ static enum evbus_code pick(struct evbus_consumer *consumer, struct entry **pick
 	return EVBUS_OK;
 }
 
-static void give_out(struct evbus_consumer *consumer, struct entry *entry, struct evbus_delivery **delivery)
+static void give_out(struct evbus_consumer *consumer, struct entry *entry)
 {
 	entry->state = ENTRY_OUT;
 	entry->delivery.attempt = (uint32_t)(entry->attempts < UINT32_MAX ? entry->attempts + 1 : UINT32_MAX);
 	consumer->out++;
 	consumer->counts.delivered++;
-	*delivery = &entry->delivery;
 }
 
 static int64_t least(int64_t a, int64_t b)
@@ -270,10 +269,11 @@ static bool wait_for_more(const struct evbus_consumer *consumer, int64_t start_u
 	return nanosleep(&time, NULL) == 0 || errno != EINTR;
 }
 
-bool evbus_consumer_finished(const struct evbus_consumer *consumer)
+/* Whether nothing more will be given out. */
+static bool is_over(const struct evbus_consumer *consumer)
 {
 	if (consumer->stopped)
-		return !consumer->urgent;
+		return true;
 	if (consumer->follow || consumer->out || consumer->lanes_with_letters || consumer->failure.code)
 		return false;
 	for (size_t i = 0; i < consumer->lane_count; i++) {
@@ -284,8 +284,12 @@ bool evbus_consumer_finished(const struct evbus_consumer *consumer)
 	return true;
 }
 
-/* *over: there is nothing to be given out now, and no use in waiting here. */
-static enum evbus_code look_for_one(struct evbus_consumer *consumer, struct entry **entry, bool *idle, bool *over,
+bool evbus_consumer_finished(const struct evbus_consumer *consumer)
+{
+	return is_over(consumer) && !consumer->dirty_us;
+}
+
+static enum evbus_code look_for_one(struct evbus_consumer *consumer, struct entry **entry, bool *idle,
 				    struct evbus_err *err)
 {
 	*idle = false;
@@ -298,40 +302,50 @@ static enum evbus_code look_for_one(struct evbus_consumer *consumer, struct entr
 		TRY(consumer_fill(consumer, idle, err));
 		TRY(pick(consumer, entry, err));
 	}
-	*over = !*entry && (evbus_consumer_finished(consumer) || consumer->stopped);
 	if (!*entry && *idle && consumer->failure.code && !consumer->out) {
 		TRY(consumer_save(consumer, true, err));
 		if (err)
 			*err = consumer->failure;
 		return consumer->failure.code;
 	}
-	return *over ? consumer_save(consumer, true, err) : EVBUS_OK;
+	return EVBUS_OK;
 }
 
-enum evbus_code evbus_consumer_next(struct evbus_consumer *consumer, int timeout_ms, struct evbus_delivery **delivery,
+static enum evbus_code wait_for_one(struct evbus_consumer *consumer, int timeout_ms, struct entry **entry,
 				    struct evbus_err *err)
 {
 	int64_t start_us = consumer_now_us();
 	uint64_t start_bytes = consumer->progress.bytes;
-	struct entry *entry = NULL;
-	bool idle, over;
+	bool idle;
 
-	TRY(bus_check(consumer->bus, err));
-	*delivery = NULL;
-	if (consumer->out >= consumer->concurrency)
-		return consumer_save(consumer, false, err);
 	for (;;) {
-		TRY(look_for_one(consumer, &entry, &idle, &over, err));
-		if (entry) {
-			give_out(consumer, entry, delivery);
+		TRY(look_for_one(consumer, entry, &idle, err));
+		if (*entry)
 			return EVBUS_OK;
-		}
-		if (over || consumer->progress.bytes - start_bytes > RETURN_BYTES)
+		if (is_over(consumer))
+			return consumer_save(consumer, true, err);
+		if (consumer->progress.bytes - start_bytes > RETURN_BYTES)
 			return EVBUS_OK;
 		if (idle ? !wait_for_more(consumer, start_us, timeout_ms) :
 			   timeout_ms >= 0 && consumer_now_us() - start_us >= (int64_t)timeout_ms * 1000)
 			return EVBUS_OK;
 	}
+}
+
+enum evbus_code evbus_consumer_next(struct evbus_consumer *consumer, int timeout_ms, struct evbus_delivery **delivery,
+				    struct evbus_err *err)
+{
+	struct entry *entry = NULL;
+
+	TRY(bus_check(consumer->bus, err));
+	if (consumer->out >= consumer->concurrency)
+		TRY(consumer_save(consumer, false, err));
+	else
+		TRY(wait_for_one(consumer, timeout_ms, &entry, err));
+	if (entry)
+		give_out(consumer, entry);
+	*delivery = entry ? &entry->delivery : NULL;
+	return EVBUS_OK;
 }
 
 /* ---- what is known ---- */

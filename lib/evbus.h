@@ -519,7 +519,8 @@ EVBUS_API void evbus_consumer_give_back(struct evbus_consumer *consumer, struct 
 
 /* Saves what is not saved yet. EVBUS_CONFLICT: a partition was taken away from us (its claim was removed). */
 EVBUS_CHECKED enum evbus_code evbus_consumer_commit(struct evbus_consumer *consumer, struct evbus_err *err);
-/* Whether all that was there at the start (following: never) has its outcome, or stop_on_dead has come true. */
+/* Whether all that was there at the start (following: never) has its outcome, or stop_on_dead has come true, and that is
+ * saved: while it is not so, go on to call evbus_consumer_next(). */
 EVBUS_API bool evbus_consumer_finished(const struct evbus_consumer *consumer);
 EVBUS_API struct evbus_consumer_counts evbus_consumer_counts(const struct evbus_consumer *consumer);
 /* As that of a reader, of the partitions that it holds. */

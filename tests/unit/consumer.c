@@ -93,6 +93,19 @@ Test(consumer, saves_after_some_time_even_if_nothing_comes)
 	evbus_consumer_close(consumer);
 }
 
+Test(consumer, is_not_finished_before_it_has_saved)
+{
+	publish(0, 1);
+	struct evbus_consumer *consumer = CONSUMER(.commit_every = 100);
+
+	done(consumer, expect(consumer, 0, 1));
+	cr_assert(!evbus_consumer_finished(consumer));
+	cr_assert_null(next(consumer));
+	cr_assert(evbus_consumer_finished(consumer));
+	evbus_consumer_close(consumer);
+	cr_assert_eq(stored(), 1);
+}
+
 Test(consumer, saves_when_it_is_told_to)
 {
 	publish(0, 2);
