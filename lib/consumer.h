@@ -173,6 +173,13 @@ int64_t consumer_now_us(void);     /* of boot time */
 /* Takes claims that have become free, and looks for topics that are new. */
 CHECKED enum evbus_code consumer_tend(struct evbus_consumer *consumer, struct evbus_err *err);
 
+/* ---- consumer_claim.c ---- */
+
+/* Of the lanes that are not ours, those that are free; and looks whether the others are over. EVBUS_AGAIN: the first time,
+ * there is none for us, and it is not to be waited. */
+CHECKED enum evbus_code consumer_take_claims(struct evbus_consumer *consumer, struct evbus_err *err);
+void consumer_forget_earlier(struct lane *lane);
+
 /* ---- consumer_read.c ---- */
 
 /* Reads on where there is room in the windows. *idle: there was nothing. */

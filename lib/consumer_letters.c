@@ -33,7 +33,7 @@ static void offset_or_zero(struct evbus_slice text, uint64_t *offset)
 /* The line as it stands in the log, as far as a letter knows it. */
 static enum evbus_code make_line(const struct letter_row *row, struct buf *text, struct evbus_err *err)
 {
-	struct line_body body = { .key = row->partition_key, .payload = row->payload };
+	struct line_body body = { .key = row->partition_key, .payload = row->payload, .tenant_id = row->tenant_id };
 	int64_t time_us = 0;
 	uint64_t offset;
 	uint32_t split;

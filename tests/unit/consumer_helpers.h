@@ -165,7 +165,8 @@ static inline struct evbus_delivery *next(struct evbus_consumer *consumer)
 
 static inline int number_of(const struct evbus_delivery *delivery)
 {
-	const char *n = strstr(delivery->record->payload.data, "\"n\":");
+	struct evbus_slice payload = delivery->record->payload;
+	const char *n = memmem(payload.data, payload.len, "\"n\":", 4);
 
 	return n ? (int)strtol(n + 4, NULL, 10) : -1;
 }

@@ -144,6 +144,21 @@ Test(consumer_letters, get_their_row_in_the_inbox)
 	cr_assert_str_eq(sql("SELECT group_name || tenant_id || topic || event_id FROM inbox"), "gt0");
 }
 
+Test(consumer_letters, know_the_tenant_that_was_not_in_the_payload)
+{
+	struct evbus_publisher *publisher;
+	struct evbus_event event = { .topic = "t", .payload = SLICE("{\"id\":\"1\",\"n\":0}"),
+				     .partition_id = EVBUS_PARTITION_ANY, .tenant_id = SLICE("T") };
+
+	OK(evbus_publisher_open(bus, &(struct evbus_publisher_options){ .idempotent = true }, &publisher, &err));
+	OK(evbus_publisher_add(publisher, &event, &err));
+	OK(evbus_publisher_flush(publisher, &err));
+	evbus_publisher_close(publisher);
+	bury(1);
+	cr_assert_eq(finish(CONSUMER(.inbox = true)), 1);
+	cr_assert_str_eq(sql("SELECT tenant_id || event_id FROM inbox"), "T1");
+}
+
 Test(consumer_letters, whose_event_was_done_before_are_not_run_again)
 {
 	publish(0, 1);
