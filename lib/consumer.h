@@ -1,10 +1,11 @@
 /* consumer.h: what the files of the consumer share.
  *
- * A consumer reads each partition that it holds (a lane) from the checkpoint on. What it has read and is not done stands
- * in the lane's window, by offset; the checkpoint is where the window begins. A record of the window is an entry. It
- * stands in at most two queues, one of its partition key and one of its event id, and is ready when it is the first of
- * both: so keys keep their order, through retries as well, and an event that is twice on the log is not run twice at
+ * A consumer reads each partition that it holds (a lane) from the checkpoint on. What it has read and is not done
+ * stands in the lane's window, by offset; the checkpoint is where the window begins. A record of the window is an entry.
+ * It stands in at most two queues, one of its partition key and one of its event id, and is ready when it is the first
+ * of both: so keys keep their order, through retries as well, and an event that is twice on the log is not run twice at
  * once. Entries enter all their queues in one order, so there is always one that is the first of all of its queues.
+ * Letters come before what waits, and so behind nothing but what is out and other letters.
  *
  * What came of an entry is noted here first and written by consumer_save.c, all of it in one transaction. */
 #ifndef EVBUS_CONSUMER_H
@@ -112,7 +113,7 @@ struct lane {
 	uint64_t end;                  /* exclusive */
 	uint64_t low;                  /* the lowest not done */
 	char fingerprint[9];           /* of the record before it */
-	uint64_t saved;                /* the stored checkpoint; UINT64_MAX: it is to be stored even where it is at `low` */
+	uint64_t saved;                /* the stored checkpoint; UINT64_MAX: none, and `low` is to be stored */
 	bool dirty;                    /* something of it is to be written */
 	uint64_t sweep_to;             /* there may be old rows of retries below this offset */
 	struct slot *slots;
@@ -175,8 +176,8 @@ CHECKED enum evbus_code consumer_tend(struct evbus_consumer *consumer, struct ev
 
 /* ---- consumer_claim.c ---- */
 
-/* Of the lanes that are not ours, those that are free; and looks whether the others are over. EVBUS_AGAIN: the first time,
- * there is none for us, and it is not to be waited. */
+/* Of the lanes that are not ours, those that are free; and looks whether the others are over. EVBUS_AGAIN: the first
+ * time, there is none for us, and it is not to be waited. */
 CHECKED enum evbus_code consumer_take_claims(struct evbus_consumer *consumer, struct evbus_err *err);
 void consumer_forget_earlier(struct lane *lane);
 

@@ -75,7 +75,8 @@ void consumer_forget_earlier(struct lane *lane)
 static enum evbus_code damaged(const struct lane *lane, struct evbus_err *err)
 {
 	return err_set(err, EVBUS_IO, 0,
-		       "a row of the table of retries of topic '%s', partition %d is damaged: evbus did not write it so",
+		       "a row of the table of retries of topic '%s', partition %d is damaged: evbus did not write it "
+		       "so",
 		       lane->topic->name, lane->cursor.partition);
 }
 
@@ -107,8 +108,8 @@ static enum evbus_code load_earlier(struct evbus_consumer *consumer, struct lane
 				     .partition_id = lane->cursor.partition, .log_id = lane->topic->log_id };
 
 	TRY(retries_list(consumer->bus->store, &place, take_earlier, lane, err));
-	/* What is below the checkpoint, or of another log, goes with the first save; what is left with those of a filter
-	 * that has changed. */
+	/* What is below the checkpoint, or of another log, goes with the first save; what the filter passes over by now,
+	 * when the checkpoint comes by. */
 	lane->sweep_to = lane->earlier_count ? lane->earlier[lane->earlier_count - 1].offset + 1 : 1;
 	return EVBUS_OK;
 }

@@ -1,8 +1,8 @@
 /* consumer_inbox.c: whether an event was done before.
  *
  * The store is asked before each delivery, and not only when an event is read: a handler may have written the row
- * itself, in the transaction of its work, and have been killed before it could say so. Reading the store costs its locks,
- * whatever is asked, so the events that will follow at once are looked up along; such an answer is good for two
+ * itself, in the transaction of its work, and have been killed before it could say so. Reading the store costs its
+ * locks, whatever is asked, so the events that will follow at once are looked up along; such an answer is good for two
  * milliseconds, which is less than a process needs to start. */
 #include "consumer.h"
 

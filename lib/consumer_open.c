@@ -164,8 +164,8 @@ static enum evbus_code check_topics(const struct evbus_consumer *consumer, struc
 			return err_set(err, EVBUS_IO, errno, "cannot look at topic '%s'", topic->name);
 		if (os.fstatat(topic->root->fd, topic->name, &there, AT_SYMLINK_NOFOLLOW) ||
 		    ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
-			return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed or replaced while it was consumed",
-				       topic->name);
+			return err_set(err, EVBUS_CONFLICT, 0,
+				       "topic '%s' was removed or replaced while it was consumed", topic->name);
 	}
 	return EVBUS_OK;
 }
@@ -197,8 +197,8 @@ static enum evbus_code check_from(const struct evbus_consumer *consumer, struct 
 	    (!consumer->is_pattern && (consumer->partition_id >= 0 || consumer->lane_count <= 1)))
 		return EVBUS_OK;
 	return err_set(err, EVBUS_USAGE, 0,
-		       "'%s' is an offset in one partition, and several are consumed: choose one with --partition, or use "
-		       "beginning, end, -N or @TIME",
+		       "'%s' is an offset in one partition, and several are consumed: choose one with --partition, or "
+		       "use beginning, end, -N or @TIME",
 		       consumer->from);
 }
 

@@ -115,8 +115,8 @@ static void tell_no_id(struct evbus_consumer *consumer, const struct entry *entr
 		return;
 	consumer->id_told = true;
 	root_notice(&consumer->bus->root,
-		    "topic '%s', partition %d, offset %llu: the event has no event id, so the inbox cannot tell whether "
-		    "it was done before",
+		    "topic '%s', partition %d, offset %llu: the event has no event id, so the inbox cannot tell "
+		    "whether it was done before",
 		    entry->lane->topic->name, entry->lane->cursor.partition, (unsigned long long)entry->offset);
 }
 

@@ -1,6 +1,6 @@
 /* Consumers of one group share the partitions of a topic and are killed at random. With an inbox an event's effect is
- * repeated at most once for each kill; every poisoned event is one dead letter; the checkpoints never pass an event that
- * had neither; and counts of attempts outlive the kills. */
+ * repeated at most once for each kill; every poisoned event is one dead letter; the checkpoints never pass an event
+ * that had neither; and counts of attempts outlive the kills. */
 #include "fault.h"
 
 #include "bus.h"
@@ -19,9 +19,9 @@
 
 /* What the handlers did, in memory that outlives them. */
 static struct effects {
-	_Atomic uint32_t attempts[EVENTS_MAX];    /* that failed */
+	_Atomic uint32_t attempts[EVENTS_MAX]; /* that failed */
 	_Atomic uint32_t effects[EVENTS_MAX];
-	_Atomic uint32_t busy;                    /* who had the last one */
+	_Atomic uint32_t busy; /* who had the last one */
 } *effects;
 
 static unsigned event_count;
@@ -62,8 +62,10 @@ static void publish_all(void)
 	for (unsigned i = 0; i < event_count; i++) {
 		int len = snprintf(payload, sizeof payload, "{\"id\":\"%u\"}", i);
 		int key_len = snprintf(key, sizeof key, "k%u", i % 50);
-		struct evbus_event event = { .topic = TOPIC, .payload = { payload, (size_t)len },
-					     .key = { key, (size_t)key_len }, .partition_id = EVBUS_PARTITION_ANY };
+		struct evbus_event event = { .topic = TOPIC,
+					     .payload = { payload, (size_t)len },
+					     .key = { key, (size_t)key_len },
+					     .partition_id = EVBUS_PARTITION_ANY };
 		CHECK_OK(evbus_publisher_add(publisher, &event, ERR));
 	}
 	CHECK_OK(evbus_publisher_flush(publisher, ERR));
@@ -88,8 +90,8 @@ static void handle(unsigned index, struct evbus_consumer *consumer, struct evbus
 
 	CHECK(delivery->attempt <= ATTEMPTS, "event %u is tried for the %uth time", event, delivery->attempt);
 	/* What was saved is known; an attempt whose outcome was not saved is not counted, and may be made again. */
-	CHECK(delivery->attempt - 1 <= atomic_load(&effects->attempts[event]), "event %u has attempts that were never made",
-	      event);
+	CHECK(delivery->attempt - 1 <= atomic_load(&effects->attempts[event]),
+	      "event %u has attempts that were never made", event);
 	atomic_store(&effects->busy, index);
 	pause_us(100);
 	if (is_poisoned(event)) {
@@ -104,8 +106,11 @@ static void handle(unsigned index, struct evbus_consumer *consumer, struct evbus
 static void consume(unsigned index)
 {
 	struct evbus *bus = open_with_store();
-	struct evbus_consumer_options options = { .group = GROUP, .topic = TOPIC, .partition_id = EVBUS_PARTITION_ALL,
-						  .inbox = true, .retry = { ATTEMPTS - 1, 1, 2, 5 },
+	struct evbus_consumer_options options = { .group = GROUP,
+						  .topic = TOPIC,
+						  .partition_id = EVBUS_PARTITION_ALL,
+						  .inbox = true,
+						  .retry = { ATTEMPTS - 1, 1, 2, 5 },
 						  .concurrency = index % 2 ? 3 : 1 };
 	struct evbus_consumer *consumer;
 	struct evbus_delivery *delivery;
@@ -155,8 +160,8 @@ static void check_checkpoints(struct evbus *bus, bool at_end)
 		unsigned next = code ? 0 : (unsigned)strtoul(checkpoint.next_offset, NULL, 10);
 		for (unsigned i = 0; i < next; i++) {
 			unsigned event = order[lane][i];
-			CHECK(is_poisoned(event) ? atomic_load(&effects->attempts[event]) >= ATTEMPTS :
-						   atomic_load(&effects->effects[event]) >= 1,
+			CHECK(is_poisoned(event) ? atomic_load(&effects->attempts[event]) >= ATTEMPTS
+						 : atomic_load(&effects->effects[event]) >= 1,
 			      "the checkpoint %u of partition %u passed event %u", next, lane, event);
 		}
 		CHECK(!at_end || next == counts[lane], "partition %u ends at %u, not %u", lane, next, counts[lane]);
@@ -194,8 +199,8 @@ static void check_effects(struct evbus *bus, unsigned kills)
 	}
 	fprintf(stderr, "consumers: %u kills, %u effects repeated, %u attempts repeated\n", kills, repeated,
 		repeated_attempts);
-	CHECK(repeated + repeated_attempts <= kills, "%u effects and %u attempts were repeated, with %u kills", repeated,
-	      repeated_attempts, kills);
+	CHECK(repeated + repeated_attempts <= kills, "%u effects and %u attempts were repeated, with %u kills",
+	      repeated, repeated_attempts, kills);
 	check_count(bus, "SELECT count(*) FROM inbox", event_count - poisoned);
 	check_count(bus, "SELECT count(*) FROM dlq WHERE state = 'DEAD' AND attempts = 3", poisoned);
 	check_count(bus, "SELECT count(*) FROM dlq", poisoned);
@@ -230,8 +235,8 @@ Test(consumers, killed_at_random_repeat_no_more_effects_than_there_are_kills)
 	for (unsigned i = 0; i < wanted; i++) {
 		pause_us((int64_t)(random_next(&dice) % 20000));
 		/* Mostly one that has the partitions; the others wait for them. */
-		unsigned victim = random_next(&dice) % 4 ? atomic_load(&effects->busy) :
-							    (unsigned)(random_next(&dice) % CONSUMERS);
+		unsigned victim = random_next(&dice) % 4 ? atomic_load(&effects->busy)
+							 : (unsigned)(random_next(&dice) % CONSUMERS);
 		kills += kill_one(&consumers[victim], victim);
 		check_checkpoints(bus, false);
 	}

@@ -133,7 +133,8 @@ Test(consumer, gives_out_again_what_was_given_back_and_counts_no_attempt)
 
 Test(consumer, gives_out_the_record_as_it_stands_in_the_log)
 {
-	publish_to("t", 0, "k\"1", "{\"event_id\":\"e\",\"event_type\":\"a.b\",\"tenant_id\":7,\"big\":12345678901234567890}");
+	publish_to("t", 0, "k\"1",
+		   "{\"event_id\":\"e\",\"event_type\":\"a.b\",\"tenant_id\":7,\"big\":12345678901234567890}");
 	struct evbus_consumer *consumer = CONSUMER();
 	struct evbus_delivery *delivery = next(consumer);
 	const struct evbus_record *record = delivery->record;
@@ -240,7 +241,8 @@ Test(consumer, stores_the_checksum_of_the_last_record_done)
 Test(consumer, passes_over_what_does_not_match_and_moves_the_checkpoint)
 {
 	publish(0, 10);
-	struct evbus_consumer *consumer = CONSUMER(.filter = { .where = (const char *const[]){ "/n=4" }, .where_count = 1 });
+	struct evbus_consumer *consumer =
+		CONSUMER(.filter = { .where = (const char *const[]){ "/n=4" }, .where_count = 1 });
 
 	done(consumer, expect(consumer, 4, 1));
 	expect_end(consumer);

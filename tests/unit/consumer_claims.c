@@ -175,7 +175,8 @@ Test(consumer_claims, are_not_waited_for_beyond_a_signal)
 	struct evbus_delivery *delivery;
 
 	publish(0, 1);
-	struct evbus_consumer *first = CONSUMER(), *second = CONSUMER(), *follower = CONSUMER(.group = "f", .follow = true);
+	struct evbus_consumer *first = CONSUMER(), *second = CONSUMER(),
+			      *follower = CONSUMER(.group = "f", .follow = true);
 	done(follower, expect(follower, 0, 1));
 	OK(evbus_consumer_commit(follower, &err));
 	sigaction(SIGALRM, &action, NULL);

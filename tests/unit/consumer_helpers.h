@@ -1,5 +1,5 @@
-/* What the tests of the consumer have in common: a bus in a scratch directory, short ways to publish and to consume, and
- * to look into the store behind the library's back. */
+/* What the tests of the consumer have in common: a bus in a scratch directory, short ways to publish and to consume,
+ * and to look into the store behind the library's back. */
 #ifndef EVBUS_TESTS_CONSUMER_HELPERS_H
 #define EVBUS_TESTS_CONSUMER_HELPERS_H
 

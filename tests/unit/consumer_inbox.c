@@ -28,10 +28,15 @@ Test(consumer_inbox, does_each_id_once_also_after_the_checkpoint_was_moved_back)
 Test(consumer_inbox, goes_by_group_tenant_and_topic)
 {
 	static const char *const payloads[] = {
-		"{\"id\":\"1\",\"n\":0}", "{\"id\":1,\"n\":1}", "{\"id\":\"1\",\"n\":2,\"tenant_id\":\"a\"}",
-		"{\"id\":\"1\",\"n\":3,\"tenant_id\":\"a\"}", "{\"id\":\"a1\",\"n\":4}", "{\"id\":\"1\",\"n\":5,\"tenant_id\":\"b\"}",
+		"{\"id\":\"1\",\"n\":0}",
+		"{\"id\":1,\"n\":1}",
+		"{\"id\":\"1\",\"n\":2,\"tenant_id\":\"a\"}",
+		"{\"id\":\"1\",\"n\":3,\"tenant_id\":\"a\"}",
+		"{\"id\":\"a1\",\"n\":4}",
+		"{\"id\":\"1\",\"n\":5,\"tenant_id\":\"b\"}",
 		"{\"specversion\":\"1.0\",\"source\":\"/x\",\"id\":\"1\",\"n\":6}",
-		"{\"specversion\":\"1.0\",\"source\":\"/y\",\"id\":\"1\",\"n\":7}", "{\"eventId\":\"\\u0031\",\"n\":8}",
+		"{\"specversion\":\"1.0\",\"source\":\"/y\",\"id\":\"1\",\"n\":7}",
+		"{\"eventId\":\"\\u0031\",\"n\":8}",
 	};
 	static const int given[] = { 0, 2, 4, 5, 6, 7 };
 

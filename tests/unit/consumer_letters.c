@@ -48,7 +48,8 @@ Test(consumer_letters, are_given_out_as_the_events_that_they_were)
 	struct evbus_delivery *delivery = expect_letter(consumer, 0, 1);
 	const struct evbus_record *record = delivery->record;
 
-	cr_assert(record->payload.len == 34 && !memcmp(record->payload.data, "{\"event_id\":\"e\",\"n\":0, \"big\":1.10}", 34));
+	cr_assert(record->payload.len == 34 &&
+		  !memcmp(record->payload.data, "{\"event_id\":\"e\",\"n\":0, \"big\":1.10}", 34));
 	cr_assert(record->partition_key.len == 6 && !memcmp(record->partition_key.data, "\"k\\\"1\"", 6));
 	cr_assert(record->offset.len == 1 && *record->offset.data == '0' && record->published_at_utc.len == 27);
 	cr_assert(!memcmp(record->members.data, "\"offset\":\"0\"", 12));
@@ -147,8 +148,10 @@ Test(consumer_letters, get_their_row_in_the_inbox)
 Test(consumer_letters, know_the_tenant_that_was_not_in_the_payload)
 {
 	struct evbus_publisher *publisher;
-	struct evbus_event event = { .topic = "t", .payload = SLICE("{\"id\":\"1\",\"n\":0}"),
-				     .partition_id = EVBUS_PARTITION_ANY, .tenant_id = SLICE("T") };
+	struct evbus_event event = { .topic = "t",
+				     .payload = SLICE("{\"id\":\"1\",\"n\":0}"),
+				     .partition_id = EVBUS_PARTITION_ANY,
+				     .tenant_id = SLICE("T") };
 
 	OK(evbus_publisher_open(bus, &(struct evbus_publisher_options){ .idempotent = true }, &publisher, &err));
 	OK(evbus_publisher_add(publisher, &event, &err));

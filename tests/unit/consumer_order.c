@@ -1,5 +1,5 @@
-/* Whatever comes of the events, in whatever order: keys keep theirs, nothing overlaps that must not, the checkpoint never
- * passes an event that is neither done nor dead, and in the end all of them are one of the two. */
+/* Whatever comes of the events, in whatever order: keys keep theirs, nothing overlaps that must not, the checkpoint
+ * never passes an event that is neither done nor dead, and in the end all of them are one of the two. */
 #include "consumer_helpers.h"
 
 TestSuite(consumer_order, .init = enter, .fini = leave, .timeout = 60);
@@ -113,15 +113,15 @@ Test(consumer_order, looks_at_a_bounded_number_of_bytes)
 /* ---- at random, against a model ---- */
 
 #define PARTITIONS 3
-#define EVENTS 60              /* of each partition */
+#define EVENTS 60 /* of each partition */
 #define KEYS 4
 #define OUT_MAX 8
 
 enum fate {
 	OPEN,
 	OUT,
-	SETTLED,               /* done or dead */
-	PERHAPS,               /* done, and that may have been forgotten */
+	SETTLED, /* done or dead */
+	PERHAPS, /* done, and that may have been forgotten */
 };
 
 static struct {
@@ -159,10 +159,12 @@ static void check_given(const struct evbus_delivery *delivery)
 	enum fate *fate = &model.fate[partition][offset];
 	char row[64];
 
-	cr_assert(*fate == OPEN || *fate == PERHAPS, "partition %d, offset %d came and was %d", partition, offset, *fate);
+	cr_assert(*fate == OPEN || *fate == PERHAPS, "partition %d, offset %d came and was %d", partition, offset,
+		  *fate);
 	cr_assert(!model.dead[partition][offset]);
 	snprintf(row, sizeof row, "inbox WHERE event_id = '%d'", number_of(delivery));
-	cr_assert(!model.inbox || stored_of("random", 0) < 0 || !count_of(row), "an event came again that is in the inbox");
+	cr_assert(!model.inbox || stored_of("random", 0) < 0 || !count_of(row),
+		  "an event came again that is in the inbox");
 	/* With the row that says it is done, that of its attempts has gone. */
 	if (*fate == PERHAPS && delivery->attempt == 1)
 		model.attempts[partition][offset] = 0;
@@ -180,8 +182,8 @@ static void check_stored(void)
 	for (int partition = 0; partition < PARTITIONS; partition++) {
 		int at = stored_of("random", partition);
 		for (int i = 0; i < at; i++)
-			cr_assert(model.fate[partition][i] >= SETTLED, "the checkpoint %d passed %d of partition %d", at,
-				  i, partition);
+			cr_assert(model.fate[partition][i] >= SETTLED, "the checkpoint %d passed %d of partition %d",
+				  at, i, partition);
 	}
 }
 
@@ -219,8 +221,8 @@ static void settle_one(struct evbus_consumer *consumer)
 
 static struct evbus_consumer *open_random(void)
 {
-	return CONSUMER(.topic = "random", .concurrency = model.concurrency, .inbox = model.inbox, .window = 5 + roll(30),
-			.commit_every = 1 + roll(20), .retry = { 2, roll(3), 1, 2 });
+	return CONSUMER(.topic = "random", .concurrency = model.concurrency, .inbox = model.inbox,
+			.window = 5 + roll(30), .commit_every = 1 + roll(20), .retry = { 2, roll(3), 1, 2 });
 }
 
 /* As if it was killed: what was not saved is forgotten. */
@@ -284,9 +286,10 @@ Test(consumer_order, holds_for_random_outcomes_and_restarts)
 	make_topic("random", PARTITIONS);
 	for (int partition = 0; partition < PARTITIONS; partition++)
 		for (int i = 0; i < EVENTS; i++) {
-			snprintf(text, sizeof text, "{\"id\":\"%d\",\"n\":%d}", partition * EVENTS + i, partition * EVENTS + i);
-			publish_to("random", partition, i % KEYS ? (const char *const[]){ "", "a", "b", "c" }[i % KEYS] : NULL,
-				   text);
+			snprintf(text, sizeof text, "{\"id\":\"%d\",\"n\":%d}", partition * EVENTS + i,
+				 partition * EVENTS + i);
+			publish_to("random", partition,
+				   i % KEYS ? (const char *const[]){ "", "a", "b", "c" }[i % KEYS] : NULL, text);
 		}
 	for (uint64_t seed = 1; seed <= 24; seed++) {
 		play(seed);

@@ -44,7 +44,9 @@ Test(consumer_retry, stores_each_attempt_that_failed_at_once)
 
 Test(consumer_retry, makes_a_dead_letter_after_the_last_attempt_and_goes_on)
 {
-	publish_to("t", 0, "k", "{\"event_id\":\"e\\u0031\",\"n\":0,\"event_type\":\"a.b\",\"tenant_id\":\"T\",\"correlation_id\":\"C\"}");
+	publish_to("t", 0, "k",
+		   "{\"event_id\":\"e\\u0031\",\"n\":0,\"event_type\":\"a.b\",\"tenant_id\":\"T\",\"correlation_id\":"
+		   "\"C\"}");
 	publish(1, 1);
 	struct evbus_consumer *consumer = CONSUMER(.commit_every = 100);
 
@@ -53,10 +55,11 @@ Test(consumer_retry, makes_a_dead_letter_after_the_last_attempt_and_goes_on)
 	cr_assert(failed(consumer, expect(consumer, 0, 3)));
 	cr_assert_eq(stored(), 1);
 	cr_assert_eq(count_of("retries"), 0);
-	cr_assert_str_eq(sql("SELECT id || state || group_name || tenant_id || topic || partition_id || record_offset || "
-			     "offset_kind || partition_key || event_id || event_type || correlation_id || reason || error "
-			     "|| attempts || returns FROM dlq"),
-			 "1DEADgTt00file_lineke1a.bCretriesit broke30");
+	cr_assert_str_eq(
+		sql("SELECT id || state || group_name || tenant_id || topic || partition_id || record_offset || "
+		    "offset_kind || partition_key || event_id || event_type || correlation_id || reason || error "
+		    "|| attempts || returns FROM dlq"),
+		"1DEADgTt00file_lineke1a.bCretriesit broke30");
 	cr_assert_str_eq(sql("SELECT json_array_length(history) FROM dlq"), "3");
 	cr_assert(strstr(sql("SELECT CAST(payload AS TEXT) FROM dlq"), "{\"event_id\":\"e\\u0031\",\"n\":0,"));
 	done(consumer, expect(consumer, 1, 1));
@@ -232,8 +235,8 @@ Test(consumer_retry, counts_attempts_on_over_restarts_to_the_dead_letter)
 
 /* ---- rows that are no longer of use ---- */
 
-#define ROW(log, offset)                                                                                          \
-	"INSERT INTO retries SELECT group_name, topic, partition_id, '" offset "', " log ", 2, "               \
+#define ROW(log, offset)                                                                                               \
+	"INSERT INTO retries SELECT group_name, topic, partition_id, '" offset "', " log ", 2, "                       \
 	"'2026-01-01T00:00:00.000000Z', 'old', '[]' FROM checkpoints"
 
 Test(consumer_retry, removes_rows_that_are_below_the_checkpoint_or_of_another_log)
@@ -325,8 +328,8 @@ Test(consumer_retry, makes_the_dead_letter_and_moves_the_checkpoint_together_or_
 	failed(consumer, delivery);
 	sql("CREATE TRIGGER no BEFORE INSERT ON checkpoints BEGIN SELECT RAISE(ABORT, 'no'); END");
 	delivery = expect(consumer, 0, 2);
-	cr_assert_eq(evbus_consumer_refused(consumer, delivery, EVBUS_REASON_REFUSED, SLICE("x"), &err),
-		     EVBUS_CONFLICT, "%s", err.text);
+	cr_assert_eq(evbus_consumer_refused(consumer, delivery, EVBUS_REASON_REFUSED, SLICE("x"), &err), EVBUS_CONFLICT,
+		     "%s", err.text);
 	cr_assert(count_of("dlq") == 0 && count_of("retries") == 1 && stored() == -1);
 	cr_assert(!evbus_consumer_finished(consumer));
 	sql("DROP TRIGGER no");

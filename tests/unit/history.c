@@ -84,7 +84,8 @@ Test(history, keeps_the_latest_hundred)
 		cr_assert(!memcmp(history.data, first, (size_t)len), "after %d", i);
 	}
 	size_t count = 0;
-	for (const char *at = history.data; (at = memmem(at, (size_t)(history.data + history.len - at), "\"at\":", 5)); at++)
+	for (const char *at = history.data; (at = memmem(at, (size_t)(history.data + history.len - at), "\"at\":", 5));
+	     at++)
 		count++;
 	cr_assert_eq(count, HISTORY_MAX);
 }
@@ -94,7 +95,7 @@ Test(history, is_bounded_whatever_was_said)
 	static char said[100000];
 
 	for (int i = 1; i <= 200; i++) {
-		memset(said, i % 32, sizeof said);    /* each of these is six bytes when quoted */
+		memset(said, i % 32, sizeof said); /* each of these is six bytes when quoted */
 		add(i, EVBUS_REASON_RETRIES, (struct evbus_slice){ said, sizeof said });
 	}
 	cr_assert(history.len < HISTORY_MAX * (HISTORY_ERROR_MAX_BYTES * 6 + 200));
@@ -123,8 +124,13 @@ Test(history, keeps_the_end_of_a_long_error_and_cuts_no_character)
 
 Test(history, makes_utf8_of_what_is_none)
 {
-	cr_assert(is(KEPT("a\xff" "b", 100), "a\xef\xbf\xbd" "b"));
-	cr_assert(is(KEPT("a\0b", 100), "a\xef\xbf\xbd" "b"));
+	cr_assert(is(KEPT("a\xff"
+			  "b",
+			  100),
+		     "a\xef\xbf\xbd"
+		     "b"));
+	cr_assert(is(KEPT("a\0b", 100), "a\xef\xbf\xbd"
+					"b"));
 	cr_assert(is(KEPT("\xc3", 100), "\xef\xbf\xbd"));
 	cr_assert(is(KEPT("\xc0\xaf", 100), "\xef\xbf\xbd\xef\xbf\xbd"), "an overlong slash");
 	cr_assert(is(KEPT("\xed\xa0\x80x", 100), "\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdx"), "a surrogate");
@@ -166,6 +172,6 @@ Test(history, reasons_have_names_that_are_read_back)
 		cr_assert(!reason_parse((struct evbus_slice){ name, strlen(name) - 1 }, &reason));
 	}
 	cr_assert_str_eq(evbus_reason_name((enum evbus_reason)EVBUS_REASONS), "unknown");
-	cr_assert_str_eq(evbus_reason_name((enum evbus_reason)-1), "unknown");
+	cr_assert_str_eq(evbus_reason_name((enum evbus_reason) - 1), "unknown");
 	cr_assert(!reason_parse(SLICE(""), &reason) && !reason_parse(SLICE("Retries"), &reason));
 }

@@ -76,8 +76,9 @@ Test(outcomes, an_inbox_goes_by_group_tenant_topic_and_id)
 
 Test(outcomes, an_inbox_takes_any_bytes_as_they_are)
 {
-	static const struct evbus_slice ids[] = { { "a\0b", 3 }, { "a", 1 }, { "'; DROP TABLE inbox; --", 23 },
-						  { "\xc3\xa4", 2 }, { "1.0", 3 }, { "1", 1 }, { " 1", 2 } };
+	static const struct evbus_slice ids[] = { { "a\0b", 3 },     { "a", 1 },   { "'; DROP TABLE inbox; --", 23 },
+						  { "\xc3\xa4", 2 }, { "1.0", 3 }, { "1", 1 },
+						  { " 1", 2 } };
 
 	for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
 		struct inbox_event event = { "t", text(""), ids[i], false };
@@ -150,7 +151,9 @@ static void put_retry(const struct retry_place *at, const char *offset, int64_t 
 
 Test(outcomes, retries_are_listed_by_offset_of_one_partition_and_log)
 {
-	static const struct retry_place others[] = { { "h", "t", 0, "log" }, { "g", "u", 0, "log" }, { "g", "t", 1, "log" } };
+	static const struct retry_place others[] = { { "h", "t", 0, "log" },
+						     { "g", "u", 0, "log" },
+						     { "g", "t", 1, "log" } };
 	static const struct retry_place other_log = { "g", "t", 0, "log2" };
 
 	cr_assert_str_eq(list(&place), "");
@@ -162,7 +165,8 @@ Test(outcomes, retries_are_listed_by_offset_of_one_partition_and_log)
 	for (size_t i = 0; i < 3; i++)
 		put_retry(&others[i], "50", 9);
 	put_retry(&other_log, "60", 9);
-	cr_assert_str_eq(list(&place), "9 2 due it's [];10 1 due it's [];100 4 due it's [];18446744073709551614 3 due it's [];");
+	cr_assert_str_eq(list(&place),
+			 "9 2 due it's [];10 1 due it's [];100 4 due it's [];18446744073709551614 3 due it's [];");
 }
 
 Test(outcomes, a_retry_replaces_the_one_before_also_of_another_log)

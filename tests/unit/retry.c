@@ -36,8 +36,8 @@ Test(retry, ends_after_the_last_attempt)
 	cr_assert(!retry_again(&retry, INT64_MAX));
 }
 
-/* Sixteen classes of equal width, of which each is hit about as often: chi-squared with 15 degrees of freedom exceeds 50
- * once in a hundred thousand runs. */
+/* Sixteen classes of equal width, of which each is hit about as often: chi-squared with 15 degrees of freedom exceeds
+ * 50 once in a hundred thousand runs. */
 static void check_draws(const struct evbus_retry *retry, int64_t attempts)
 {
 	int64_t bound = retry_bound_ms(retry, attempts), classes[16] = { 0 };
@@ -151,7 +151,8 @@ Test(retry, policies_that_make_no_sense_are_refused)
 						  { 5, 1000, -2, 60000 },   { 5, 1000, NAN, 60000 },
 						  { 5, 1000, INFINITY, 1 }, { 5, -1, 2, 60000 },
 						  { 5, 1000, 2, -1 } };
-	static const struct evbus_retry good[] = { EVBUS_RETRY_DEFAULT, { 0, 0, 1, 0 },
+	static const struct evbus_retry good[] = { EVBUS_RETRY_DEFAULT,
+						   { 0, 0, 1, 0 },
 						   { UINT32_MAX, INT64_MAX, 1e308, INT64_MAX } };
 
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
