@@ -18,6 +18,7 @@
 
 #define ANSWERS_BYTES (64u * 1024u)
 #define LINGER_MS 100                /* after it closed its stdout, to see how it ends */
+#define SILENCE_MS 10000             /* without a single answer, that looks like a mistake */
 #define QUOTE_BYTES 80               /* of an answer that is none */
 
 struct given {
@@ -34,6 +35,7 @@ struct coprocess {
 	struct stop stop;
 	struct child child;          /* pid 0: it does not run */
 	bool ended;                  /* it has; its answers are not all read yet */
+	bool silence_told;
 
 	struct given *given;         /* a ring of `window`: those that are unanswered */
 	size_t window, head, count;
@@ -394,10 +396,23 @@ static enum evbus_code start_again(struct coprocess *coprocess, int64_t until)
 	return EVBUS_OK;
 }
 
+/* The usual mistake is a buffer, and would not be seen at all. */
+static void tell_silence(struct coprocess *coprocess)
+{
+	if (coprocess->answered || coprocess->silence_told || monotonic_ms() - coprocess->oldest_ms < SILENCE_MS)
+		return;
+	coprocess->silence_told = true;
+	talk(coprocess->call, WARNING,
+	     "'%s' has not answered yet: it must read what is there without waiting for more, and write each answer at "
+	     "once (mawk -W interactive and fflush(), sed -u, python3 -u, stdbuf -oL)",
+	     coprocess->program.argv[0]);
+}
+
 static enum evbus_code wait_for_answer(struct coprocess *coprocess, int64_t until)
 {
 	if (!coprocess->child.pid)
 		return start_again(coprocess, until);
+	tell_silence(coprocess);
 	write_records(coprocess);
 	int64_t late = late_at(coprocess);
 	serve(coprocess, late < until ? late : until);
