@@ -4,6 +4,7 @@
  * group: a run over a thousand of them takes its time, and meanwhile somebody may have discarded one, or have retried
  * it. What was tried is recorded before the next begins; a kill between the two tries that one letter again. */
 #include "letter_batch.h"
+#include "letter_claims.h"
 #include "handler.h"
 #include "pace.h"
 
@@ -54,19 +55,13 @@ COMMAND(dlq_retry,
 		{ "echo '{\"id\":\"1\"}' | evbus publish -q -t orders; evbus dlq-retry -q -t orders --format tsv", "" },
 		{ "evbus dlq-retry -q -g billing --reason timeout --rate 10 --format tsv -- true", "" }));
 
-struct claim {
-	char *group;                 /* NULL: of outboxes */
-	struct evbus_claim *held;
-};
-
 struct retrying {
 	const struct args *args;
 	struct call *call;
 	struct letters letters;
 	struct table table;
 	struct pace pace;
-	struct claim *claims;
-	size_t claim_count;
+	struct claims claims;
 	struct handler *handler;     /* of one group, as that is in its environment */
 	const char *handler_group;   /* NULL: of none, or of outboxes */
 	struct evbus_publisher *publisher;
@@ -81,51 +76,9 @@ static void retrying_release(struct retrying *retry)
 	batch_release(&retry->batch);
 	handler_cleanup(&retry->handler);
 	evbus_publisher_close(retry->publisher);
-	for (size_t i = 0; i < retry->claim_count; i++) {
-		evbus_claim_release(retry->claims[i].held);
-		free(retry->claims[i].group);
-	}
-	free(retry->claims);
+	claims_release(&retry->claims);
 	table_cleanup(&retry->table);
 	letters_close(&retry->letters);
-}
-
-/* ---- nobody else tries them ------------------------------------------------------------------------------------ */
-
-static bool is_of(const struct claim *claim, struct evbus_slice group)
-{
-	if (!claim->group || !group.data)
-		return !claim->group && !group.data;
-	return strlen(claim->group) == group.len && !memcmp(claim->group, group.data, group.len);
-}
-
-/* *group: its name, which lives as long as the claim. */
-static enum evbus_code claim_group(struct retrying *retry, struct evbus_slice name, const char **group)
-{
-	struct claim *claims = retry->claims;
-
-	for (size_t i = 0; i < retry->claim_count; i++)
-		if (is_of(&claims[i], name)) {
-			*group = claims[i].group;
-			return EVBUS_OK;
-		}
-	claims = realloc(claims, (retry->claim_count + 1) * sizeof *claims);
-	if (!claims)
-		return fail(retry->call, EVBUS_IO, "cannot claim a group: out of memory");
-	retry->claims = claims;
-	struct claim *claim = &claims[retry->claim_count];
-	*claim = (struct claim){ .group = name.data ? strndup(name.data, name.len) : NULL };
-	enum evbus_code code = name.data && !claim->group ?
-				       fail(retry->call, EVBUS_IO, "cannot claim a group: out of memory") :
-				       evbus_letter_claim(retry->letters.sources.bus, claim->group, &claim->held,
-							  &retry->call->err);
-	if (code) {
-		free(claim->group);
-		return code;
-	}
-	retry->claim_count++;
-	*group = claim->group;
-	return EVBUS_OK;
 }
 
 /* ---- by a command ---------------------------------------------------------------------------------------------- */
@@ -342,7 +295,7 @@ static enum evbus_code try_now(void *context, const struct evbus_letter *letter,
 	}
 	if (attempt->retry->args->republish)
 		return republish_one(attempt, letter);
-	TRY(claim_group(attempt->retry, letter->group, &group));
+	TRY(claims_take(&attempt->retry->claims, letter->group, &group));
 	return run_one(attempt, letter, group);
 }
 
@@ -353,7 +306,7 @@ static enum evbus_code try_one(struct retrying *retry, const struct evbus_letter
 	const char *group;
 
 	TRY(batch_flush(&retry->batch));
-	TRY(claim_group(retry, letter->group, &group));
+	TRY(claims_take(&retry->claims, letter->group, &group));
 	TRY(letters_one(&retry->letters, letter->id, try_now, &attempt));
 	retry->letters.enough = attempt.stopped;
 	if (attempt.stopped)
@@ -376,36 +329,36 @@ static enum evbus_code wait_for_turn(struct retrying *retry)
 	return EVBUS_OK;
 }
 
-/* Why it is printed and nothing else; NULL: it is to be tried. What is done or queued already need not be. */
-static const char *why_not(struct retrying *retry, const struct evbus_letter *letter)
+/* false: it is only printed, with *why in the place of a result. What is done or queued already need not be. */
+static bool may_try(struct retrying *retry, const struct evbus_letter *letter, const char **why)
 {
-	if (letter->state == EVBUS_LETTER_RETRIED || (retry->queues && letter->state == EVBUS_LETTER_QUEUED))
-		return "";
+	bool done = letter->state == EVBUS_LETTER_RETRIED || (retry->queues && letter->state == EVBUS_LETTER_QUEUED);
+
+	*why = NULL;
 	if (letter->state != EVBUS_LETTER_DEAD) {
-		not_dead(retry, letter);
-		return "";
+		if (!done)
+			not_dead(retry, letter);
+		return false;
 	}
 	if (letter->returns <= retry->args->max_returns)
-		return NULL;
+		return true;
 	retry->returned++;
-	return "left alone: it came back too often";
+	*why = "left alone: it came back too often";
+	return false;
 }
 
 static enum evbus_code retry_one(void *context, const struct evbus_letter *letter, struct evbus_err *err)
 {
 	struct retrying *retry = context;
 	const struct args *args = retry->args;
-	struct evbus_slice result = { NULL, 0 };
+	const char *why;
 
 	(void)err;
 	retry->letters.enough = args->max >= 0 && retry->tried >= args->max;
 	if (retry->letters.enough)
 		return EVBUS_OK;
-	const char *why = why_not(retry, letter);
-	if (why) {
-		result = (struct evbus_slice){ why[0] ? why : NULL, strlen(why) };
-		return batch_add(&retry->batch, letter, false, result);
-	}
+	if (!may_try(retry, letter, &why))
+		return batch_add(&retry->batch, letter, false, (struct evbus_slice){ why, why ? strlen(why) : 0 });
 	retry->tried++;
 	if (!args->dry_run)
 		TRY(wait_for_turn(retry));
@@ -413,7 +366,7 @@ static enum evbus_code retry_one(void *context, const struct evbus_letter *lette
 	if (retry->letters.enough)
 		return EVBUS_OK;
 	if (retry->queues || args->dry_run)
-		return batch_add(&retry->batch, letter, true, result);
+		return batch_add(&retry->batch, letter, true, (struct evbus_slice){ NULL, 0 });
 	return try_one(retry, letter);
 }
 
@@ -490,6 +443,7 @@ static enum evbus_code dlq_retry_run(struct args *args, struct call *call)
 		TRY(open_handler(&retry, NULL)); /* looks the command up before anything else */
 	change_table(&retry.table, args->format);
 	TRY(letters_open(&retry.letters, call, &args->letters, &args->sources, args->ids_from));
+	retry.claims = (struct claims){ .call = call, .bus = retry.letters.sources.bus };
 	enum evbus_code code = retry_all(&retry, args);
 	tell(&retry);
 	size_t undone = retry.failed + retry.returned + retry.refused + retry.batch.refused;
