@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dlq-retry: by the group, by a command, by publishing once more; what was reviewed is what is done.
 . "${0%/*}/lib.sh"
-plan 25
+plan 26
 
 make_letters=${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}/tests/cli/make_letters
 # letters LINE...: puts a letter for each JSON object into the store.
@@ -286,6 +286,14 @@ wait $pid
 expect_equal $? 143 'status'
 expect_equal "$(cut -f 1-3 said)" $'1\tDEAD\tRETRIED'
 expect_equal "$(states)" '1 RETRIED 2 DEAD 3 DEAD'
+
+t 'a reader of the lines that goes away ends it with 74, and what was done is recorded'
+bus
+numbered 0 5
+# shellcheck disable=SC2016 # for bash
+expect_status 74 bash -c 'evbus dlq-retry -q --all --format json -- sh -c "echo x >>ran; sleep 0.05" | true; exit ${PIPESTATUS[0]}'
+expect_equal "$(evbus dlq-list --state retried --format tsv | wc -l)" "$(wc -l <ran)" 'what ran and what is recorded'
+expect_true 'it ended early' test "$(wc -l <ran)" -lt 6
 
 t 'usage'
 for options in '--all x' '--republish -- true' '--handler-timeout 1s --all' '--all --' '--rate 0 --all' '--max -1 --all' '--id x' 'x' \

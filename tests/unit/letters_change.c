@@ -139,3 +139,66 @@ Test(letters_change, of_a_group_are_tried_by_one_at_a_time)
 	evbus_claim_release(named);
 	cr_assert_eq(evbus_letter_claim(bus, "no group", &group, &err), EVBUS_USAGE);
 }
+
+/* ---- many at once ---------------------------------------------------------------------------------------------- */
+
+#define MANY 600
+
+/* Ids 1 to count, and what came of each. */
+static enum evbus_code change_many(size_t count, enum evbus_letter_change what, enum evbus_code codes[MANY])
+{
+	static char texts[MANY][8];
+	const char *ids[MANY];
+
+	for (size_t i = 0; i < count; i++) {
+		snprintf(texts[i], sizeof texts[i], "%zu", i + 1);
+		ids[i] = texts[i];
+	}
+	return evbus_letter_change_all(bus, NULL, 0, ids, count, what, "me", codes, &err);
+}
+
+Test(letters_change, many_over_several_transactions)
+{
+	enum evbus_code codes[MANY];
+
+	put_letters(MANY);
+	cr_assert_eq(change_many(MANY, EVBUS_LETTER_QUEUE, codes), EVBUS_OK, "%s", err.text);
+	for (size_t i = 0; i < MANY; i++)
+		cr_assert_eq(codes[i], EVBUS_OK);
+	struct evbus_letter_filter queued = any;
+	queued.state = EVBUS_LETTER_QUEUED;
+	queued.max = 0;
+	cr_assert(!strncmp(list(&queued), "1 2 3 ", 6) && letter("600")->state == EVBUS_LETTER_QUEUED);
+	IS(letter("600")->resolved_by, "me");
+}
+
+Test(letters_change, many_of_which_some_cannot_be_changed_leaves_those_as_they_are)
+{
+	enum evbus_code codes[MANY];
+
+	put_letters(3);
+	cr_assert_eq(change("2", EVBUS_LETTER_SUCCEED), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(change_many(4, EVBUS_LETTER_DISCARD, codes), EVBUS_OK, "%s", err.text);
+	cr_assert(codes[0] == EVBUS_OK && codes[1] == EVBUS_CONFLICT && codes[2] == EVBUS_OK && codes[3] == EVBUS_NONE);
+	cr_assert(letter("1")->state == EVBUS_LETTER_DISCARDED && letter("2")->state == EVBUS_LETTER_RETRIED &&
+		  letter("3")->state == EVBUS_LETTER_DISCARDED);
+}
+
+Test(letters_change, many_when_one_is_damaged_changes_none_of_its_transaction)
+{
+	enum evbus_code codes[MANY];
+
+	put_letters(3);
+	sql("state.db", "UPDATE dlq SET state = 'LOST' WHERE id = 3");
+	cr_assert_eq(change_many(3, EVBUS_LETTER_QUEUE, codes), EVBUS_IO);
+	cr_assert_eq(letter("1")->state, EVBUS_LETTER_DEAD);
+}
+
+Test(letters_change, many_that_are_not_there_makes_no_store)
+{
+	enum evbus_code codes[MANY];
+
+	cr_assert_eq(change_many(2, EVBUS_LETTER_QUEUE, codes), EVBUS_OK, "%s", err.text);
+	cr_assert(codes[0] == EVBUS_NONE && codes[1] == EVBUS_NONE && access("state.db", F_OK));
+	cr_assert_eq(change_many(0, EVBUS_LETTER_QUEUE, codes), EVBUS_OK);
+}
