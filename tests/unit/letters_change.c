@@ -202,3 +202,58 @@ Test(letters_change, many_that_are_not_there_makes_no_store)
 	cr_assert(codes[0] == EVBUS_NONE && codes[1] == EVBUS_NONE && access("state.db", F_OK));
 	cr_assert_eq(change_many(0, EVBUS_LETTER_QUEUE, codes), EVBUS_OK);
 }
+
+static enum evbus_code codes[600];
+
+static enum evbus_code change_all(const char *const *ids, size_t count, enum evbus_letter_change what)
+{
+	memset(codes, 7, sizeof codes);
+	return evbus_letter_change_all(bus, given, given_count, ids, count, what, "me@here", codes, &err);
+}
+
+Test(letters_change, of_many_goes_on_behind_one_that_cannot_be_changed)
+{
+	static const char *const ids[] = { "1", "9", "2", "1", "3" }, *const gone[] = { "9", "8" },
+				 *const bad[] = { "1", "x" };
+
+	put_letters(3);
+	set("state = 'RETRIED'", 2);
+	cr_assert_eq(change_all(ids, 5, EVBUS_LETTER_QUEUE), EVBUS_OK, "%s", err.text);
+	cr_assert(codes[0] == EVBUS_OK && codes[1] == EVBUS_NONE && codes[2] == EVBUS_CONFLICT &&
+		  codes[3] == EVBUS_CONFLICT && codes[4] == EVBUS_OK);
+	cr_assert(letter("1")->state == EVBUS_LETTER_QUEUED && letter("2")->state == EVBUS_LETTER_RETRIED &&
+		  letter("3")->state == EVBUS_LETTER_QUEUED);
+	IS(kept.letter.resolved_by, "me@here");
+	cr_assert_eq(change_all(gone, 2, EVBUS_LETTER_QUEUE), EVBUS_OK, "%s", err.text);
+	cr_assert(codes[0] == EVBUS_NONE && codes[1] == EVBUS_NONE);
+	cr_assert_eq(change_all(bad, 2, EVBUS_LETTER_UNDO), EVBUS_USAGE);
+	cr_assert_eq(letter("1")->state, EVBUS_LETTER_QUEUED);
+}
+
+Test(letters_change, of_many_makes_no_store)
+{
+	static const char *const ids[] = { "1", "2" };
+
+	cr_assert_eq(change_all(ids, 2, EVBUS_LETTER_QUEUE), EVBUS_OK, "%s", err.text);
+	cr_assert(codes[0] == EVBUS_NONE && codes[1] == EVBUS_NONE && access("state.db", F_OK));
+}
+
+Test(letters_change, of_more_than_a_page_is_done_a_page_a_transaction)
+{
+	static char texts[600][8];
+	const char *ids[600];
+
+	put_letters(600);
+	for (int i = 0; i < 600; i++) {
+		snprintf(texts[i], sizeof texts[i], "%d", i + 1);
+		ids[i] = texts[i];
+	}
+	sql("state.db", "UPDATE dlq SET history = x'00' WHERE id = 300");
+	cr_assert_eq(change_all(ids, 600, EVBUS_LETTER_DISCARD), EVBUS_IO, "a damaged one is told");
+	sql("state.db", "UPDATE dlq SET history = '[]' WHERE id = 300");
+	cr_assert(letter("256")->state == EVBUS_LETTER_DISCARDED && letter("257")->state == EVBUS_LETTER_DEAD);
+	cr_assert_eq(change_all(ids, 600, EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+	for (int i = 0; i < 600; i++)
+		cr_assert_eq(codes[i], i < 256 ? EVBUS_CONFLICT : EVBUS_OK, "%d", i);
+	cr_assert_eq(letter("600")->state, EVBUS_LETTER_DISCARDED);
+}
