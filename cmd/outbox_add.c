@@ -205,9 +205,6 @@ static enum evbus_code keep_event(struct adding *adding, struct evbus_slice even
 	call->err.column = 0;
 	TRY(evbus_envelope_read(event, &envelope, &call->err));
 	TRY(check_envelope(args, &envelope, call));
-	if (event.len > (size_t)args->max_payload.bytes)
-		return fail(call, EVBUS_DATA, "the event has %zu bytes, and %lld is the most", event.len,
-			    (long long)args->max_payload.bytes);
 	row->payload = keep(adding, event.data, event.len);
 	row->id = keep_id(adding, &envelope);
 	row->type = keep_either(adding, args->type, envelope.event_type);

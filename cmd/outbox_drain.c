@@ -188,6 +188,7 @@ static void count(struct drain *drain, uint32_t reserved, const struct evbus_dra
 	pthread_mutex_unlock(&drain->mutex);
 }
 
+/* What passes by itself. What an operator has to mend (a log that was replaced, a permission) is better told by ending. */
 static bool is_outage(enum evbus_code code)
 {
 	return code == EVBUS_UNAVAILABLE || code == EVBUS_IO || code == EVBUS_AGAIN;
@@ -283,6 +284,26 @@ static enum evbus_code drain_batch(struct worker *worker, int64_t *wait_ms)
 
 /* ---- workers --------------------------------------------------------------------------------------------------- */
 
+static void worker_init(struct worker *worker, struct drain *drain)
+{
+	*worker = (struct worker){ .drain = drain, .call = *drain->call, .look_ms = LOOK_MIN_MS };
+}
+
+static enum evbus_code worker_open(struct worker *worker)
+{
+	const struct args *args = worker->drain->args;
+	const struct evbus_options options = { .payload_max_bytes = (uint32_t)args->max_payload.bytes };
+
+	TRY(bus_open(&worker->call, &options, &worker->bus));
+	return outbox_open(&worker->call, worker->bus, &args->outbox, &worker->outbox);
+}
+
+static void worker_release(struct worker *worker)
+{
+	outbox_cleanup(&worker->outbox);
+	bus_cleanup(&worker->bus);
+}
+
 static enum evbus_code timed_out(struct worker *worker)
 {
 	struct drain *drain = worker->drain;
@@ -308,15 +329,11 @@ static enum evbus_code wait_for_rows(struct worker *worker, int64_t wait_ms, boo
 
 static enum evbus_code work(struct worker *worker)
 {
-	const struct args *args = worker->drain->args;
-	const struct evbus_options options = { .payload_max_bytes = (uint32_t)args->max_payload.bytes };
 	int64_t wait_ms;
 	bool over = false;
 
-	if (!worker->bus)
-		TRY(bus_open(&worker->call, &options, &worker->bus));
 	if (!worker->outbox)
-		TRY(outbox_open(&worker->call, worker->bus, &args->outbox, &worker->outbox));
+		TRY(worker_open(worker));
 	while (!over) {
 		TRY(drain_batch(worker, &wait_ms));
 		if (wait_ms == FINISHED)
@@ -326,6 +343,7 @@ static enum evbus_code work(struct worker *worker)
 	return EVBUS_OK;
 }
 
+/* Its failure is that of the drain if it is the first. */
 static void *work_beside(void *context)
 {
 	struct worker *worker = context;
@@ -346,23 +364,23 @@ static void *work_beside(void *context)
 }
 
 /* The first of the workers is this thread. */
-static enum evbus_code work_together(struct drain *drain, struct worker *workers)
+static enum evbus_code work_together(struct drain *drain, struct worker *first)
 {
-	size_t begun = 1, wanted = (size_t)drain->args->concurrency;
+	struct worker others[CONCURRENCY_MAX];
+	size_t begun = 0, wanted = (size_t)drain->args->concurrency - 1;
 
 	for (; begun < wanted; begun++) {
-		workers[begun] = (struct worker){ .drain = drain, .call = *drain->call, .look_ms = LOOK_MIN_MS };
-		int error = pthread_create(&workers[begun].thread, NULL, work_beside, &workers[begun]);
+		worker_init(&others[begun], drain);
+		int error = pthread_create(&others[begun].thread, NULL, work_beside, &others[begun]);
 		if (error) {
-			talk(drain->call, WARNING, "cannot start more than %zu workers: %s", begun, strerror(error));
+			talk(drain->call, WARNING, "cannot start more than %zu workers: %s", begun + 1, strerror(error));
 			break;
 		}
 	}
-	work_beside(&workers[0]);
-	for (size_t i = 1; i < begun; i++) {
-		pthread_join(workers[i].thread, NULL);
-		outbox_cleanup(&workers[i].outbox);
-		bus_cleanup(&workers[i].bus);
+	work_beside(first);
+	for (size_t i = 0; i < begun; i++) {
+		pthread_join(others[i].thread, NULL);
+		worker_release(&others[i]);
 	}
 	return drain->code;
 }
@@ -420,33 +438,42 @@ static void drain_release(struct drain *drain)
 	pthread_mutex_destroy(&drain->mutex);
 }
 
+/* Opens the outbox and looks how far to go. *done: there is no more to do. */
+static enum evbus_code begin(struct drain *drain, struct worker *first, bool *done)
+{
+	const struct args *args = drain->args;
+
+	TRY(worker_open(first));
+	*done = args->dry_run;
+	if (args->dry_run)
+		return print_claimable(&first->call, first->outbox);
+	if (args->timeout.ms >= 0 && args->timeout.ms < INT64_MAX - now_ms())
+		drain->deadline_ms = now_ms() + args->timeout.ms;
+	if (args->follow)
+		return EVBUS_OK;
+	TRY(evbus_outbox_last_seq(first->outbox, &drain->up_to_seq, &first->call.err));
+	*done = drain->up_to_seq == 0;
+	return EVBUS_OK;
+}
+
 static enum evbus_code outbox_drain_run(struct args *args, struct call *call)
 {
-	const struct evbus_options options = { .payload_max_bytes = (uint32_t)args->max_payload.bytes };
-	CLEANUP(bus_cleanup) struct evbus *bus = NULL;
-	CLEANUP(outbox_cleanup) struct evbus_outbox *outbox = NULL;
 	CLEANUP(drain_release) struct drain drain = { .args = args, .call = call, .left = args->max,
 						      .deadline_ms = INT64_MAX, .over = -1,
 						      .mutex = PTHREAD_MUTEX_INITIALIZER };
-	struct worker workers[CONCURRENCY_MAX];
+	CLEANUP(worker_release) struct worker first = { .drain = &drain };
+	bool done;
 
 	TRY(check_args(args, call));
 	TRY(out_format(call, args->format));
 	drain.over = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (drain.over < 0)
 		return fail_errno(call, EVBUS_IO, "cannot make an event descriptor");
-	TRY(bus_open(call, &options, &bus));
-	TRY(outbox_open(call, bus, &args->outbox, &outbox));
-	workers[0] = (struct worker){ .drain = &drain, .call = *call, .bus = bus, .outbox = outbox,
-				      .look_ms = LOOK_MIN_MS };
-	if (args->dry_run)
-		return print_claimable(call, outbox);
-	if (args->timeout.ms >= 0 && args->timeout.ms < INT64_MAX - now_ms())
-		drain.deadline_ms = now_ms() + args->timeout.ms;
-	if (!args->follow) {
-		TRY(evbus_outbox_last_seq(outbox, &drain.up_to_seq, &call->err));
-		if (!drain.up_to_seq)
-			return EVBUS_OK;
-	}
-	return sum_up(&drain, work_together(&drain, workers));
+	worker_init(&first, &drain);
+	enum evbus_code code = begin(&drain, &first, &done);
+	if (code)
+		call->err = first.call.err;
+	if (code || done)
+		return code;
+	return sum_up(&drain, work_together(&drain, &first));
 }

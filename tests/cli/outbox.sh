@@ -180,6 +180,8 @@ expect_equal "$(list 2)" '' 'the rows'
 t 'a closed stdout is told, and the rows are there'
 events 1 5 | expect_status 74 sh -c 'evbus outbox-add -t orders 2>err >&-'
 expect_equal "$(list 2 | wc -l)" 5 'the rows'
+expect_status 74 bash -c '{ sleep 0.2; echo "{\"id\":\"late\",\"type\":\"t\"}"; } | evbus outbox-add -t orders 2>err | true; exit "${PIPESTATUS[1]}"'
+expect_equal "$(list 2 | tail -n 1)" late 'the last row'
 expect_status 0 evbus outbox-add -t orders /dev/null
 expect_out ''
 
@@ -203,7 +205,7 @@ evbus outbox-init -q >/dev/null
 } >/dev/null
 sql "UPDATE outbox SET attempts = 2, last_error = 'first line' || char(10) || 'second ' || hex(zeroblob(60)),
 	next_attempt_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 hour') WHERE id = 'k1';
-	UPDATE outbox SET state = 'SENT', sent_at = created_at, receipt = '{\"offset\":\"7\"}' WHERE id = 'o-1'"
+	UPDATE outbox SET state = 'SENT', sent_at = created_at, lease_expires_at = created_at, receipt = '{\"offset\":\"7\"}' WHERE id = 'o-1'"
 
 t 'list tells state, age, attempts, due and how many wait behind each'
 expect_status 0 evbus outbox-list
@@ -272,6 +274,10 @@ for member in id topic event_type payload tenant_id event_key partition_key rece
 	expect_equal "$(jq -r ".$member" "$OUT")" "$awkward" "$member"
 done
 expect_equal "$(jq -r '.last_error' "$OUT" | head -n 1)" $'\xef\xbf\xbd'"''); DROP TABLE outbox; --" 'the error'
+sql "UPDATE outbox SET payload = '{' || char(10) || '\"a\":1}', receipt = payload"
+expect_status 0 evbus outbox-list --format json --payload
+expect_lines 1
+expect_equal "$(jq -r .payload "$OUT")" $'{\n"a":1}' 'an object on two lines'
 expect_status 0 evbus outbox-list --format tsv --tenant "$awkward"
 expect_lines 1
 printf '{"id":"2","type":"t"}\n' | expect_status 0 evbus outbox-add -t orders --type "$awkward" --id "$awkward'" --tenant-id "$awkward" \

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # outbox-drain: what it publishes, how it ends, what it says.
 . "${0%/*}/lib.sh"
-plan 28
+plan 29
 
 export EVBUS_OUTBOX=sqlite:app.db
 sql() {
@@ -205,6 +205,18 @@ expect_status 0 evbus outbox-drain --timeout 20s --format '{event_id}\n'
 expect_out 'a1
 a2
 a3'
+
+t 'what is added while it runs is left for the next time'
+begin
+sql "INSERT INTO outbox (id, topic, event_type, payload, next_attempt_at) VALUES
+	('o-1', 'orders', 't', '{\"id\":\"o-1\"}', strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+1 second'))"
+evbus outbox-drain --format '{event_id}\n' >got 2>said &
+drainer=$!
+sleep 0.3
+events 2 2 | add -t orders
+wait $drainer
+expect_equal "$? $(cat got)" '0 o-1' 'the status and the receipts'
+expect_equal "$(states)" 'SENT PENDING' 'the states'
 
 # ---- options that are not of their form --------------------------------------------------------------------------
 
