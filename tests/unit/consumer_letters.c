@@ -116,6 +116,25 @@ Test(consumer_letters, of_other_groups_and_logs_are_left_alone)
 	cr_assert_eq(finish(CONSUMER()), 0);
 }
 
+/* ---- while it follows ---- */
+
+static int64_t ahead_s;
+
+static int fast_clock(clockid_t clock, struct timespec *now)
+{
+	int result = real_os.clock_gettime(clock, now);
+
+	now->tv_sec += clock == CLOCK_BOOTTIME ? ahead_s : 0;
+	return result;
+}
+
+/* The time has come to look for letters again. */
+static void let_time_pass(void)
+{
+	os.clock_gettime = fast_clock;
+	ahead_s += 2;
+}
+
 Test(consumer_letters, queued_while_it_follows_are_handled_within_a_second_or_two)
 {
 	publish(0, 1);
@@ -125,11 +144,59 @@ Test(consumer_letters, queued_while_it_follows_are_handled_within_a_second_or_tw
 	sql("UPDATE dlq SET state = 'QUEUED'");
 	struct evbus_delivery *delivery = next_within(consumer, 2500);
 	cr_assert(delivery && delivery->letter == 1);
-	done(consumer, delivery);
-	cr_assert_null(next_within(consumer, 0));
 	evbus_consumer_close(consumer);
-	cr_assert_str_eq(sql("SELECT state FROM dlq"), "RETRIED");
 }
+
+Test(consumer_letters, have_their_outcome_saved_before_anything_else_is_given_out)
+{
+	publish(0, 2);
+	bury(1);
+	struct evbus_consumer *consumer = CONSUMER(.commit_every = 100, .commit_interval_ms = 100000);
+
+	done(consumer, expect_letter(consumer, 0, 1));
+	expect(consumer, 1, 1);
+	cr_assert_str_eq(sql("SELECT state FROM dlq"), "RETRIED");
+	evbus_consumer_close(consumer);
+}
+
+Test(consumer_letters, that_are_out_are_not_given_out_again)
+{
+	publish(0, 3);
+	bury(2);
+	struct evbus_consumer *consumer = CONSUMER(.follow = true, .concurrency = 4);
+	struct evbus_delivery *letter = expect_letter(consumer, 0, 1);
+
+	done(consumer, expect_letter(consumer, 1, 2));
+	for (int i = 0; i < 3; i++) {
+		struct evbus_delivery *other = next_within(consumer, 0);
+		cr_assert(!other || (!other->letter && number_of(other) == 2));
+		let_time_pass();
+	}
+	done(consumer, letter);
+	evbus_consumer_close(consumer);
+}
+
+Test(consumer_letters, hold_up_an_event_of_their_key_that_was_ready_already)
+{
+	publish_to("t", 0, "k", "{\"n\":0}");
+	bury(1);
+	sql("UPDATE dlq SET state = 'DEAD'");
+	publish(1, 2);
+	publish_to("t", 0, "k", "{\"n\":3}");
+	struct evbus_consumer *consumer = CONSUMER(.follow = true, .concurrency = 2);
+	struct evbus_delivery *first = expect(consumer, 1, 1), *second = expect(consumer, 2, 1);
+	sql("UPDATE dlq SET state = 'QUEUED'");
+	done(consumer, first);
+	done(consumer, second);
+	let_time_pass();
+	struct evbus_delivery *letter = expect_letter(consumer, 0, 1);
+	cr_assert_null(next_within(consumer, 0));
+	done(consumer, letter);
+	done(consumer, expect(consumer, 3, 1));
+	evbus_consumer_close(consumer);
+}
+
+/* ---- with an inbox, and keys ---- */
 
 Test(consumer_letters, get_their_row_in_the_inbox)
 {
