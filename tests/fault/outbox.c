@@ -1,0 +1,455 @@
+/* Applications write outbox rows, drainers are killed and stopped, somebody checkpoints, the bus is full: the log has
+ * each committed event once, each key in order, and none that was rolled back. */
+#include "fault.h"
+
+#include "base/module.h"
+
+#include <criterion/criterion.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
+#define APPS 4u
+#define DRAINERS 3u
+#define APP_KEYS 7u              /* of each application's own; and one that all of them share */
+#define EVENTS_MAX 20000u        /* of one application */
+#define LEASE_MS 800
+#define LATE_US 120000000        /* by then everything is on the log */
+
+/* What an application knows of each of its events. */
+enum { NOT_YET, COMMITTED, ROLLED_BACK };
+static _Atomic unsigned char *known[APPS];
+
+static struct {
+	unsigned rows;           /* of each application */
+	uint32_t batch;
+	int64_t lease_ms;
+	bool hot;                /* all on one key */
+	const char *journal;
+} setting;
+
+static void setup(void)
+{
+	run_begin(IN_MEMORY);
+	notes_new(1, 1, 0, 1);
+	for (unsigned i = 0; i < APPS; i++)
+		known[i] = notes_share(EVENTS_MAX);
+}
+
+TestSuite(outbox, .init = setup, .fini = run_end, .timeout = 400);
+
+/* The library looks beside libevbus.so, and here there is none. */
+enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
+			    const struct evbus_module **module, struct evbus_err *err)
+{
+	char path[PATH_MAX + 64];
+	ssize_t len = readlink("/proc/self/exe", path, PATH_MAX);
+	(void)dir;
+	(void)what;
+	(void)dev_package;
+
+	path[len > 0 ? len : 0] = '\0';
+	char *slash = strrchr(path, '/');
+	snprintf(slash, sizeof path - (size_t)(slash - path), "/../../lib/libevbus-%s.so", name);
+	void *handle = dlopen(path, RTLD_LOCAL | RTLD_NOW);
+	*module = handle ? dlsym(handle, "evbus_module") : NULL;
+	return *module ? EVBUS_OK : err_set(err, EVBUS_CONFIG, 0, "cannot load '%s'", path);
+}
+
+/* ---- the database ---------------------------------------------------------------------------------------------- */
+
+static sqlite3 *open_app(void)
+{
+	sqlite3 *db;
+
+	CHECK(sqlite3_open("app.db", &db) == SQLITE_OK, "cannot open app.db");
+	sqlite3_busy_timeout(db, 60000);
+	return db;
+}
+
+static void run_sql(sqlite3 *db, const char *statement)
+{
+	char *message = NULL;
+	int rc = sqlite3_exec(db, statement, NULL, NULL, &message);
+
+	CHECK(rc == SQLITE_OK, "%s: %d: %s", statement, rc, message);
+}
+
+static int take_number(void *to, int count, char **values, char **names)
+{
+	(void)count;
+	(void)names;
+	*(int64_t *)to = values[0] ? strtoll(values[0], NULL, 10) : -1;
+	return 0;
+}
+
+static int64_t ask(const char *statement)
+{
+	sqlite3 *db = open_app();
+	int64_t number = -1;
+	char *message = NULL;
+	int rc = sqlite3_exec(db, statement, take_number, &number, &message);
+
+	CHECK(rc == SQLITE_OK, "%s: %d: %s", statement, rc, message);
+	sqlite3_close(db);
+	return number;
+}
+
+static void make_outbox(void)
+{
+	struct evbus *bus = open_bus();
+	struct evbus_outbox *outbox;
+	bool made, wal;
+	char statement[80];
+
+	sqlite3 *db = open_app();
+	snprintf(statement, sizeof statement, "PRAGMA journal_mode = %s; CREATE TABLE own (n)", setting.journal);
+	run_sql(db, statement);
+	sqlite3_close(db);
+	CHECK_OK(evbus_outbox_open(bus, "sqlite:app.db", NULL, &outbox, ERR));
+	CHECK_OK(evbus_outbox_init(outbox, &made, &wal, ERR));
+	CHECK(made && wal == !strcmp(setting.journal, "WAL"), "made %d, wal %d", made, wal);
+	evbus_outbox_close(outbox);
+	evbus_close(bus);
+}
+
+/* ---- applications ---------------------------------------------------------------------------------------------- */
+
+static void insert(sqlite3 *db, unsigned app, unsigned n, uint64_t *dice)
+{
+	char statement[300], key[20];
+	unsigned lane = (unsigned)(random_next(dice) % (APP_KEYS + 3));
+
+	snprintf(key, sizeof key, lane < APP_KEYS ? "'k%u-%u'" : lane == APP_KEYS ? "NULL" : "'hot'", app, lane);
+	snprintf(statement, sizeof statement,
+		 "INSERT INTO outbox (id, topic, event_type, partition_key, payload) VALUES ('%u-%u', '%s', 't', %s, "
+		 "'{\"id\":\"%u-%u\"}')",
+		 app, n, n % 4 ? TOPIC : "bills", setting.hot ? "'hot'" : key, app, n);
+	run_sql(db, statement);
+}
+
+/* Transactions of 1 to 5 rows beside a row of its own; a third of them is rolled back. */
+static void run_application(unsigned app)
+{
+	uint64_t dice = run.seed + 1000 * app;
+	sqlite3 *db = open_app();
+
+	for (unsigned n = 0; n < setting.rows;) {
+		unsigned first = n, count = 1 + (unsigned)(random_next(&dice) % 5);
+		bool back = random_next(&dice) % 3 == 0;
+		run_sql(db, "BEGIN IMMEDIATE; INSERT INTO own VALUES (1)");
+		for (; n < first + count && n < setting.rows; n++)
+			insert(db, app, n, &dice);
+		run_sql(db, back ? "ROLLBACK" : "COMMIT");
+		for (unsigned i = first; i < n; i++)
+			atomic_store(&known[app][i], back ? ROLLED_BACK : COMMITTED);
+		pause_us((int64_t)(random_next(&dice) % 1500));
+	}
+	sqlite3_close(db);
+}
+
+static void checkpoint_in_a_loop(unsigned index)
+{
+	static const char *const ways[] = { "PASSIVE", "FULL", "RESTART", "TRUNCATE" };
+	sqlite3 *db = open_app();
+	char statement[60];
+	(void)index;
+
+	for (unsigned i = 0; !atomic_load(&notes->stop); i++) {
+		snprintf(statement, sizeof statement, "PRAGMA wal_checkpoint(%s)", ways[i % 4]);
+		sqlite3_exec(db, statement, NULL, NULL, NULL);
+		pause_us(3000);
+	}
+	sqlite3_close(db);
+}
+
+/* ---- drainers -------------------------------------------------------------------------------------------------- */
+
+/* counters[0]: the log takes nothing; [1]: outages; [2]: rows sent; [3]: rows that were lost to others. */
+static ssize_t write_to_full_disk(int fd, const void *data, size_t len, off_t at)
+{
+	if (atomic_load(&notes->counters[0]) && len > 100 && memcmp(data, "{\"crc32c\"", 9) == 0) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return pwrite(fd, data, len, at);
+}
+
+/* One after the other until it fails: then everything is opened anew. */
+static void drain_for_a_while(struct evbus_outbox *outbox, const struct evbus_drain_options *options)
+{
+	struct evbus_drain_result result;
+	struct evbus_err err;
+
+	while (!atomic_load(&notes->stop)) {
+		enum evbus_code code = evbus_outbox_drain(outbox, options, &result, &err);
+		atomic_fetch_add(&notes->counters[2], result.sent);
+		atomic_fetch_add(&notes->counters[3], result.lost);
+		CHECK(!result.failed && !result.retried, "%u rows were refused", (unsigned)(result.failed + result.retried));
+		CHECK(!code || code == EVBUS_AGAIN || code == EVBUS_IO || code == EVBUS_UNAVAILABLE, "%d: %s", (int)code, err.text);
+		atomic_fetch_add(&notes->counters[1], code && result.outage);
+		if (code)
+			return;
+		if (!result.claimed)
+			pause_us(2000);
+	}
+}
+
+static void run_drainer(unsigned index)
+{
+	const struct evbus_drain_options options = {
+		.batch = setting.batch, .lease_ms = setting.lease_ms, .retry = EVBUS_RETRY_DEFAULT
+	};
+	(void)index;
+
+	os.pwrite = write_to_full_disk;
+	while (!atomic_load(&notes->stop)) {
+		struct evbus *bus = open_bus();
+		struct evbus_outbox *outbox;
+		CHECK_OK(evbus_outbox_open(bus, "sqlite:app.db", NULL, &outbox, ERR));
+		drain_for_a_while(outbox, &options);
+		evbus_outbox_close(outbox);
+		evbus_close(bus);
+		pause_us(5000);
+	}
+}
+
+/* ---- what must hold -------------------------------------------------------------------------------------------- */
+
+static void wait_until_sent(void)
+{
+	int64_t start = now_us();
+
+	while (ask("SELECT COUNT(*) FROM outbox WHERE state <> 'SENT'")) {
+		child_check();
+		CHECK(now_us() - start < LATE_US, "%lld rows are not sent",
+		      (long long)ask("SELECT COUNT(*) FROM outbox WHERE state <> 'SENT'"));
+		pause_us(100000);
+	}
+}
+
+/* The log becomes a table beside the outbox, in the order of its records. */
+static void store_log(sqlite3 *db)
+{
+	const struct evbus_selection all = { .topic = ">", .partition_id = EVBUS_PARTITION_ALL };
+	struct evbus *bus = open_bus();
+	struct evbus_reader *reader;
+	const struct evbus_record *record;
+	sqlite3_stmt *statement;
+
+	run_sql(db, "CREATE TEMP TABLE log (n INTEGER PRIMARY KEY, topic, key, id); BEGIN");
+	CHECK(!sqlite3_prepare_v2(db, "INSERT INTO log (topic, key, id) VALUES (?, ?, json_extract(?, '$.id'))", -1,
+				  &statement, NULL),
+	      "%s", sqlite3_errmsg(db));
+	CHECK_OK(evbus_reader_open(bus, &all, &reader, ERR));
+	for (;;) {
+		CHECK_OK(evbus_reader_next(reader, 0, &record, ERR));
+		if (!record)
+			break;
+		sqlite3_bind_text(statement, 1, record->topic.data, (int)record->topic.len, SQLITE_TRANSIENT);
+		sqlite3_bind_text(statement, 2, record->partition_key.data, (int)record->partition_key.len, SQLITE_TRANSIENT);
+		sqlite3_bind_text(statement, 3, record->payload.data, (int)record->payload.len, SQLITE_TRANSIENT);
+		CHECK(sqlite3_step(statement) == SQLITE_DONE, "%s", sqlite3_errmsg(db));
+		sqlite3_reset(statement);
+	}
+	sqlite3_finalize(statement);
+	run_sql(db, "COMMIT");
+	evbus_reader_close(reader);
+	evbus_close(bus);
+}
+
+static int64_t ask_in(sqlite3 *db, const char *statement)
+{
+	int64_t number = -1;
+
+	CHECK(sqlite3_exec(db, statement, take_number, &number, NULL) == SQLITE_OK, "%s: %s", statement,
+	      sqlite3_errmsg(db));
+	return number;
+}
+
+#define NONE_OF(db, what, from)                                                                              \
+	do {                                                                                                 \
+		int64_t found_ = ask_in(db, "SELECT COUNT(*) FROM " from);                                   \
+		CHECK(!found_, "%lld " what, (long long)found_);                                             \
+	} while (0)
+
+static uint64_t check_known(sqlite3 *db)
+{
+	char statement[200];
+	uint64_t committed = 0;
+
+	run_sql(db, "CREATE TEMP TABLE known (id TEXT PRIMARY KEY, state); BEGIN");
+	for (unsigned app = 0; app < APPS; app++)
+		for (unsigned n = 0; n < setting.rows; n++) {
+			unsigned state = atomic_load(&known[app][n]);
+			committed += state == COMMITTED;
+			snprintf(statement, sizeof statement, "INSERT INTO known VALUES ('%u-%u', %u)", app, n, state);
+			run_sql(db, statement);
+		}
+	run_sql(db, "COMMIT");
+	return committed;
+}
+
+static void check_all(void)
+{
+	sqlite3 *db = open_app();
+
+	store_log(db);
+	uint64_t committed = check_known(db);
+	CHECK(committed > setting.rows, "only %llu rows were committed", (unsigned long long)committed);
+	NONE_OF(db, "events are on the log more than once", "(SELECT id FROM log GROUP BY id HAVING COUNT(*) > 1)");
+	NONE_OF(db, "committed events are not on the log", "known WHERE state = 1 AND id NOT IN (SELECT id FROM log)");
+	NONE_OF(db, "events on the log were not committed", "log WHERE id NOT IN (SELECT id FROM known WHERE state = 1)");
+	NONE_OF(db, "rows have another topic than their event", "log JOIN outbox USING (id) WHERE log.topic <> outbox.topic");
+	NONE_OF(db, "events are before one that was written before them",
+		"(SELECT o.seq, LAG(o.seq) OVER (PARTITION BY l.topic, l.key ORDER BY l.n) AS before FROM log AS l JOIN outbox "
+		"AS o USING (id) WHERE l.key <> 'null') WHERE before > seq");
+	NONE_OF(db, "rows were tried more than once, or are dead", "outbox WHERE attempts <> 0 OR state <> 'SENT'");
+	sqlite3_close(db);
+	char whole[20] = "";
+	db = open_app();
+	sqlite3_stmt *statement;
+	CHECK(!sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &statement, NULL), "%s", sqlite3_errmsg(db));
+	CHECK(sqlite3_step(statement) == SQLITE_ROW, "%s", sqlite3_errmsg(db));
+	snprintf(whole, sizeof whole, "%s", (const char *)sqlite3_column_text(statement, 0));
+	sqlite3_finalize(statement);
+	sqlite3_close(db);
+	CHECK(!strcmp(whole, "ok"), "the database is not whole: %s", whole);
+}
+
+/* ---- the runs -------------------------------------------------------------------------------------------------- */
+
+struct crew {
+	pid_t apps[APPS], drainers[DRAINERS], checkpointer;
+	unsigned drainer_count;
+};
+
+static void start(struct crew *crew, unsigned drainers, bool checkpoints)
+{
+	make_outbox();
+	*crew = (struct crew){ .drainer_count = drainers };
+	for (unsigned i = 0; i < APPS; i++)
+		crew->apps[i] = child_start(run_application, i);
+	for (unsigned i = 0; i < drainers; i++)
+		crew->drainers[i] = child_start(run_drainer, i);
+	if (checkpoints)
+		crew->checkpointer = child_start(checkpoint_in_a_loop, 0);
+}
+
+static void finish(struct crew *crew)
+{
+	for (unsigned i = 0; i < APPS; i++)
+		child_join(crew->apps[i]);
+	wait_until_sent();
+	atomic_store(&notes->stop, true);
+	for (unsigned i = 0; i < crew->drainer_count; i++)
+		child_join(crew->drainers[i]);
+	if (crew->checkpointer)
+		child_join(crew->checkpointer);
+	check_all();
+}
+
+static void kill_one(struct crew *crew, uint64_t *dice)
+{
+	unsigned victim = (unsigned)(random_next(dice) % crew->drainer_count);
+
+	kill(crew->drainers[victim], SIGKILL);
+	int status = child_reap(crew->drainers[victim]);
+	child_check();
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "a drainer ended with status %x", (unsigned)status);
+	crew->drainers[victim] = child_start(run_drainer, victim);
+}
+
+/* For longer than its lease: others take its rows, and it wakes up and thinks that they are its own. */
+static void stop_one(struct crew *crew, uint64_t *dice)
+{
+	unsigned victim = (unsigned)(random_next(dice) % crew->drainer_count);
+
+	kill(crew->drainers[victim], SIGSTOP);
+	pause_us(setting.lease_ms * 1500);
+	kill(crew->drainers[victim], SIGCONT);
+}
+
+static void kill_and_stop(const char *what, const char *journal, unsigned kills, unsigned stops)
+{
+	struct crew crew;
+	uint64_t dice = run.seed;
+	unsigned killed = 0, stopped = 0;
+
+	setting.rows = run_count(5000, 1000);
+	setting.batch = 40;
+	setting.lease_ms = LEASE_MS;
+	setting.journal = journal;
+	start(&crew, DRAINERS, !strcmp(journal, "WAL"));
+	while (killed < kills) {
+		pause_us((int64_t)(random_next(&dice) % 120000));
+		kill_one(&crew, &dice);
+		killed++;
+		if (killed % (kills / stops) == 0) {
+			stop_one(&crew, &dice);
+			stopped++;
+		}
+	}
+	finish(&crew);
+	run_ran(what, killed + stopped, kills + stops);
+}
+
+Test(outbox, drainers_that_are_killed_and_stopped_publish_each_committed_event_once_and_in_order)
+{
+	kill_and_stop("kills and stops of drainers, WAL, with checkpoints", "WAL", run_count(100, 20), run_count(10, 2));
+}
+
+Test(outbox, the_same_with_a_rollback_journal)
+{
+	kill_and_stop("kills and stops of drainers, rollback journal", "DELETE", run_count(40, 10), run_count(4, 1));
+}
+
+Test(outbox, two_on_one_hot_key_keep_its_order)
+{
+	struct crew crew;
+	uint64_t dice = run.seed;
+	unsigned stops = run_count(20, 5);
+
+	setting.rows = run_count(1500, 400);
+	setting.batch = 10;
+	setting.lease_ms = 100;
+	setting.hot = true;
+	setting.journal = "WAL";
+	start(&crew, 2, true);
+	for (unsigned i = 0; i < stops; i++) {
+		pause_us((int64_t)(random_next(&dice) % 30000));
+		stop_one(&crew, &dice);
+	}
+	finish(&crew);
+	run_ran("stops of drainers on one key", stops, stops);
+}
+
+Test(outbox, while_the_bus_is_full_no_attempt_is_counted_and_nothing_is_marked)
+{
+	struct crew crew;
+	unsigned rounds = run_count(10, 3), full = 0;
+
+	setting.rows = run_count(3000, 800);
+	setting.batch = 40;
+	setting.lease_ms = LEASE_MS;
+	setting.journal = "WAL";
+	start(&crew, DRAINERS, false);
+	for (; full < rounds; full++) {
+		pause_us(100000);
+		atomic_store(&notes->counters[0], 1);
+		uint64_t outages = atomic_load(&notes->counters[1]);
+		while (atomic_load(&notes->counters[1]) < outages + 10) {
+			child_check();
+			pause_us(1000);
+			if (!ask("SELECT COUNT(*) FROM outbox WHERE state <> 'SENT'"))
+				break;
+		}
+		CHECK(!ask("SELECT COUNT(*) FROM outbox WHERE attempts <> 0 OR state = 'FAILED'"), "an attempt was counted");
+		atomic_store(&notes->counters[0], 0);
+	}
+	finish(&crew);
+	run_ran("outages", full, rounds);
+}
