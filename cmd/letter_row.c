@@ -119,10 +119,15 @@ static enum evbus_code put_payload(struct letter_rows *rows, struct call *call, 
 {
 	struct table *table = &rows->table;
 
-	if (!payload.data || !is_object(payload)) {
+	if (!payload.data) {
+		table_null(table);
+		table_null(table);
+		return EVBUS_OK;
+	}
+	if (!is_object(payload)) {
 		TRY(reserve(rows, call, 4 * (payload.len / 3 + 1)));
 		table_null(table);
-		table_slice(table, (struct evbus_slice){ payload.data ? rows->scratch : NULL, base64(rows->scratch, payload) });
+		table_slice(table, (struct evbus_slice){ rows->scratch, base64(rows->scratch, payload) });
 		return EVBUS_OK;
 	}
 	if (memchr(payload.data, '\n', payload.len) && table->format == TABLE_JSON) {

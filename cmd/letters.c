@@ -171,14 +171,14 @@ enum evbus_code letters_check_choice(struct letters *letters, unsigned states, b
 
 static const char *who(struct letters *letters)
 {
-	char host[64] = "";
-	const struct passwd *user = letters->by[0] ? NULL : getpwuid(getuid());
+	char host[64] = "", names[4096];
+	struct passwd entry, *user = NULL;
 
 	if (letters->by[0])
 		return letters->by;
 	if (gethostname(host, sizeof host - 1))
 		snprintf(host, sizeof host, "localhost");
-	if (user)
+	if (!getpwuid_r(getuid(), &entry, names, sizeof names, &user) && user)
 		snprintf(letters->by, sizeof letters->by, "%.60s@%s", user->pw_name, host);
 	else
 		snprintf(letters->by, sizeof letters->by, "%lu@%s", (unsigned long)getuid(), host);

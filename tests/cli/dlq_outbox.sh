@@ -121,9 +121,9 @@ t 'several outboxes, and the one in the store; what was reviewed is what is done
 bus
 evbus outbox-init -q --outbox sqlite:other.db >/dev/null
 rows other.db "('x', 'orders', 't', 'x', NULL)"
-EVBUS_OUTBOX= evbus outbox-init -q >/dev/null
+EVBUS_OUTBOX='' evbus outbox-init -q >/dev/null
 sqlite3 event_bus/.evbus/state.db "INSERT INTO outbox (id, topic, event_type, payload) VALUES ('own', 'orders', 't', 'y')"
-EVBUS_OUTBOX= evbus outbox-drain -q >/dev/null 2>&1
+EVBUS_OUTBOX='' evbus outbox-drain -q >/dev/null 2>&1
 unset EVBUS_OUTBOX
 expect_equal "$(ids --source outbox)" 'outbox:1' 'those of the outbox in the store'
 expect_equal "$(ids | wc -w)" 2 'those of the store and of the outbox in it'

@@ -24,7 +24,11 @@ static void check(enum evbus_code code)
 	exit(1);
 }
 
-/* The text of a member, which lives until the process ends; data NULL where it is null, the default where it is absent. */
+/* The texts of a line, until it was put. */
+static char *texts[32];
+static size_t text_count;
+
+/* The text of a member; data NULL where it is null, the default where it is absent. */
 static struct evbus_slice member(struct evbus_slice line, const char *pointer, const char *otherwise)
 {
 	struct evbus_slice value = evbus_json_find(line, pointer, NULL);
@@ -35,8 +39,9 @@ static struct evbus_slice member(struct evbus_slice line, const char *pointer, c
 		return (struct evbus_slice){ NULL, 0 };
 	size_t len = evbus_json_text(value, NULL, 0);
 	char *text = malloc(len + 1);
-	if (!text)
+	if (!text || text_count == sizeof texts / sizeof *texts)
 		exit(1);
+	texts[text_count++] = text;
 	evbus_json_text(value, text, len);
 	text[len] = '\0';
 	return (struct evbus_slice){ text, len };
@@ -44,7 +49,9 @@ static struct evbus_slice member(struct evbus_slice line, const char *pointer, c
 
 static int64_t number(struct evbus_slice line, const char *pointer, const char *otherwise)
 {
-	return strtoll(member(line, pointer, otherwise).data, NULL, 10);
+	const char *text = member(line, pointer, otherwise).data;
+
+	return text ? strtoll(text, NULL, 10) : 0;
 }
 
 static void put(struct store *store, struct evbus_slice line, int count)
@@ -80,6 +87,8 @@ static void put(struct store *store, struct evbus_slice line, int count)
 	if (!row.history.data)
 		row.history = (struct evbus_slice){ made.data, made.len };
 	check(letters_put(store, &row, &id, &err));
+	while (text_count)
+		free(texts[--text_count]);
 }
 
 int main(int argc, char **argv)
