@@ -174,6 +174,45 @@ Test(claim, lets_one_of_many_processes_in_at_a_time)
 	}
 }
 
+Test(claim, whose_file_was_removed_or_replaced_is_told)
+{
+	struct evbus_claim *claim = take("g", "t", 0);
+
+	cr_assert_eq(claim_check(claim, state, &err), EVBUS_OK);
+	cr_assert(!rename("claims/g/t=0", "claims/g/away"));
+	cr_assert_eq(claim_check(claim, state, &err), EVBUS_CONFLICT);
+	evbus_claim_release(take("g", "t", 0));
+	cr_assert_eq(claim_check(claim, state, &err), EVBUS_CONFLICT);
+	cr_assert(!rename("claims/g/away", "claims/g/t=0"));
+	cr_assert_eq(claim_check(claim, state, &err), EVBUS_OK);
+	cr_assert(!unlink("claims/g/t=0"));
+	cr_assert_eq(claim_check(claim, state, &err), EVBUS_CONFLICT);
+	cr_assert(strstr(err.text, "claims/g/t=0"), "%s", err.text);
+	evbus_claim_release(claim);
+}
+
+static int looks;
+
+static int counted_lock(int fd, int cmd, struct flock *lock)
+{
+	looks++;
+	return real.lock(fd, cmd, lock);
+}
+
+Test(claim, that_is_only_tried_does_not_wait_to_learn_who_has_it)
+{
+	struct evbus_claim *claim, *other;
+
+	cr_assert_eq(claim_try(state, 0, "g", "t", 0, &claim, &err), EVBUS_OK, "%s", err.text);
+	cr_assert(!truncate("claims/g/t=0", 0));
+	os.lock = counted_lock;
+	cr_assert_eq(claim_try(state, 0, "g", "t", 0, &other, &err), EVBUS_AGAIN);
+	cr_assert_eq(looks, 1);
+	evbus_claim_release(claim);
+	cr_assert_eq(claim_try(state, 0, "g", "t", 0, &claim, &err), EVBUS_OK, "%s", err.text);
+	evbus_claim_release(claim);
+}
+
 Test(claim, is_for_us_alone_whatever_the_umask)
 {
 	struct evbus_claim *claim;
