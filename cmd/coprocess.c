@@ -49,7 +49,7 @@ struct coprocess {
 	int64_t deaths;              /* in a row, without an answer in between */
 	int64_t start_at_ms;         /* not before */
 	int64_t oldest_ms;           /* since when the oldest is waited for */
-	int64_t deaf_ms;             /* since when it has closed its stdin; NEVER: it has not */
+	int64_t deaf_ms;             /* when it closed its stdin, or answered last since then; NEVER: it did not */
 	struct relay relay;
 	size_t gone;                 /* so many were unanswered at its death and are handed back; the first has `outcome` */
 	struct outcome outcome;
@@ -130,13 +130,18 @@ static uint64_t writable_to(const struct coprocess *coprocess)
 	return feed_end(&coprocess->feed);
 }
 
+/* It may still answer what it has read. */
+static void is_deaf(struct coprocess *coprocess)
+{
+	child_close(&coprocess->child.in);
+	coprocess->deaf_ms = monotonic_ms();
+}
+
 static void write_records(struct coprocess *coprocess)
 {
 	coprocess->unwritten = 0;
-	if (coprocess->child.in >= 0 && !feed_write(&coprocess->feed, coprocess->child.in, writable_to(coprocess))) {
-		child_close(&coprocess->child.in);
-		coprocess->deaf_ms = monotonic_ms();
-	}
+	if (coprocess->child.in >= 0 && !feed_write(&coprocess->feed, coprocess->child.in, writable_to(coprocess)))
+		is_deaf(coprocess);
 }
 
 enum evbus_code coprocess_start(struct coprocess *coprocess, const struct job *job)
@@ -233,6 +238,8 @@ static enum evbus_code next_answer(struct coprocess *coprocess, bool *there, str
 	coprocess->one_by_one -= coprocess->one_by_one > 0;
 	if (coprocess->timeout_ms > 0)
 		coprocess->oldest_ms = monotonic_ms();
+	if (coprocess->deaf_ms != NEVER)
+		coprocess->deaf_ms = monotonic_ms();
 	return EVBUS_OK;
 }
 
@@ -358,7 +365,7 @@ static void serve(struct coprocess *coprocess, int64_t until)
 	struct pollfd fds[] = {
 		{ .fd = child->out, .events = POLLIN },
 		{ .fd = child->err, .events = POLLIN },
-		{ .fd = more ? child->in : -1, .events = POLLOUT },
+		{ .fd = child->in, .events = more ? POLLOUT : 0 },
 		{ .fd = child->pidfd, .events = POLLIN },
 		{ .fd = stop_fd(), .events = POLLIN },
 	};
@@ -369,7 +376,9 @@ static void serve(struct coprocess *coprocess, int64_t until)
 		stop_look(&coprocess->stop);
 	if (fds[1].revents && !relay_read(&coprocess->relay, coprocess->call, child->err))
 		child_close(&child->err);
-	if (fds[2].revents)
+	if (fds[2].revents & POLLERR)
+		is_deaf(coprocess);
+	else if (fds[2].revents)
 		write_records(coprocess);
 	/* Once it has ended all that it wrote is there, and is read before anything is made of its end. */
 	if (fds[0].revents && !read_answers(coprocess))

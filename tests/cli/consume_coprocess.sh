@@ -167,8 +167,9 @@ expect_equal "$(at g orders)" 10 'the checkpoint'
 
 t 'one that closes its stdin or its stdout is as good as dead'
 expect_status 1 evbus consume -q -t orders -g h "${soon[@]}" --retry-max 0 --max 1 --coprocess -- sh -c 'exec <&-; sleep 30'
+expect_status 1 evbus consume -q -t orders -g h "${soon[@]}" --retry-max 0 --max 1 --coprocess -- sh -c 'sleep 0.1; exec <&-; sleep 30'
 expect_status 1 evbus consume -q -t orders -g h "${soon[@]}" --retry-max 0 --max 1 --coprocess -- sh -c 'exec >&-; sleep 30'
-expect_equal "$(sql "SELECT count(*) FROM dlq WHERE group_name = 'h'")" 2 'the letters'
+expect_equal "$(sql "SELECT count(*) FROM dlq WHERE group_name = 'h'")" 3 'the letters'
 
 t 'one that answers all and then fails is told'
 expect_status 1 evbus consume -q -t orders -g i --coprocess -- sh -c 'sed -u "s/.*/ok/"; exit 3'

@@ -232,6 +232,15 @@ t 'two signals in a row, as timeout(1) sends them, are one'
 rm log
 expect_status 124 timeout 0.3 evbus replay -t orders -- sh -c 'echo begun >>log; sleep 0.8; echo done >>log'
 expect_equal "$(tr '\n' ' ' <log)" 'begun done ' 'what was done'
+rm log
+evbus replay -t orders -- sh -c 'echo begun >>log; sleep 0.8; echo done >>log' &
+replay=$!
+wait_for 5 has_lines log 1
+kill -TERM $replay
+sleep 0.02
+kill -TERM $replay
+wait $replay
+expect_equal "$(tr '\n' ' ' <log)" 'begun done ' 'what was done'
 
 t 'it does not outlive a replay that is killed'
 rm log
