@@ -86,6 +86,7 @@ void evbus_outbox_close(struct evbus_outbox *outbox)
 	/* An open transaction ends with the connection. */
 	store_close(outbox->store);
 	outbox_counts_release(outbox);
+	key_table_release(&outbox->blocked);
 	outbox_sql_release(outbox);
 	buf_release(&outbox->names);
 	buf_release(&outbox->place);

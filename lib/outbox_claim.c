@@ -1,13 +1,16 @@
 /* outbox_claim.c: taking rows that may be published now.
  *
- * A row may go if it is due and the row before it of its key, if one is not done, goes with it in the same batch. That
- * question is asked of the database for each row, within the transaction that takes it, and the answer is one step in an
- * index; so nothing that is only remembered can break an order.
+ * Rows are looked at in the order of seq, and what is passed over leaves its key behind: no later row of that key is
+ * taken. A pass over the table goes on from batch to batch, so that a hundred thousand rows behind one that waits are
+ * not looked at for each batch of the others; it begins anew after a while, after any failure and any row that we lost,
+ * and before the answer is that there is nothing.
  *
- * What is remembered is where to look: rows up to `scanned_to` were leased, waiting or blocked when they were last seen,
- * and are passed over for a while. A hundred thousand rows behind one that waits are then looked at once in that while,
- * and not for every batch of the others. When nothing is found behind, the whole is looked at again before the answer is
- * that there is nothing.
+ * Why no row can overtake another of its key that is not done: that one has a lower seq, so this pass has looked at it,
+ * and has either passed it over, and then the key is blocked, or taken it, and then it is done (SENT, or dead),
+ * or it was refused or given back, which blocks its key too, or it was lost, which ends the pass. It cannot have come
+ * later: SQLite has one writer at a time, who gets the next seq, so rows come in the order of seq. Where that is not so,
+ * a driver has to see to it that no row is looked at while one before it may still come. A dead row that is made due
+ * again does not count: it had let the others go.
  *
  * The lock is the application's: a transaction looks at no more than OUTBOX_SCAN_MAX rows, and where there was
  * nothing to take, further rows are looked at without one. */
@@ -47,6 +50,33 @@ static int64_t lease_of(struct evbus_slice owner)
 	return strtoll(digits, NULL, 10);
 }
 
+/* Numbers are as good as texts here. */
+static struct evbus_slice bytes_of(const struct value *value)
+{
+	if (value->kind == VALUE_INTEGER)
+		return (struct evbus_slice){ (const char *)&value->integer, sizeof value->integer };
+	return value->bytes;
+}
+
+static uint64_t key_of(const struct value *topic, const struct value *key)
+{
+	return key->kind == VALUE_NULL ? 0 : key_hash(bytes_of(topic), bytes_of(key));
+}
+
+bool outbox_key_is_in(const struct key_table *keys, uint64_t key)
+{
+	size_t at = 0;
+
+	return key && key_table_next(keys, key, &at);
+}
+
+enum evbus_code outbox_key_add(struct key_table *keys, uint64_t key, struct evbus_err *err)
+{
+	if (!key || outbox_key_is_in(keys, key))
+		return EVBUS_OK;
+	return key_table_add(keys, key, 0, 0, err);
+}
+
 static enum evbus_code take_open(void *context, const struct value *columns, size_t count, struct evbus_err *err)
 {
 	struct scanning *scanning = context;
@@ -54,7 +84,7 @@ static enum evbus_code take_open(void *context, const struct value *columns, siz
 	const struct value *owner = &columns[4];
 	size_t own_len = strlen(outbox->owner);
 
-	if (count != 7 || columns[0].kind != VALUE_INTEGER)
+	if (count != 8 || columns[0].kind != VALUE_INTEGER)
 		return err_set(err, EVBUS_CONFIG, 0, "the column '%s' of the outbox '%s' has something that is no number",
 			       outbox->map.columns[OUTBOX_SEQ], outbox->name);
 	struct outbox_open *row = &scanning->rows[scanning->count++];
@@ -67,7 +97,7 @@ static enum evbus_code take_open(void *context, const struct value *columns, siz
 		.lease_ms = owner->kind == VALUE_TEXT ? lease_of(owner->bytes) : 0,
 		.own = owner->kind == VALUE_TEXT && own_len && owner->bytes.len > own_len &&
 		       !memcmp(owner->bytes.data, outbox->owner, own_len),
-		.before = columns[6].integer,
+		.key = key_of(&columns[6], &columns[7]),
 	};
 	return EVBUS_OK;
 }
@@ -120,27 +150,12 @@ struct claiming {
 	char expires[28];
 };
 
-/* The job + 1 of a row in the batch, 0 where it is not in it. They came in the order of seq. */
-static size_t find_job(const struct outbox_batch *batch, int64_t seq)
-{
-	size_t low = 0, high = batch->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-		if (batch->jobs[middle].held.row.seq < seq)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < batch->count && batch->jobs[low].held.row.seq == seq ? low + 1 : 0;
-}
-
 static bool may_go(const struct claiming *claiming, const struct outbox_open *row)
 {
 	const struct outbox_batch *batch = claiming->batch;
 
 	return outbox_is_due(row, &batch->options->retry, batch->lease_ms, claiming->now_us) &&
-	       (!row->before || find_job(batch, row->before));
+	       !outbox_key_is_in(&claiming->outbox->blocked, row->key);
 }
 
 static enum evbus_code add_job(struct outbox_batch *batch, struct outbox_job **job, struct evbus_err *err)
@@ -169,7 +184,7 @@ static enum evbus_code take(struct claiming *claiming, const struct outbox_open 
 	TRY(outbox_get(outbox, row->seq, &job->held, &found, err));
 	if (!found)
 		return err_set(err, EVBUS_BUG, 0, "a row of the outbox '%s' is not there", outbox->name);
-	job->behind = row->before ? find_job(batch, row->before) : 0;
+	job->key = row->key;
 	job->from = row->state;
 	batch->count++;
 	batch->bytes += job->held.row.payload.len;
@@ -187,14 +202,16 @@ static bool is_full(const struct claiming *claiming)
 	return batch->count >= batch->options->batch || batch->bytes >= BATCH_BYTES;
 }
 
-static void note_waiting(struct claiming *claiming, const struct outbox_open *row)
+static enum evbus_code pass_over(struct claiming *claiming, const struct outbox_open *row, struct evbus_err *err)
 {
 	struct evbus_outbox *outbox = claiming->outbox;
 	const struct outbox_batch *batch = claiming->batch;
 
+	TRY(outbox_key_add(&outbox->blocked, row->key, err));
 	if (!outbox_is_due(row, &batch->options->retry, batch->lease_ms, claiming->now_us) &&
 	    outbox_waits_until(row) < outbox->soonest_us)
 		outbox->soonest_us = outbox_waits_until(row);
+	return EVBUS_OK;
 }
 
 /* Of what was read: takes what may go, up to a full batch, and says where it is then. */
@@ -202,10 +219,7 @@ static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *er
 {
 	for (size_t i = 0; i < claiming->count && !is_full(claiming); i++) {
 		const struct outbox_open *row = &claiming->rows[i];
-		if (may_go(claiming, row))
-			TRY(take(claiming, row, err));
-		else
-			note_waiting(claiming, row);
+		TRY(may_go(claiming, row) ? take(claiming, row, err) : pass_over(claiming, row, err));
 		claiming->outbox->scanned_to = row->seq;
 	}
 	return EVBUS_OK;
@@ -231,7 +245,6 @@ static void release_jobs(struct outbox_batch *batch)
 static enum evbus_code take_some(struct claiming *claiming, struct evbus_err *err)
 {
 	struct evbus_outbox *outbox = claiming->outbox;
-	int64_t from = outbox->scanned_to;
 
 	TRY(outbox_begin(outbox, err));
 	enum evbus_code code = read_rows(claiming, err);
@@ -243,10 +256,8 @@ static enum evbus_code take_some(struct claiming *claiming, struct evbus_err *er
 		return EVBUS_OK;
 	}
 	code = outbox_end(outbox, code, err);
-	if (code) {
+	if (code)
 		release_jobs(claiming->batch);
-		outbox->scanned_to = from;
-	}
 	return code;
 }
 
@@ -259,7 +270,7 @@ static enum evbus_code look_around(struct claiming *claiming, bool *worth, struc
 		*worth = may_go(claiming, &claiming->rows[i]);
 		if (*worth)
 			return EVBUS_OK;
-		note_waiting(claiming, &claiming->rows[i]);
+		TRY(pass_over(claiming, &claiming->rows[i], err));
 		claiming->outbox->scanned_to = claiming->rows[i].seq;
 	}
 	return EVBUS_OK;
@@ -269,6 +280,8 @@ static void begin_anew(struct evbus_outbox *outbox)
 {
 	outbox->scanned_to = INT64_MIN;
 	outbox->soonest_us = INT64_MAX;
+	outbox->pass_ends_at_us = 0;
+	key_table_clear(&outbox->blocked);
 }
 
 static enum evbus_code search(struct claiming *claiming, struct evbus_err *err)
@@ -322,18 +335,26 @@ enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *b
 	struct claiming claiming = { .outbox = outbox, .batch = batch };
 	CLEANUP(free_cleanup) struct outbox_open *rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *rows);
 	int64_t start = monotonic_us();
-	bool again = start >= outbox->rescan_at_us;
 
 	if (!rows)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot claim rows");
 	claiming.rows = rows;
 	prepare(&claiming);
-	if (again)
+	if (start >= outbox->rescan_at_us)
 		begin_anew(outbox);
+	/* Whatever fails from here on until the rows are marked: what this pass knows may not be so. */
+	outbox->rescan_at_us = 0;
 	TRY(search(&claiming, err));
 	outbox->idle = !batch->count;
 	int64_t cost = (monotonic_us() - start) * RESCAN_COST;
-	if (again || outbox->idle)
-		outbox->rescan_at_us = start + (cost > RESCAN_US ? cost : RESCAN_US);
+	if (!outbox->pass_ends_at_us)
+		outbox->pass_ends_at_us = start + (cost > RESCAN_US ? cost : RESCAN_US);
+	if (outbox->idle)
+		outbox_pass_goes_on(outbox);
 	return EVBUS_OK;
+}
+
+void outbox_pass_goes_on(struct evbus_outbox *outbox)
+{
+	outbox->rescan_at_us = outbox->pass_ends_at_us;
 }

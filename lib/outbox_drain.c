@@ -245,9 +245,9 @@ static enum evbus_code publish_and_mark(struct evbus_outbox *outbox, struct outb
 	enum evbus_code outage = outbox_publish(outbox, batch, err);
 	enum evbus_code code = outbox_mark(outbox, batch, result, &marking);
 
-	/* What was given back comes first the next time. */
-	if (outage || code)
-		outbox->rescan_at_us = 0;
+	/* What was given back, or is another's, comes first the next time. */
+	if (!outage && !code && !result->lost)
+		outbox_pass_goes_on(outbox);
 	if (code && !outage && err)
 		*err = marking;
 	result->outage = outage;

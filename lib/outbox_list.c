@@ -56,28 +56,94 @@ static enum evbus_code read_page(struct page *page, enum outbox_sql sql, int64_t
 	return code == EVBUS_NO ? EVBUS_OK : code;
 }
 
-/* ---- what waits behind a row ----------------------------------------------------------------------------------- */
+/* ---- all that is not done -------------------------------------------------------------------------------------- */
 
-static bool waits(const struct evbus_outbox *outbox, const struct evbus_outbox_row *row, int64_t now_us)
+/* Calls for each row, in the order of seq, with no transaction open. */
+static enum evbus_code each_open(struct evbus_outbox *outbox,
+				 enum evbus_code (*take)(void *context, const struct outbox_open *row, struct evbus_err *err),
+				 void *context, struct evbus_err *err)
 {
-	const struct outbox_count *kept = outbox_has_counts(outbox) ? NULL : outbox_counts_find(outbox, row->seq);
-	int64_t due_us = kept ? kept->due_us : outbox_time_of(row->next_attempt_at);
+	CLEANUP(free_cleanup) struct outbox_open *rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *rows);
+	size_t count = OUTBOX_SCAN_MAX;
+	int64_t after = INT64_MIN;
 
-	return row->state == EVBUS_OUTBOX_PROCESSING || (row->state == EVBUS_OUTBOX_PENDING && due_us > now_us);
+	if (!rows)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot read the outbox '%s'", outbox->name);
+	while (count == OUTBOX_SCAN_MAX) {
+		TRY(outbox_scan(outbox, after, INT64_MAX, OUTBOX_SCAN_MAX, rows, &count, err));
+		for (size_t i = 0; i < count; i++)
+			TRY(take(context, &rows[i], err));
+		if (count)
+			after = rows[count - 1].seq;
+	}
+	return EVBUS_OK;
 }
 
-/* It is the first of its key that is not done: with more of them than one, those behind count once. */
-static enum evbus_code count_behind(struct evbus_outbox *outbox, struct outbox_held *held, int64_t now_us,
-				    struct evbus_err *err)
-{
-	struct query query = { .sql = outbox->sql[OUTBOX_SQL_BEHIND],
-			       ARGS(value_integer(held->row.seq)),
-			       .row = outbox_take_integer,
-			       .context = &held->row.behind };
+/* ---- what waits behind a row ----------------------------------------------------------------------------------- */
 
-	if (held->before || !held->row.partition_key.data || !waits(outbox, &held->row, now_us))
+/* Rows that block their key, each the first of its key that does, and how many are behind it. */
+struct blocking {
+	struct key_table keys;     /* offset: which of rows */
+	struct buf rows;           /* of struct blocker, in the order of seq */
+	int64_t now_us;
+	bool known;
+};
+
+struct blocker {
+	int64_t seq, behind;
+};
+
+static void blocking_release(struct blocking *blocking)
+{
+	key_table_release(&blocking->keys);
+	buf_release(&blocking->rows);
+}
+
+static bool waits(const struct outbox_open *row, int64_t now_us)
+{
+	return row->state == EVBUS_OUTBOX_PROCESSING || row->due_us > now_us;
+}
+
+static enum evbus_code note_blocker(void *context, const struct outbox_open *row, struct evbus_err *err)
+{
+	struct blocking *blocking = context;
+	const struct blocker new = { .seq = row->seq };
+	size_t at = 0, count = blocking->rows.len / sizeof new;
+	const struct key_slot *slot = row->key ? key_table_next(&blocking->keys, row->key, &at) : NULL;
+
+	if (slot)
+		((struct blocker *)(void *)blocking->rows.data)[slot->offset].behind++;
+	if (slot || !row->key || !waits(row, blocking->now_us))
 		return EVBUS_OK;
-	return outbox_read(outbox, &query, err);
+	TRY(key_table_add(&blocking->keys, row->key, 0, count, err));
+	return buf_add(&blocking->rows, &new, sizeof new, err);
+}
+
+static int by_seq(const void *a, const void *b)
+{
+	const struct blocker *left = a, *right = b;
+
+	return (left->seq > right->seq) - (left->seq < right->seq);
+}
+
+/* All rows have to be looked at for that: not before one is given out that might block others. */
+static enum evbus_code count_behind(struct evbus_outbox *outbox, struct blocking *blocking,
+				    struct evbus_outbox_row *row, struct evbus_err *err)
+{
+	const struct blocker key = { .seq = row->seq };
+	const struct blocker *found;
+
+	if (!row->partition_key.data ||
+	    (row->state != EVBUS_OUTBOX_PENDING && row->state != EVBUS_OUTBOX_PROCESSING))
+		return EVBUS_OK;
+	if (!blocking->known)
+		TRY(each_open(outbox, note_blocker, blocking, err));
+	blocking->known = true;
+	if (!blocking->rows.len)
+		return EVBUS_OK;
+	found = bsearch(&key, blocking->rows.data, blocking->rows.len / sizeof key, sizeof key, by_seq);
+	row->behind = found ? found->behind : 0;
+	return EVBUS_OK;
 }
 
 /* ---- listing --------------------------------------------------------------------------------------------------- */
@@ -103,7 +169,8 @@ struct listing {
 	const struct evbus_outbox_filter *filter;
 	enum evbus_code (*row)(void *context, const struct evbus_outbox_row *row, struct evbus_err *err);
 	void *context;
-	int64_t left, now_us;
+	int64_t left;
+	struct blocking blocking;
 };
 
 static enum evbus_code give_page(struct listing *listing, struct page *page, struct evbus_err *err)
@@ -112,7 +179,7 @@ static enum evbus_code give_page(struct listing *listing, struct page *page, str
 		struct outbox_held *held = &page->rows[i];
 		if (!matches(listing->filter, &held->row))
 			continue;
-		TRY(count_behind(listing->outbox, held, listing->now_us, err));
+		TRY(count_behind(listing->outbox, &listing->blocking, &held->row, err));
 		if (listing->filter->blocked && !held->row.behind)
 			continue;
 		TRY(listing->row(listing->context, &held->row, err));
@@ -155,7 +222,12 @@ enum evbus_code evbus_outbox_list(struct evbus_outbox *outbox, const struct evbu
 				  void *context, struct evbus_err *err)
 {
 	static const struct evbus_outbox_filter all = { .state = -1 };
-	struct listing listing = { outbox, filter ? filter : &all, row, context, INT64_MAX, os_now_us() };
+	struct listing listing = { .outbox = outbox,
+				   .filter = filter ? filter : &all,
+				   .row = row,
+				   .context = context,
+				   .left = INT64_MAX,
+				   .blocking = { .now_us = os_now_us() } };
 
 	if (listing.filter->topic)
 		TRY(evbus_topic_check(listing.filter->topic, true, err));
@@ -165,7 +237,9 @@ enum evbus_code evbus_outbox_list(struct evbus_outbox *outbox, const struct evbu
 	TRY(outbox_counts_load(outbox, err));
 	if (listing.filter->max)
 		listing.left = listing.filter->max;
-	return list(&listing, err);
+	enum evbus_code code = list(&listing, err);
+	blocking_release(&listing.blocking);
+	return code;
 }
 
 /* ---- counting -------------------------------------------------------------------------------------------------- */
@@ -194,52 +268,22 @@ static enum evbus_code count_waiting(struct evbus_outbox *outbox, int64_t now_us
 	return EVBUS_OK;
 }
 
-/* Those that could be claimed, in the order of seq. */
+/* What a claim would ask, of a batch that has no end. */
 struct claimable {
-	struct outbox_open *rows;  /* OUTBOX_SCAN_MAX of them */
-	struct buf seqs;           /* of int64_t */
+	struct key_table blocked;
+	int64_t now_us, first, count;
 };
 
-static void claimable_release(struct claimable *claimable)
+static enum evbus_code note_claimable(void *context, const struct outbox_open *row, struct evbus_err *err)
 {
-	free(claimable->rows);
-	buf_release(&claimable->seqs);
-}
+	struct claimable *claimable = context;
 
-static int by_number(const void *a, const void *b)
-{
-	int64_t left = *(const int64_t *)a, right = *(const int64_t *)b;
-
-	return (left > right) - (left < right);
-}
-
-/* What a claim asks, of a batch that has no end. */
-static bool may_go(const struct claimable *claimable, const struct outbox_open *row, int64_t now_us)
-{
-	if (!outbox_is_due(row, NULL, OUTBOX_LEASE_MAX_MS, now_us))
-		return false;
-	return !row->before || (claimable->seqs.len && bsearch(&row->before, claimable->seqs.data,
-							       claimable->seqs.len / sizeof(int64_t), sizeof(int64_t),
-							       by_number));
-}
-
-static enum evbus_code find_claimable(struct evbus_outbox *outbox, struct claimable *claimable, struct evbus_err *err)
-{
-	size_t count = OUTBOX_SCAN_MAX;
-	int64_t after = INT64_MIN;
-
-	claimable->rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *claimable->rows);
-	if (!claimable->rows)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot count the outbox '%s'", outbox->name);
-	while (count == OUTBOX_SCAN_MAX) {
-		TRY(outbox_scan(outbox, after, INT64_MAX, OUTBOX_SCAN_MAX, claimable->rows, &count, err));
-		int64_t now_us = os_now_us();
-		for (size_t i = 0; i < count; i++) {
-			after = claimable->rows[i].seq;
-			if (may_go(claimable, &claimable->rows[i], now_us))
-				TRY(buf_add(&claimable->seqs, &after, sizeof after, err));
-		}
-	}
+	if (outbox_key_is_in(&claimable->blocked, row->key))
+		return EVBUS_OK;
+	if (!outbox_is_due(row, NULL, OUTBOX_LEASE_MAX_MS, claimable->now_us))
+		return outbox_key_add(&claimable->blocked, row->key, err);
+	if (!claimable->count++)
+		claimable->first = row->seq;
 	return EVBUS_OK;
 }
 
@@ -247,20 +291,21 @@ static enum evbus_code find_claimable(struct evbus_outbox *outbox, struct claima
 static enum evbus_code count_claimable(struct evbus_outbox *outbox, struct evbus_outbox_counts *counts,
 				       struct evbus_err *err)
 {
-	CLEANUP(claimable_release) struct claimable claimable = { 0 };
+	struct claimable claimable = { .now_us = os_now_us() };
 	struct outbox_held held = { 0 };
 	bool found = false;
-	int64_t seq;
+	enum evbus_code code = each_open(outbox, note_claimable, &claimable, err);
 
+	key_table_release(&claimable.blocked);
+	TRY(code);
+	counts->claimable = claimable.count;
 	counts->oldest_due_s = -1;
-	TRY(find_claimable(outbox, &claimable, err));
-	counts->claimable = (int64_t)(claimable.seqs.len / sizeof seq);
-	if (!counts->claimable)
+	if (!claimable.count)
 		return EVBUS_OK;
-	memcpy(&seq, claimable.seqs.data, sizeof seq);
-	TRY(outbox_get(outbox, seq, &held, &found, err));
-	int64_t created_us = found ? outbox_time_of(held.row.created_at) : 0, now_us = os_now_us();
-	counts->oldest_due_s = created_us && created_us < now_us ? (now_us - created_us) / 1000000 : 0;
+	TRY(outbox_get(outbox, claimable.first, &held, &found, err));
+	int64_t created_us = found ? outbox_time_of(held.row.created_at) : 0;
+	counts->oldest_due_s =
+		created_us && created_us < claimable.now_us ? (claimable.now_us - created_us) / 1000000 : 0;
 	outbox_held_release(&held);
 	return EVBUS_OK;
 }

@@ -151,13 +151,6 @@ static enum evbus_code take_receipts(struct publishing *publishing, struct evbus
 
 /* ---- publishing ------------------------------------------------------------------------------------------------ */
 
-static bool is_held(const struct outbox_batch *batch, const struct outbox_job *job)
-{
-	enum outbox_fate before = job->behind ? batch->jobs[job->behind - 1].fate : OUTBOX_DONE;
-
-	return before == OUTBOX_REFUSED || before == OUTBOX_HELD;
-}
-
 /* A text with NUL in it is no name. */
 static const char *topic_of(const struct evbus_outbox_row *row)
 {
@@ -206,13 +199,16 @@ static enum evbus_code publish_all(struct publishing *publishing, struct evbus_e
 
 	for (size_t i = 0; i < batch->count; i++) {
 		struct outbox_job *job = &batch->jobs[i];
-		if (is_held(batch, job)) {
+		/* When it was claimed it was not: one before it in this batch was refused. */
+		if (outbox_key_is_in(&publishing->outbox->blocked, job->key)) {
 			job->fate = OUTBOX_HELD;
 			continue;
 		}
 		enum evbus_code code = add_event(publishing, &job->held.row, &payload, &own);
 		if (is_of_the_row(code)) {
 			refuse(publishing->outbox, batch, job, payload, own.text);
+			if (job->fate == OUTBOX_REFUSED)
+				TRY(outbox_key_add(&publishing->outbox->blocked, job->key, err));
 			continue;
 		}
 		if (code)

@@ -5,9 +5,9 @@
  * outbox_map_parse() and is nothing but a name; states stand in the text, and not as parameters, because a partial
  * index is used only by a statement that says so itself.
  *
- * Three indices, all partial, so that rows that are done cost nothing: what is not done, by seq, is what is claimed and
- * counted; the same by key finds the row before another one in a single step, however many a key has; FAILED rows
- * are the dead letters. */
+ * Two indices, both partial, so that rows that are done cost nothing: what is not done, by seq, is what is claimed and
+ * counted; FAILED rows are the dead letters. There is none by key: it took three times as long to keep as all the rest,
+ * and most of that in the application's own transactions. */
 #include "outbox_table.h"
 
 #include <errno.h>
@@ -119,25 +119,13 @@ static CHECKED enum evbus_code add_one(struct maker *maker, const char *prefix, 
 					add_column(maker, prefix, maker->outbox->map.columns[column]);
 }
 
-static CHECKED enum evbus_code expand(struct maker *maker, const char *text);
-
-/* The row before one of the same key: within its transaction, the last word on whether a row may go. */
-static CHECKED enum evbus_code add_before(struct maker *maker)
-{
-	if (!outbox_has(maker->outbox, OUTBOX_PARTITION_KEY))
-		return add(maker, "NULL");
-	return expand(maker, "(SELECT {p.seq} FROM {table} AS p{by_key} WHERE {p.topic} = {o.topic} AND "
-			     "{p.partition_key} = {o.partition_key} AND {p.open} AND {p.seq} < {o.seq} "
-			     "ORDER BY {p.seq} DESC LIMIT 1)");
-}
-
 static CHECKED enum evbus_code add_all(struct maker *maker)
 {
 	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
+		TRY(add(maker, i ? ", " : ""));
 		TRY(add_one(maker, "o.", i));
-		TRY(add(maker, ", "));
 	}
-	return expand(maker, "CASE WHEN {o.open} THEN {before} END");
+	return EVBUS_OK;
 }
 
 static CHECKED enum evbus_code add_open(struct maker *maker, const char *prefix)
@@ -179,14 +167,10 @@ static CHECKED enum evbus_code add_word(struct maker *maker, const char *word, s
 #define IS(text) (len == sizeof(text) - 1 && !memcmp(word, text, len))
 	if (IS("table"))
 		return add_table(maker);
-	if (IS("before"))
-		return add_before(maker);
 	if (IS("all"))
 		return add_all(maker);
 	if (IS("by_open"))
 		return add_hint(maker, OUTBOX_SQL_INDEX_OPEN);
-	if (IS("by_key"))
-		return add_hint(maker, OUTBOX_SQL_INDEX_KEY);
 	if (IS("by_failed"))
 		return add_hint(maker, OUTBOX_SQL_INDEX_FAILED);
 	if (IS("open"))
@@ -228,12 +212,9 @@ static CHECKED enum evbus_code finish(struct maker *maker, char **sql)
 
 static const char *const texts[OUTBOX_SQLS] = {
 	[OUTBOX_SQL_SCAN] = "SELECT {o.seq}, {o.state}, {o.attempts}, {o.next_attempt_at}, {o.lease_owner}, "
-			    "{o.lease_expires_at}, {before} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND "
+			    "{o.lease_expires_at}, {o.topic}, {o.partition_key} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND "
 			    "{o.seq} <= ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ?",
-	[OUTBOX_SQL_BEHIND] = "SELECT COUNT(*) FROM {table} AS o, {table} AS p{by_key} WHERE {o.seq} = ? AND "
-			      "{p.topic} = {o.topic} AND {p.partition_key} = {o.partition_key} AND {p.open} AND "
-			      "{p.seq} > {o.seq}",
 	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_OPEN] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
 				 "LIMIT ?",
@@ -378,32 +359,25 @@ static CHECKED enum evbus_code make_table(struct maker *maker)
 
 void outbox_index_name(const struct evbus_outbox *outbox, enum outbox_sql index, char name[2 * OUTBOX_NAME_MAX_BYTES])
 {
-	static const char *const ends[] = { "open", "key", "failed" };
+	static const char *const ends[OUTBOX_INDICES] = { "open", "failed" };
 
 	snprintf(name, 2 * OUTBOX_NAME_MAX_BYTES, "%s_evbus_%s", outbox->map.table, ends[index - OUTBOX_SQL_INDEX_OPEN]);
 }
 
 static CHECKED enum evbus_code make_index(struct maker *maker, enum outbox_sql index)
 {
-	static const char *const ons[] = {
+	static const char *const ons[OUTBOX_INDICES] = {
 		" ({seq}, {state}) WHERE {open}",
-		" ({topic}, {partition_key}, {seq}) WHERE {open} AND {partition_key} IS NOT NULL",
 		" ({seq}) WHERE {failed}",
 	};
 	char name[2 * OUTBOX_NAME_MAX_BYTES];
 
-	if (index == OUTBOX_SQL_INDEX_KEY && !outbox_has(maker->outbox, OUTBOX_PARTITION_KEY))
-		return EVBUS_OK;
 	outbox_index_name(maker->outbox, index, name);
 	TRY(add(maker, "CREATE INDEX "));
 	TRY(add_column(maker, "", name));
 	TRY(add(maker, " ON "));
 	TRY(add_column(maker, "", maker->outbox->map.table));
-	/* A topic that is the same for all is no expression that could be indexed. */
-	if (index == OUTBOX_SQL_INDEX_KEY && maker->outbox->map.topic[0] && !strchr(maker->outbox->map.topic, '{'))
-		TRY(expand(maker, " ({partition_key}, {seq}) WHERE {open} AND {partition_key} IS NOT NULL"));
-	else
-		TRY(expand(maker, ons[index - OUTBOX_SQL_INDEX_OPEN]));
+	TRY(expand(maker, ons[index - OUTBOX_SQL_INDEX_OPEN]));
 	return finish(maker, &maker->outbox->sql[index]);
 }
 

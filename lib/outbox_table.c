@@ -310,7 +310,7 @@ enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *col
 {
 	char digits[24];
 
-	assert(count == OUTBOX_HELD_COLUMNS);
+	assert(count == OUTBOX_COLUMNS);
 	if (columns[OUTBOX_SEQ].kind != VALUE_INTEGER)
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the column '%s' of the outbox '%s' has something that is no number: say by --map "
@@ -322,12 +322,11 @@ enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *col
 	char *block = os.realloc(NULL, size_of(columns, digits) + more);
 	if (!block)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot read the outbox '%s'", outbox->name);
-	const struct value *before = &columns[OUTBOX_COLUMNS], *attempts = &columns[OUTBOX_ATTEMPTS];
+	const struct value *attempts = &columns[OUTBOX_ATTEMPTS];
 	*held = (struct outbox_held){ .block = block };
 	held->row.seq = columns[OUTBOX_SEQ].integer;
 	held->row.state = outbox_state_of(outbox, &columns[OUTBOX_STATE]);
 	held->row.attempts = attempts->kind == VALUE_INTEGER ? attempts->integer : 0;
-	held->before = before->kind == VALUE_INTEGER ? before->integer : 0;
 	char *end = copy_texts(columns, held);
 	if (kept)
 		add_kept_count(kept, end, held);

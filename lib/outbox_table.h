@@ -6,6 +6,7 @@
 #include "outbox_map.h"
 
 #include "base/clock.h"
+#include "delivery/key_table.h"
 #include "log/writer.h"
 #include "store/table.h"
 
@@ -15,7 +16,6 @@
 enum outbox_sql {
 	OUTBOX_SQL_SCAN,           /* rows that are not done, without what is in them, from seq to seq */
 	OUTBOX_SQL_GET,
-	OUTBOX_SQL_BEHIND,
 	OUTBOX_SQL_LIST,           /* in any state */
 	OUTBOX_SQL_LIST_OPEN,      /* PENDING or PROCESSING */
 	OUTBOX_SQL_LIST_STATE,     /* the first of EVBUS_OUTBOX_STATES */
@@ -31,7 +31,6 @@ enum outbox_sql {
 	OUTBOX_SQL_DELETE,
 	OUTBOX_SQL_CREATE,
 	OUTBOX_SQL_INDEX_OPEN,     /* to be made by outbox_init() only */
-	OUTBOX_SQL_INDEX_KEY,
 	OUTBOX_SQL_INDEX_FAILED,
 	OUTBOX_SQL_CLAIM,          /* from here on updates of one row in a given state */
 	OUTBOX_SQL_SENT,
@@ -43,7 +42,7 @@ enum outbox_sql {
 	OUTBOX_SQLS,
 };
 
-#define OUTBOX_INDICES 3u
+#define OUTBOX_INDICES 2u
 
 /* Attempts of rows whose table has no columns for them. */
 struct outbox_counts {
@@ -75,8 +74,10 @@ struct evbus_outbox {
 	char owner[OUTBOX_OWNER_MAX_BYTES];    /* of our leases, without their length */
 	struct evbus_publisher *publisher;
 	struct outbox_counts counts;
-	int64_t scanned_to;        /* rows up to here were done, leased, waiting or blocked when they were last seen */
-	int64_t rescan_at_us;      /* monotonic: when they are looked at again */
+	int64_t scanned_to;        /* rows up to here were done, ours, leased, waiting or blocked when they were last seen */
+	struct key_table blocked;  /* the keys of those that were not done and not ours */
+	int64_t rescan_at_us;      /* monotonic: when the pass over the table begins anew */
+	int64_t pass_ends_at_us;   /* the same, if nothing goes wrong before; 0: it has just begun */
 	int64_t soonest_us;        /* when the first of them can be claimed; INT64_MAX: none waits */
 	bool idle;                 /* nothing was found the last time: look before locking */
 };
@@ -145,11 +146,8 @@ int64_t outbox_time_of(struct evbus_slice text);
 /* A row with its own copy of everything. */
 struct outbox_held {
 	struct evbus_outbox_row row;
-	int64_t before;            /* seq of the row of its key before it that is not done; 0: none */
 	char *block;
 };
-
-#define OUTBOX_HELD_COLUMNS (OUTBOX_COLUMNS + 1u)
 
 /* columns: of OUTBOX_SQL_GET or a list. */
 CHECKED enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *columns, size_t count,
@@ -171,7 +169,8 @@ enum evbus_code outbox_take_existence(void *context, const struct value *columns
 
 /* A row that is not done. */
 struct outbox_open {
-	int64_t seq, before, attempts, due_us, expires_us, lease_ms;
+	int64_t seq, attempts, due_us, expires_us, lease_ms;
+	uint64_t key;              /* hash of topic and partition key; 0: it has none */
 	enum evbus_outbox_state state;
 	bool own;                  /* the lease is ours */
 };
@@ -184,6 +183,10 @@ CHECKED enum evbus_code outbox_scan(struct evbus_outbox *outbox, int64_t after, 
 /* By itself: what blocks its key aside. retry NULL: no due time is too far away. */
 bool outbox_is_due(const struct outbox_open *row, const struct evbus_retry *retry, int64_t lease_ms, int64_t now_us);
 int64_t outbox_waits_until(const struct outbox_open *row);
+
+/* Sets of keys; 0 is in none. */
+bool outbox_key_is_in(const struct key_table *keys, uint64_t key);
+CHECKED enum evbus_code outbox_key_add(struct key_table *keys, uint64_t key, struct evbus_err *err);
 
 /* ---- draining -------------------------------------------------------------------------------------------------- */
 
@@ -198,7 +201,7 @@ enum outbox_fate {
 
 struct outbox_job {
 	struct outbox_held held;
-	size_t behind;             /* job + 1 of the one before it of its key; 0: none in this batch */
+	uint64_t key;
 	enum evbus_outbox_state from;      /* the state it is in now */
 	enum outbox_fate fate;
 	bool marked;
@@ -222,6 +225,8 @@ struct outbox_batch {
 };
 
 CHECKED enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
+/* All of a batch was marked and none of it lost; without this, the next claim begins anew. */
+void outbox_pass_goes_on(struct evbus_outbox *outbox);
 /* Publishes what was claimed; an outage is the failure. */
 CHECKED enum evbus_code outbox_publish(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
 CHECKED enum evbus_code outbox_mark(struct evbus_outbox *outbox, struct outbox_batch *batch,
