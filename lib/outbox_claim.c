@@ -173,33 +173,59 @@ static enum evbus_code add_job(struct outbox_batch *batch, struct outbox_job **j
 	return EVBUS_OK;
 }
 
-static enum evbus_code take(struct claiming *claiming, const struct outbox_open *row, struct evbus_err *err)
-{
-	struct evbus_outbox *outbox = claiming->outbox;
-	struct outbox_batch *batch = claiming->batch;
-	struct outbox_job *job = NULL;
-	bool found, changed = true;
-
-	TRY(add_job(batch, &job, err));
-	TRY(outbox_get(outbox, row->seq, &job->held, &found, err));
-	if (!found)
-		return err_set(err, EVBUS_BUG, 0, "a row of the outbox '%s' is not there", outbox->name);
-	job->key = row->key;
-	job->from = row->state;
-	batch->count++;
-	batch->bytes += job->held.row.payload.len;
-	if (!outbox_has_leases(outbox))
-		return EVBUS_OK;
-	job->from = EVBUS_OUTBOX_PROCESSING;
-	return outbox_update(outbox, OUTBOX_SQL_CLAIM, claiming->lease, row->seq, row->state, batch->owner, &changed,
-			     err);
-}
-
 static bool is_full(const struct claiming *claiming)
 {
 	const struct outbox_batch *batch = claiming->batch;
 
 	return batch->count >= batch->options->batch || batch->bytes >= BATCH_BYTES;
+}
+
+/* EVBUS_NO: the batch is full. */
+static enum evbus_code take_row(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	struct claiming *claiming = context;
+	struct outbox_batch *batch = claiming->batch;
+	struct outbox_job *job = NULL;
+
+	TRY(add_job(batch, &job, err));
+	TRY(outbox_hold(claiming->outbox, columns, count, &job->held, err));
+	batch->count++;
+	batch->bytes += job->held.row.payload.len;
+	return is_full(claiming) ? EVBUS_NO : EVBUS_OK;
+}
+
+/* Rows that follow each other, in one state, none of which is passed over: two statements for all of them. */
+static enum evbus_code take_run(struct claiming *claiming, const struct outbox_open *rows, size_t count,
+				struct evbus_err *err)
+{
+	struct evbus_outbox *outbox = claiming->outbox;
+	struct outbox_batch *batch = claiming->batch;
+	size_t begin = batch->count;
+	int64_t first = rows[0].seq, last = rows[count - 1].seq, taken = 0;
+	struct query query = {
+		.sql = outbox->sql[OUTBOX_SQL_GET_RUN],
+		ARGS(outbox_state_value(outbox, rows[0].state), value_integer(first), value_integer(last)),
+		.row = take_row,
+		.context = claiming,
+	};
+	enum evbus_code code = outbox_read(outbox, &query, err);
+
+	if (code && code != EVBUS_NO)
+		return code;
+	for (size_t i = begin; i < batch->count; i++) {
+		batch->jobs[i].key = rows[i - begin].key;
+		batch->jobs[i].from = outbox_has_leases(outbox) ? EVBUS_OUTBOX_PROCESSING : rows[0].state;
+		last = outbox->scanned_to = batch->jobs[i].held.row.seq;
+	}
+	taken = (int64_t)(batch->count - begin);
+	if (outbox_has_leases(outbox))
+		TRY(outbox_take_run(outbox, claiming->lease, first, last, rows[0].state, &taken, err));
+	if (!taken || taken != (int64_t)(batch->count - begin) || last != rows[taken - 1].seq)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the database of the outbox '%s' has not leased all rows that it was told to: a trigger on "
+			       "its table must not keep them as they are",
+			       outbox->name);
+	return EVBUS_OK;
 }
 
 static enum evbus_code pass_over(struct claiming *claiming, const struct outbox_open *row, struct evbus_err *err)
@@ -214,13 +240,30 @@ static enum evbus_code pass_over(struct claiming *claiming, const struct outbox_
 	return EVBUS_OK;
 }
 
+/* How many from there on are a run: at most as many as there is room for. */
+static size_t run_len(const struct claiming *claiming, size_t from)
+{
+	const struct outbox_open *rows = &claiming->rows[from];
+	size_t most = claiming->batch->options->batch - claiming->batch->count, len = 0;
+
+	while (len < most && from + len < claiming->count && rows[len].state == rows[0].state &&
+	       may_go(claiming, &rows[len]))
+		len++;
+	return len;
+}
+
 /* Of what was read: takes what may go, up to a full batch, and says where it is then. */
 static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *err)
 {
-	for (size_t i = 0; i < claiming->count && !is_full(claiming); i++) {
-		const struct outbox_open *row = &claiming->rows[i];
-		TRY(may_go(claiming, row) ? take(claiming, row, err) : pass_over(claiming, row, err));
-		claiming->outbox->scanned_to = row->seq;
+	for (size_t i = 0, len; i < claiming->count && !is_full(claiming); i += len) {
+		len = run_len(claiming, i);
+		if (len) {
+			TRY(take_run(claiming, &claiming->rows[i], len, err));
+			continue;
+		}
+		TRY(pass_over(claiming, &claiming->rows[i], err));
+		claiming->outbox->scanned_to = claiming->rows[i].seq;
+		len = 1;
 	}
 	return EVBUS_OK;
 }

@@ -215,6 +215,8 @@ static const char *const texts[OUTBOX_SQLS] = {
 			    "{o.lease_expires_at}, {o.topic}, {o.partition_key} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND "
 			    "{o.seq} <= ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ?",
+	[OUTBOX_SQL_GET_RUN] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = ? AND {o.seq} >= ? "
+			       "AND {o.seq} <= ? ORDER BY {o.seq}",
 	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_OPEN] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
 				 "LIMIT ?",
@@ -274,7 +276,8 @@ static uint32_t set_by(const struct evbus_outbox *outbox, enum outbox_sql update
 static CHECKED enum evbus_code make_update(struct maker *maker, enum outbox_sql update)
 {
 	uint32_t set = set_by(maker->outbox, update);
-	const char *before = "UPDATE {table} SET ";
+	bool run = update == OUTBOX_SQL_CLAIM;
+	const char *before = run ? "UPDATE {table}{by_open} SET " : "UPDATE {table} SET ";
 
 	if (!set)
 		return EVBUS_OK;
@@ -286,10 +289,39 @@ static CHECKED enum evbus_code make_update(struct maker *maker, enum outbox_sql 
 		TRY(add(maker, " = ?"));
 		before = ", ";
 	}
-	TRY(expand(maker, " WHERE {seq} = ? AND {state} = ?"));
+	TRY(expand(maker, run ? " WHERE {open} AND {state} = ? AND {seq} >= ? AND {seq} <= ?" :
+				" WHERE {seq} = ? AND {state} = ?"));
 	if (ends_lease(maker->outbox, update))
 		TRY(expand(maker, " AND {lease_owner} = ?"));
 	return finish(maker, &maker->outbox->sql[update]);
+}
+
+/* What is set, in the order of the columns; returns how many. */
+static size_t add_args(const struct evbus_outbox *outbox, enum outbox_sql update, const struct value *set,
+		       struct value args[OUTBOX_COLUMNS])
+{
+	uint32_t columns = set_by(outbox, update);
+	size_t count = 0;
+
+	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++)
+		if (columns & OUTBOX_BIT(i))
+			args[count++] = set[i];
+	return count;
+}
+
+enum evbus_code outbox_take_run(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS], int64_t first,
+				int64_t last, enum evbus_outbox_state from, int64_t *taken, struct evbus_err *err)
+{
+	struct value args[OUTBOX_COLUMNS + 3];
+	size_t count = add_args(outbox, OUTBOX_SQL_CLAIM, set, args);
+
+	args[count++] = outbox_state_value(outbox, from);
+	args[count++] = value_integer(first);
+	args[count++] = value_integer(last);
+	struct query query = { .sql = outbox->sql[OUTBOX_SQL_CLAIM], .args = args, .arg_count = count };
+	TRY(table_write(outbox->store, &query, err));
+	*taken = query.changed;
+	return EVBUS_OK;
 }
 
 enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_sql update,
@@ -297,14 +329,12 @@ enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_sql updat
 			      const char *owner, bool *changed, struct evbus_err *err)
 {
 	struct value args[OUTBOX_COLUMNS + 3];
-	size_t count = 0;
+	size_t count;
 
 	*changed = true;
 	if (!outbox->sql[update])
 		return EVBUS_OK;
-	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++)
-		if (set_by(outbox, update) & OUTBOX_BIT(i))
-			args[count++] = set[i];
+	count = add_args(outbox, update, set, args);
 	args[count++] = value_integer(seq);
 	args[count++] = outbox_state_value(outbox, from);
 	if (ends_lease(outbox, update))

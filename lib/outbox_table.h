@@ -16,6 +16,7 @@
 enum outbox_sql {
 	OUTBOX_SQL_SCAN,           /* rows that are not done, without what is in them, from seq to seq */
 	OUTBOX_SQL_GET,
+	OUTBOX_SQL_GET_RUN,        /* those in one state from seq to seq */
 	OUTBOX_SQL_LIST,           /* in any state */
 	OUTBOX_SQL_LIST_OPEN,      /* PENDING or PROCESSING */
 	OUTBOX_SQL_LIST_STATE,     /* the first of EVBUS_OUTBOX_STATES */
@@ -32,8 +33,8 @@ enum outbox_sql {
 	OUTBOX_SQL_CREATE,
 	OUTBOX_SQL_INDEX_OPEN,     /* to be made by outbox_init() only */
 	OUTBOX_SQL_INDEX_FAILED,
-	OUTBOX_SQL_CLAIM,          /* from here on updates of one row in a given state */
-	OUTBOX_SQL_SENT,
+	OUTBOX_SQL_CLAIM,          /* an update of those in one state from seq to seq */
+	OUTBOX_SQL_SENT,           /* from here on updates of one row in a given state */
 	OUTBOX_SQL_BACK,
 	OUTBOX_SQL_REFUSED,
 	OUTBOX_SQL_REQUEUE,
@@ -127,6 +128,11 @@ CHECKED enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_s
 				      const struct value set[OUTBOX_COLUMNS], int64_t seq,
 				      enum evbus_outbox_state from, const char *owner, bool *changed,
 				      struct evbus_err *err);
+
+/* Within a transaction: leases all that are in the state from seq to seq. */
+CHECKED enum evbus_code outbox_take_run(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS],
+					int64_t first, int64_t last, enum evbus_outbox_state from, int64_t *taken,
+					struct evbus_err *err);
 
 /* Within a transaction: id, topic, event_type, payload; tenant_id, event_key and partition_key unless they are NULL. */
 CHECKED enum evbus_code outbox_insert(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS],

@@ -43,7 +43,8 @@ static void check_plans(void)
 	cr_assert(strstr(plan_of(OUTBOX_SQL_LIST_OPEN), "outbox_evbus_open"));
 	cr_assert(strstr(plan_of(OUTBOX_SQL_COUNT_PENDING), "COVERING INDEX outbox_evbus_open"));
 	cr_assert(strstr(plan_of(OUTBOX_SQL_COUNT), "COVERING INDEX"));
-	cr_assert(strstr(plan_of(OUTBOX_SQL_CLAIM), "PRIMARY KEY"));
+	cr_assert(strstr(plan_of(OUTBOX_SQL_CLAIM), "outbox_evbus_open (seq>? AND seq<?)"));
+	cr_assert(strstr(plan_of(OUTBOX_SQL_GET_RUN), "outbox_evbus_open (seq>? AND seq<?)"));
 	cr_assert(strstr(plan_of(OUTBOX_SQL_SENT), "PRIMARY KEY"));
 }
 
