@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # outbox-drain: what it publishes, how it ends, what it says.
 . "${0%/*}/lib.sh"
-plan 29
+plan 30
 
 export EVBUS_OUTBOX=sqlite:app.db
 sql() {
@@ -296,6 +296,11 @@ expect_equal "$(evbus tail -t orders -o beginning --count)" "$sent" 'events'
 expect_status 0 evbus outbox-drain -q
 expect_equal "$(ids orders)" "$(events 1 200 | jq -r .id | paste -sd ' ')" 'the events'
 expect_status 74 sh -c 'evbus outbox-drain >&- 2>err; [ $? = 0 ] && exit 74'
+
+t 'where one worker fails the others end with it'
+begin
+events 1 100 | add -t orders -k hot
+expect_status 74 bash -c 'timeout 20 evbus outbox-drain -f --interval 1h --concurrency 4 --batch 5 2>err | head -n 1; exit "${PIPESTATUS[0]}"'
 
 # ---- outages -----------------------------------------------------------------------------------------------------
 
