@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dlq-retry: by the group, by a command, by publishing once more; what was reviewed is what is done.
 . "${0%/*}/lib.sh"
-plan 26
+plan 28
 
 make_letters=${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}/tests/cli/make_letters
 # letters LINE...: puts a letter for each JSON object into the store.
@@ -218,7 +218,7 @@ expect_equal "$(cut -f 1 "$OUT" | paste -sd ' ')" '1 2 4 5'
 t 'a line without an id is refused with its number, before anything is done'
 bus
 numbered 0 1
-for line in x 1x '{"topic":"orders"}' '{"id":1}' '{"id":"1"' '{"id":"x"}' $'\t1' 'DEAD  1' ':1' '1 DEAD' '1 2' 'ID  BEFORE'; do
+for line in x 1x '{"topic":"orders"}' '{"id":1}' '{"id":"1"' '{"id":"1",}' '{"id":"x"}' $'\t1' 'DEAD  1' ':1' '1 DEAD' '1 2' 'ID  BEFORE'; do
 	printf '1\n%s\n' "$line" >plan
 	expect_status 65 evbus dlq-retry --ids-from plan
 	expect_err_has 'line 2'
@@ -288,6 +288,30 @@ wait $pid
 expect_equal $? 143 'status'
 expect_equal "$(cut -f 1-3 said)" $'1\tDEAD\tRETRIED'
 expect_equal "$(states)" '1 RETRIED 2 DEAD 3 DEAD'
+
+t 'SIGTERM ends the wait between two, and the next is not tried'
+bus
+numbered 0 1
+evbus dlq-retry -q --all --rate 1/m --format tsv -- touch ran >said &
+pid=$!
+wait_for 5 grep -q RETRIED said
+kill $pid
+wait $pid
+expect_equal $? 143 'status'
+expect_equal "$(states)" '1 RETRIED 2 DEAD'
+
+t 'a letter that somebody else changes before it is queued is left alone, and named'
+bus
+numbered 0 1
+evbus dlq-retry -q --all --rate 1 --format tsv >said 2>err &
+pid=$!
+wait_for 5 grep -q QUEUED said
+expect_status 0 evbus dlq-discard 2
+wait $pid
+expect_equal $? 1 'status'
+expect_true 'it is named' grep -q "'2' is left alone" err
+expect_equal "$(cut -f 1-3 said)" $'1\tDEAD\tQUEUED\n2\tDEAD\tDEAD'
+expect_equal "$(states)" '1 QUEUED 2 DISCARDED'
 
 t 'a reader of the lines that goes away ends it with 74, and what was done is recorded'
 bus
