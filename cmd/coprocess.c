@@ -59,25 +59,32 @@ struct coprocess {
 
 /* ---- from beginning to end ------------------------------------------------------------------------------------- */
 
+static enum evbus_code prepare(struct coprocess *coprocess, const struct coprocess_options *options)
+{
+	coprocess->timeout_ms = options->timeout_ms;
+	coprocess->retry = options->retry;
+	coprocess->stop.at_ms = NEVER;
+	coprocess->window = options->window;
+	coprocess->given = calloc(coprocess->window, sizeof *coprocess->given);
+	if (!coprocess->given)
+		return fail_errno(coprocess->call, EVBUS_AGAIN, "cannot prepare the command");
+	TRY(program_find(coprocess->call, options->argv, &coprocess->program));
+	return environment_make(coprocess->call, options->group, &coprocess->environment);
+}
+
 enum evbus_code coprocess_open(struct call *call, const struct coprocess_options *options, struct coprocess **coprocess)
 {
-	CLEANUP(coprocess_cleanup) struct coprocess *made = calloc(1, sizeof *made);
+	struct coprocess *made = calloc(1, sizeof *made);
 
 	if (!made)
 		return fail_errno(call, EVBUS_AGAIN, "cannot prepare the command");
 	made->call = call;
-	made->timeout_ms = options->timeout_ms;
-	made->retry = options->retry;
-	made->stop.at_ms = NEVER;
-	made->window = options->window;
-	made->given = calloc(made->window, sizeof *made->given);
-	if (!made->given)
-		return fail_errno(call, EVBUS_AGAIN, "cannot prepare the command");
-	TRY(program_find(call, options->argv, &made->program));
-	TRY(environment_make(call, options->group, &made->environment));
-	*coprocess = made;
-	made = NULL;
-	return EVBUS_OK;
+	enum evbus_code code = prepare(made, options);
+	if (code)
+		coprocess_cleanup(&made);
+	else
+		*coprocess = made;
+	return code;
 }
 
 void coprocess_cleanup(struct coprocess **coprocess)
@@ -259,7 +266,7 @@ static bool read_answers(struct coprocess *coprocess)
 	} while (n < 0 && errno == EINTR);
 	if (n > 0)
 		coprocess->answers_len += (size_t)n;
-	return n > 0 || (n < 0 && errno == EAGAIN && !coprocess->ended);
+	return n > 0 || (n < 0 && errno == EAGAIN);
 }
 
 /* ---- its death ------------------------------------------------------------------------------------------------- */
@@ -381,9 +388,9 @@ static void serve(struct coprocess *coprocess, int64_t until)
 	else if (fds[2].revents)
 		write_records(coprocess);
 	/* Once it has ended all that it wrote is there, and is read before anything is made of its end. */
-	if (fds[0].revents && !read_answers(coprocess))
-		coprocess->ended = true;
-	else if (fds[3].revents && !fds[0].revents)
+	if (fds[0].revents)
+		coprocess->ended = !read_answers(coprocess);
+	else if (fds[3].revents)
 		coprocess->ended = true;
 }
 

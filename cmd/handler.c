@@ -49,25 +49,32 @@ struct handler {
 
 /* ---- from beginning to end ------------------------------------------------------------------------------------- */
 
+static enum evbus_code prepare(struct handler *handler, const struct handler_options *options)
+{
+	handler->timeout_ms = options->timeout_ms;
+	handler->stop.at_ms = NEVER;
+	handler->count = options->concurrency ? options->concurrency : 1;
+	handler->runs = calloc(handler->count, sizeof *handler->runs);
+	handler->fds = calloc(handler->count * FDS + 1, sizeof *handler->fds);
+	if (!handler->runs || !handler->fds)
+		return fail_errno(handler->call, EVBUS_AGAIN, "cannot prepare the command");
+	TRY(program_find(handler->call, options->argv, &handler->program));
+	return environment_make(handler->call, options->group, &handler->environment);
+}
+
 enum evbus_code handler_open(struct call *call, const struct handler_options *options, struct handler **handler)
 {
-	CLEANUP(handler_cleanup) struct handler *made = calloc(1, sizeof *made);
+	struct handler *made = calloc(1, sizeof *made);
 
 	if (!made)
 		return fail_errno(call, EVBUS_AGAIN, "cannot prepare the command");
 	made->call = call;
-	made->timeout_ms = options->timeout_ms;
-	made->stop.at_ms = NEVER;
-	made->count = options->concurrency ? options->concurrency : 1;
-	made->runs = calloc(made->count, sizeof *made->runs);
-	made->fds = calloc(made->count * FDS + 1, sizeof *made->fds);
-	if (!made->runs || !made->fds)
-		return fail_errno(call, EVBUS_AGAIN, "cannot prepare the command");
-	TRY(program_find(call, options->argv, &made->program));
-	TRY(environment_make(call, options->group, &made->environment));
-	*handler = made;
-	made = NULL;
-	return EVBUS_OK;
+	enum evbus_code code = prepare(made, options);
+	if (code)
+		handler_cleanup(&made);
+	else
+		*handler = made;
+	return code;
 }
 
 static void release(struct handler *handler, struct run *run)

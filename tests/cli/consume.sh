@@ -173,13 +173,13 @@ expect_equal $? 143 'its status'
 expect_err ''
 
 t 'SIGTERM lets the command finish, and saves that'
-evbus consume -q -t orders -g r -- sh -c 'echo $EVENT_OFFSET >>begun; sleep 0.3; echo >>done' &
+evbus consume -q -t orders -g r -- sh -c 'echo $EVENT_OFFSET >>begun; sleep 0.3; echo >>finished' &
 consumer=$!
 wait_for 5 has_lines begun 1
 kill -TERM $consumer
 wait $consumer
 expect_equal $? 143 'its status'
-expect_equal "$(wc -l <done)" 1 'events done'
+expect_equal "$(wc -l <finished)" 1 'events done'
 expect_equal "$(at r orders)" 1 'the checkpoint'
 
 t 'a command that dies of the same signal counts no attempt'

@@ -30,13 +30,13 @@ publish() {
 			13) kind=flaky ;;
 			*) kind=good ;;
 			esac
-			printf '{"id":"%s","type":"%s"}\n' $((partition * each + i)) $kind
+			printf '{"id":"%s","type":"%s"}\n' $((partition * each + i)) "$kind"
 		done | evbus publish -q -t work -p $partition
 	done
 }
 
 # What ends badly, and in which way. effect ID is the caller's.
-cat >handler <<'X'
+cat >common <<'X'
 echo "$EVENT_ID $EVENT_TYPE $EVENT_ATTEMPT" >>runs
 case $EVENT_TYPE$EVENT_ATTEMPT in
 poison.refuses* | flaky1) echo "refuses $EVENT_ID" >&2; exit 3 ;;
@@ -45,7 +45,7 @@ poison.hangs*) exec sleep 30 ;;
 esac
 X
 
-consumer=(evbus consume -q -t work -g g --inbox --retry-max $retries --retry-delay 10ms --retry-cap 20ms
+consumer=(evbus consume -q -t work -g g --inbox --retry-max "$retries" --retry-delay 10ms --retry-cap 20ms
 	--handler-timeout 200ms -- sh ./handler)
 
 # What is behind the checkpoint is done or dead. The checkpoint is read first: what it says was true before.
@@ -119,9 +119,9 @@ fi
 # ---- an effect outside -------------------------------------------------------------------------------------------
 
 t 'effects outside: the checkpoint never passes what is neither done nor dead'
-handler=$PWD/handler
+common=$PWD/common
 fresh
-{ cat "$handler" && echo 'echo "$EVENT_ID" >>effects.log; sleep 0.0$((EVENT_OFFSET % 5))'; } >handler
+{ cat "$common" && echo 'echo "$EVENT_ID" >>effects.log; sleep 0.0$((EVENT_OFFSET % 5))'; } >handler
 : >effects.log
 effects() {
 	cat effects.log
@@ -141,7 +141,7 @@ expect_true "$repeated repeated effects" test $repeated -le $killed
 t 'effects in the store: the checkpoint never passes what is neither done nor dead'
 fresh
 {
-	cat "$handler"
+	cat "$common"
 	cat <<'X'
 sqlite3 -bail -cmd '.timeout 20000' event_bus/.evbus/state.db "BEGIN IMMEDIATE;
 	INSERT INTO inbox (group_name, tenant_id, topic, event_id, processed_at)

@@ -120,7 +120,9 @@ expect_status 0 evbus replay -t large -- cat
 expect_same "$OUT" <(evbus tail -t large --format payload)
 
 t 'a flood on stderr is passed on, and takes no memory'
-expect_status 1 bash -c 'ulimit -v 100000; evbus replay -t large -- sh -c "head -c 100000000 /dev/zero | tr \"\\0\" x >&2; echo >&2; echo end >&2; exit 3" 2>&1 >/dev/null | tee >(wc -c >passed) | tail -c 200 >end; exit ${PIPESTATUS[0]}'
+memory=100000
+[ -z "${EVBUS_TEST_CFLAGS:-}" ] || memory=unlimited # a sanitizer reserves more than there is
+expect_status 1 bash -c 'ulimit -v $0; evbus replay -t large -- sh -c "head -c 100000000 /dev/zero | tr \"\\0\" x >&2; echo >&2; echo end >&2; exit 3" 2>&1 >/dev/null | tee >(wc -c >passed) | tail -c 200 >end; exit ${PIPESTATUS[0]}' $memory
 wait_for 5 test -s passed
 expect_true 'all of it' test "$(<passed)" -gt 100000000
 expect_true 'its last line is the reason' grep -q "'sh' ended with status 3: end" end
