@@ -183,11 +183,8 @@ static bool is_answer(struct evbus_slice line, const char *word, struct evbus_sl
 
 	if (line.len < len || memcmp(line.data, word, len) != 0 || (line.len > len && line.data[len] != ' '))
 		return false;
+	len += line.len > len;
 	*reason = (struct evbus_slice){ line.data + len, line.len - len };
-	if (reason->len) {
-		reason->data++;
-		reason->len--;
-	}
 	return true;
 }
 
