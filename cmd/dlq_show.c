@@ -203,7 +203,10 @@ static enum evbus_code dlq_show_run(struct args *args, struct call *call)
 	letter_rows_begin(&show.rows, "json", true);
 	TRY(letters_open(&show.letters, call, &args->letters, &args->sources, NULL));
 	TRY(letters_each(&show.letters, ANY_STATE, show_one, &show));
-	if (show.letters.given < show.letters.ids.count && !show.letters.enough)
+	bool lacking = show.letters.given < show.letters.ids.count && !show.letters.enough;
+	if (lacking && args->letters.tenant)
 		return fail(call, EVBUS_NONE, "there is no such letter of the tenant '%s'", args->letters.tenant);
+	if (lacking)
+		return fail(call, EVBUS_NONE, "a row that is not FAILED is no dead letter: see outbox-list");
 	return out_flush(call);
 }

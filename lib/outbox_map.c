@@ -113,9 +113,10 @@ static enum evbus_code read_item(const char **at, struct item *item, struct evbu
 	item->ours = trim((struct evbus_slice){ from, (size_t)(equals - from) });
 	TRY(find_word(item, err));
 	const char *value = equals + 1 + strspn(equals + 1, " ");
-	item->quoted = *value == '\'';
+	const char stop[] = { *value == '\'' || *value == '"' ? *value : ',', '\0' };
+	item->quoted = *stop != ',';
 	value += item->quoted;
-	const char *end = value + strcspn(value, item->quoted ? "'" : ",");
+	const char *end = value + strcspn(value, stop);
 	item->theirs = (struct evbus_slice){ value, (size_t)(end - value) };
 	if (item->quoted && !*end)
 		return err_set(err, EVBUS_USAGE, 0, "the quote after '%.*s=' in the map is not closed",

@@ -58,6 +58,7 @@ expect_status 0 evbus dlq-list --by reason --format tsv
 expect_out $'not_json\t2\nretries\t1'
 expect_status 66 evbus dlq-list --source other.db
 expect_status 66 evbus dlq-show app.db:2
+expect_err_has 'a row that is not FAILED is no dead letter'
 expect_status 66 evbus dlq-show app.db:99
 
 t 'they are discarded and taken back'

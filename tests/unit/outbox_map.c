@@ -69,6 +69,8 @@ Test(outbox_map, tells_a_quoted_word_from_a_column)
 {
 	parse("topic='channel'");
 	cr_assert_str_eq(map.topic, "channel");
+	parse("topic=\"crm.{event_type}\"");
+	cr_assert_str_eq(map.topic, "crm.{event_type}");
 }
 
 Test(outbox_map, names_the_word_that_it_does_not_know_and_those_that_there_are)
