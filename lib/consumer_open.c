@@ -66,23 +66,12 @@ static enum evbus_code no_memory(struct evbus_err *err)
 	return err_set(err, EVBUS_IO, ENOMEM, "cannot open a consumer");
 }
 
-static enum evbus_code grow(void *array, size_t count, size_t size, struct evbus_err *err)
-{
-	void **pointers = array;
-	void *larger = os.realloc(*pointers, (count + 1) * size);
-
-	if (!larger)
-		return no_memory(err);
-	*pointers = larger;
-	return EVBUS_OK;
-}
-
 static enum evbus_code add_lane(struct evbus_consumer *consumer, struct topic *topic, int32_t partition,
 				struct evbus_err *err)
 {
 	size_t chunk = consumer->lane_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
 
-	TRY(grow(&consumer->lanes, consumer->lane_count, sizeof *consumer->lanes, err));
+	TRY(reader_grow(&consumer->lanes, consumer->lane_count, sizeof *consumer->lanes, err));
 	CLEANUP(free_cleanup) struct lane *lane = os.realloc(NULL, sizeof *lane);
 	if (!lane)
 		return no_memory(err);
@@ -96,7 +85,7 @@ static enum evbus_code add_lane(struct evbus_consumer *consumer, struct topic *t
 
 static enum evbus_code add_topic(struct evbus_consumer *consumer, const char *name, struct evbus_err *err)
 {
-	TRY(grow(&consumer->topics, consumer->topic_count, sizeof *consumer->topics, err));
+	TRY(reader_grow(&consumer->topics, consumer->topic_count, sizeof *consumer->topics, err));
 	CLEANUP(free_cleanup) struct topic *topic = os.realloc(NULL, sizeof *topic);
 	if (!topic)
 		return no_memory(err);
@@ -154,29 +143,14 @@ static enum evbus_code look_for_topics(struct evbus_consumer *consumer, struct e
 	return EVBUS_OK;
 }
 
-/* Who follows an empty log would not notice otherwise that it was made anew. */
-static enum evbus_code check_topics(const struct evbus_consumer *consumer, struct evbus_err *err)
-{
-	for (size_t i = 0; i < consumer->topic_count; i++) {
-		const struct topic *topic = consumer->topics[i];
-		struct stat ours, there;
-		if (os.fstat(topic->fd, &ours))
-			return err_set(err, EVBUS_IO, errno, "cannot look at topic '%s'", topic->name);
-		if (os.fstatat(topic->root->fd, topic->name, &there, AT_SYMLINK_NOFOLLOW) ||
-		    ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
-			return err_set(err, EVBUS_CONFLICT, 0,
-				       "topic '%s' was removed or replaced while it was consumed", topic->name);
-	}
-	return EVBUS_OK;
-}
-
 enum evbus_code consumer_tend(struct evbus_consumer *consumer, struct evbus_err *err)
 {
 	int64_t now_us = consumer_now_us();
 
 	if (now_us - consumer->tended_us < TEND_US)
 		return EVBUS_OK;
-	TRY(check_topics(consumer, err));
+	for (size_t i = 0; i < consumer->topic_count; i++)
+		TRY(topic_check_in_place(consumer->topics[i], "consumed", err));
 	TRY(look_for_topics(consumer, err));
 	TRY(consumer_take_claims(consumer, err));
 	consumer->tended_us = now_us;

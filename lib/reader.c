@@ -78,22 +78,6 @@ static int64_t now_ms(void)
 	return os.clock_gettime(CLOCK_MONOTONIC, &now) ? 0 : (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Who follows an empty log would not notice otherwise that it was made anew. */
-static enum evbus_code check_topics(const struct evbus_reader *reader, struct evbus_err *err)
-{
-	for (size_t i = 0; i < reader->topic_count; i++) {
-		const struct topic *topic = reader->topics[i];
-		struct stat ours, there;
-		if (os.fstat(topic->fd, &ours))
-			return err_set(err, EVBUS_IO, errno, "cannot look at topic '%s'", topic->name);
-		if (os.fstatat(topic->root->fd, topic->name, &there, AT_SYMLINK_NOFOLLOW) ||
-		    ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
-			return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed or replaced while it was read",
-				       topic->name);
-	}
-	return EVBUS_OK;
-}
-
 /* Looks whether anything came; topics that appeared, every LOOK_MS. */
 static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err *err)
 {
@@ -107,7 +91,8 @@ static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err 
 	if (now_ms() - reader->looked_at_ms < LOOK_MS && reader->looked_at_ms)
 		return EVBUS_OK;
 	reader->looked_at_ms = now_ms();
-	TRY(check_topics(reader, err));
+	for (size_t i = 0; i < reader->topic_count; i++)
+		TRY(topic_check_in_place(reader->topics[i], "read", err));
 	if (!reader->is_pattern && reader->source_count)
 		return EVBUS_OK;
 	enum evbus_code code = reader_look_for_topics(reader, NULL, err);

@@ -48,6 +48,9 @@ CHECKED enum evbus_code reader_advance(struct evbus_reader *reader, struct sourc
 CHECKED enum evbus_code reader_look_for_topics(struct evbus_reader *reader, const struct evbus_selection *selection,
 					       struct evbus_err *err);
 
+/* Makes room for one more in an array of `count` elements of this size. */
+CHECKED enum evbus_code reader_grow(void *array, size_t count, size_t size, struct evbus_err *err);
+
 /* Says once that nothing is there to be followed yet. */
 void reader_tell_waiting(struct evbus_reader *reader);
 

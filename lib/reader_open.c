@@ -44,7 +44,7 @@ static enum evbus_code no_memory(struct evbus_err *err)
 	return err_set(err, EVBUS_IO, ENOMEM, "cannot open a reader");
 }
 
-static enum evbus_code grow(void *array, size_t count, size_t size, struct evbus_err *err)
+enum evbus_code reader_grow(void *array, size_t count, size_t size, struct evbus_err *err)
 {
 	void **pointers = array;
 	void *larger = os.realloc(*pointers, (count + 1) * size);
@@ -137,8 +137,8 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct topic *top
 {
 	uint64_t left;
 
-	TRY(grow(&reader->sources, reader->source_count, sizeof *reader->sources, err));
-	TRY(grow(&reader->heap, reader->source_count, sizeof *reader->heap, err));
+	TRY(reader_grow(&reader->sources, reader->source_count, sizeof *reader->sources, err));
+	TRY(reader_grow(&reader->heap, reader->source_count, sizeof *reader->heap, err));
 	CLEANUP(free_cleanup) struct source *source = os.realloc(NULL, sizeof *source);
 	if (!source)
 		return no_memory(err);
@@ -161,7 +161,7 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct topic *top
 static enum evbus_code add_topic(struct evbus_reader *reader, const char *name,
 				 const struct evbus_selection *selection, struct evbus_err *err)
 {
-	TRY(grow(&reader->topics, reader->topic_count, sizeof *reader->topics, err));
+	TRY(reader_grow(&reader->topics, reader->topic_count, sizeof *reader->topics, err));
 	CLEANUP(free_cleanup) struct topic *topic = os.realloc(NULL, sizeof *topic);
 	if (!topic)
 		return no_memory(err);

@@ -337,6 +337,19 @@ enum evbus_code topic_create(const struct root *root, const char *name, const st
 	return EVBUS_OK;
 }
 
+enum evbus_code topic_check_in_place(const struct topic *topic, const char *doing, struct evbus_err *err)
+{
+	struct stat ours, there;
+
+	if (os.fstat(topic->fd, &ours))
+		return err_set(err, EVBUS_IO, errno, "cannot look at topic '%s'", topic->name);
+	if (os.fstatat(topic->root->fd, topic->name, &there, AT_SYMLINK_NOFOLLOW) || ours.st_dev != there.st_dev ||
+	    ours.st_ino != there.st_ino)
+		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed or replaced while it was %s", topic->name,
+			       doing);
+	return EVBUS_OK;
+}
+
 enum evbus_code topic_check_partition(const struct topic *topic, int32_t partition, struct evbus_err *err)
 {
 	if (partition >= 0 && (uint32_t)partition < topic->partitions)

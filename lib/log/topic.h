@@ -42,6 +42,9 @@ CHECKED enum evbus_code topic_create(const struct root *root, const char *name,
 				     const struct evbus_topic_options *options, struct topic *topic, bool *created,
 				     struct evbus_err *err);
 void topic_close(struct topic *topic);
+/* Whether the directory is still at its name: who follows an empty log would not notice otherwise that it was made anew.
+ * doing: "read", for the message. */
+CHECKED enum evbus_code topic_check_in_place(const struct topic *topic, const char *doing, struct evbus_err *err);
 CHECKED enum evbus_code topic_check_partition(const struct topic *topic, int32_t partition, struct evbus_err *err);
 
 /* The names of all topics below root, sorted; NULL at the end; one block. */

@@ -23,29 +23,20 @@ static const char upsert[] =
 
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 
-static bool take_text(const struct value *value, char *text, size_t size)
-{
-	if (value->kind != VALUE_TEXT || value->bytes.len >= size || memchr(value->bytes.data, 0, value->bytes.len))
-		return false;
-	memcpy(text, value->bytes.data, value->bytes.len);
-	text[value->bytes.len] = '\0';
-	return true;
-}
-
 static enum evbus_code take_row(const struct value *columns, size_t count, struct evbus_checkpoint *to,
 				struct evbus_err *err)
 {
 	struct evbus_checkpoint row = { 0 };
 
 	assert(count == 8);
-	if (!take_text(&columns[0], row.group, sizeof row.group) ||
-	    !take_text(&columns[1], row.topic, sizeof row.topic) || columns[2].kind != VALUE_INTEGER ||
+	if (!value_take_text(&columns[0], row.group, sizeof row.group) ||
+	    !value_take_text(&columns[1], row.topic, sizeof row.topic) || columns[2].kind != VALUE_INTEGER ||
 	    columns[2].integer < 0 || columns[2].integer > INT32_MAX ||
-	    !take_text(&columns[3], row.next_offset, sizeof row.next_offset) ||
-	    !take_text(&columns[4], row.offset_kind, sizeof row.offset_kind) ||
-	    !take_text(&columns[5], row.log_id, sizeof row.log_id) ||
-	    !take_text(&columns[6], row.fingerprint, sizeof row.fingerprint) ||
-	    !take_text(&columns[7], row.updated_at_utc, sizeof row.updated_at_utc))
+	    !value_take_text(&columns[3], row.next_offset, sizeof row.next_offset) ||
+	    !value_take_text(&columns[4], row.offset_kind, sizeof row.offset_kind) ||
+	    !value_take_text(&columns[5], row.log_id, sizeof row.log_id) ||
+	    !value_take_text(&columns[6], row.fingerprint, sizeof row.fingerprint) ||
+	    !value_take_text(&columns[7], row.updated_at_utc, sizeof row.updated_at_utc))
 		return err_set(err, EVBUS_IO, 0,
 			       "a checkpoint of the group '%s' on the topic '%s' is damaged: evbus did not write it so",
 			       row.group, row.topic);

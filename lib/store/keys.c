@@ -38,15 +38,6 @@ static const char upsert_progress[] =
 
 /* ---- values ---------------------------------------------------------------------------------------------------- */
 
-static bool take_text(const struct value *value, char *text, size_t size)
-{
-	if (value->kind != VALUE_TEXT || value->bytes.len >= size || memchr(value->bytes.data, 0, value->bytes.len))
-		return false;
-	memcpy(text, value->bytes.data, value->bytes.len);
-	text[value->bytes.len] = '\0';
-	return true;
-}
-
 static bool take_partition(const struct value *value, int32_t *partition_id)
 {
 	if (value->kind != VALUE_INTEGER || value->integer < 0 || value->integer > INT32_MAX)
@@ -110,9 +101,9 @@ static enum evbus_code take_place(void *context, const struct value *columns, si
 	struct key_place place = { .found = true };
 
 	assert(count == 6);
-	if (!take_text(&columns[2], place.log_id, sizeof place.log_id) ||
+	if (!value_take_text(&columns[2], place.log_id, sizeof place.log_id) ||
 	    !take_partition(&columns[3], &place.partition_id) || !take_offset(&columns[4], &place.offset) ||
-	    !take_text(&columns[5], place.published_at, sizeof place.published_at))
+	    !value_take_text(&columns[5], place.published_at, sizeof place.published_at))
 		return damaged(err);
 	for (size_t i = 0; i < finding->count; i++)
 		if (is(&columns[0], finding->names[i].tenant_id) && is(&columns[1], finding->names[i].event_key))
@@ -234,8 +225,8 @@ static enum evbus_code take_progress(void *context, const struct value *columns,
 	(void)err;
 	assert(count == 4);
 	if (take_partition(&columns[0], &partition_id) && (size_t)partition_id < listing->partitions &&
-	    take_text(&columns[1], row.log_id, sizeof row.log_id) && take_offset(&columns[2], &row.indexed_to) &&
-	    take_text(&columns[3], row.fingerprint, sizeof row.fingerprint))
+	    value_take_text(&columns[1], row.log_id, sizeof row.log_id) && take_offset(&columns[2], &row.indexed_to) &&
+	    value_take_text(&columns[3], row.fingerprint, sizeof row.fingerprint))
 		listing->progress[partition_id] = row;
 	return EVBUS_OK;
 }

@@ -26,6 +26,16 @@ static inline struct value value_text(const char *text)
 	return (struct value){ .kind = VALUE_TEXT, .bytes = { text, strlen(text) } };
 }
 
+/* false: it is no text, or does not fit with its NUL. */
+static inline bool value_take_text(const struct value *value, char *text, size_t size)
+{
+	if (value->kind != VALUE_TEXT || value->bytes.len >= size || memchr(value->bytes.data, 0, value->bytes.len))
+		return false;
+	memcpy(text, value->bytes.data, value->bytes.len);
+	text[value->bytes.len] = '\0';
+	return true;
+}
+
 static inline struct value value_integer(int64_t integer)
 {
 	return (struct value){ .kind = VALUE_INTEGER, .integer = integer };
