@@ -490,13 +490,3 @@ enum evbus_code outbox_sql_make(struct evbus_outbox *outbox, const struct store_
 
 	return make_all(&maker);
 }
-
-void outbox_sql_release(struct evbus_outbox *outbox)
-{
-	for (unsigned i = 0; i < OUTBOX_SQLS; i++)
-		free(outbox->sql[i]);
-	for (unsigned i = 0; i < 8; i++)
-		free(outbox->adds[i]);
-	memset(outbox->sql, 0, sizeof outbox->sql);
-	memset(outbox->adds, 0, sizeof outbox->adds);
-}

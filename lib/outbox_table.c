@@ -366,3 +366,16 @@ enum evbus_code outbox_get(struct evbus_outbox *outbox, int64_t seq, struct outb
 	*found = getting.found;
 	return EVBUS_OK;
 }
+
+static void release_all(char **texts, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		free(texts[i]);
+	memset(texts, 0, count * sizeof(*texts));
+}
+
+void outbox_sql_release(struct evbus_outbox *outbox)
+{
+	release_all(outbox->sql, OUTBOX_SQLS);
+	release_all(outbox->adds, sizeof outbox->adds / sizeof *outbox->adds);
+}

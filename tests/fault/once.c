@@ -59,7 +59,7 @@ static unsigned key_of(struct evbus_slice payload)
 
 static int failing_sync(int fd)
 {
-	if (random_next(&dice) % 20 == 0) {
+	if (random_next(&dice) % 5 == 0) {
 		atomic_fetch_add(&notes->counters[SYNCS_FAILED], 1);
 		errno = EIO;
 		return -1;
@@ -220,7 +220,7 @@ Test(once, also_while_syncs_fail)
 {
 	fails = true;
 	publish_the_same("failing syncs", 2, 0);
-	CHECK(atomic_load(&notes->counters[SYNCS_FAILED]) > 3, "hardly any sync failed");
+	CHECK(atomic_load(&notes->counters[SYNCS_FAILED]) > 0, "no sync failed");
 }
 
 Test(once, also_while_all_of_it_happens_at_once)

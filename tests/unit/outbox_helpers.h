@@ -228,4 +228,18 @@ static inline int count_of(const char *statement)
 	return (int)strtol(sql(statement), NULL, 10);
 }
 
+#define SOON "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+20 seconds')"
+
+/* A row as another drainer has it: with a lease of 30 s that ends in so many seconds. */
+static inline void lease(const char *id, int left_s)
+{
+	char statement[500];
+
+	snprintf(statement, sizeof statement,
+		 "UPDATE outbox SET state = 'PROCESSING', lease_owner = 'other:1:00:30000', lease_expires_at = "
+		 "strftime('%%Y-%%m-%%dT%%H:%%M:%%f000Z', 'now', '%d seconds') WHERE id = '%s'",
+		 left_s, id);
+	sql(statement);
+}
+
 #endif
