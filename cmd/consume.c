@@ -14,6 +14,7 @@
 #define LOOK_MS 1000                 /* so late may be noticed a signal that comes just before we wait */
 #define LOOK_BUSY_MS 10              /* while handlers run, and there is room for one more: a new event waits so long */
 #define WINDOW_MAX 1024
+#define COUNT_BYTES 64u
 #define PLACE_BYTES (EVBUS_TOPIC_MAX_BYTES + 64u)
 
 struct args {
@@ -70,8 +71,9 @@ COMMAND(consume,
 		OPT(0, commit_interval, "DURATION", "and after this time", .preset = "1s"),
 		OPT(0, no_wait, NULL, "where another process of the group has all there is, end with 75"),
 		OPT(0, coprocess, NULL, "start the command once: a record a line in, ok, retry or dead a line out"),
-		OPT(0, window, "N", "let the coprocess have so many records unanswered (default: 64)", .min = 1,
-		    .max = WINDOW_MAX, .unset = 0),
+		OPT(0, window, "N", "let the coprocess have so many records unanswered (default: 64); beyond 1 those "
+				 "without a key may overtake each other",
+		    .min = 1, .max = WINDOW_MAX, .unset = 0),
 		OPT('q', common.quiet, NULL, "say nothing on stderr but warnings and errors; nor what the command says"),
 		BUS_OPTS,
 		OPT(0, common.log, "text|json", "how to talk on stderr", .words = "text|json", .preset = "text",
@@ -79,13 +81,15 @@ COMMAND(consume,
 		OPT('v', common.verbose, NULL, "say more on stderr"),
 		OPT('h', common.help, NULL, "print this help")),
 	.statuses = STATUSES(
-		{ EVBUS_NO, "dead letters were made; or the coprocess answered all and then failed" },
+		{ EVBUS_NO, "dead letters were made, or queued ones failed again; or the coprocess answered all and "
+			    "then failed" },
 		{ EVBUS_AGAIN, "the time of --timeout is over, the store is busy, or with --no-wait: another process of "
 			       "the group has all partitions" },
 		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or was cut or replaced while "
 				  "it was read" },
 		{ EVBUS_CONFIG, "the command cannot be run, ended with 64, 78, 126 or 127, or answered what is no "
-				"answer; or a bad configuration, variable or URL, or an unfit file system" }),
+				"answer, or nothing at all; or a bad configuration, variable or URL, or an unfit file "
+				"system" }),
 	.examples = EXAMPLES(
 		{ "printf '{\"id\":\"1\"}\\n{\"id\":\"2\"}\\n{\"id\":\"3\"}\\n' | evbus publish -q -t orders", "" },
 		{ "evbus consume -q -t orders -g billing --max 2 -- cat", "{\"id\":\"1\"}\n{\"id\":\"2\"}" },
@@ -173,11 +177,6 @@ static enum evbus_code failed(struct consume *consume, const struct outcome *out
 	about_record(consume->call, delivery->record);
 	place_of(delivery->record, place);
 	outcome_describe(consume->call->argv[0], outcome, text);
-	if (outcome->verdict == VERDICT_WRONG_COMMAND) {
-		evbus_consumer_give_back(consumer, delivery);
-		return fail(consume->call, EVBUS_CONFIG, "%s: %s (a status that says that the command is wrong)", place,
-			    text);
-	}
 	if (outcome->verdict == VERDICT_REFUSED)
 		TRY(evbus_consumer_refused(consumer, delivery, outcome->reason, outcome->error, err));
 	else
@@ -187,6 +186,19 @@ static enum evbus_code failed(struct consume *consume, const struct outcome *out
 	say_failed(consume, place, text, attempt, dead);
 	about_topic(consume->call, consume->args->topic, (int32_t)consume->args->partition);
 	return EVBUS_OK;
+}
+
+/* It says nothing about the event, which is not tried. */
+static enum evbus_code stop_for(struct consume *consume, const struct outcome *outcome)
+{
+	struct evbus_delivery *delivery = outcome->token;
+	char place[PLACE_BYTES];
+
+	about_record(consume->call, delivery->record);
+	place_of(delivery->record, place);
+	evbus_consumer_give_back(consume->consumer, delivery);
+	outcome_fail(consume->call, outcome);
+	return fail_within(consume->call, "%s", place);
 }
 
 static enum evbus_code settle(struct consume *consume, const struct outcome *outcome)
@@ -200,8 +212,10 @@ static enum evbus_code settle(struct consume *consume, const struct outcome *out
 		return EVBUS_OK;
 	case VERDICT_FAILED:
 	case VERDICT_REFUSED:
-	case VERDICT_WRONG_COMMAND:
 		break;
+	case VERDICT_WRONG_COMMAND:
+	case VERDICT_NO_READER:
+		return stop_for(consume, outcome);
 	}
 	return failed(consume, outcome);
 }
@@ -302,21 +316,35 @@ static enum evbus_code finish(struct consume *consume, enum evbus_code code)
 	return code ? code : last;
 }
 
+static void count_letters(uint64_t count, const char *what, char text[COUNT_BYTES])
+{
+	text[0] = '\0';
+	if (count)
+		snprintf(text, COUNT_BYTES, ", %llu letter%s %s", (unsigned long long)count, count == 1 ? "" : "s",
+			 what);
+}
+
 static enum evbus_code sum_up(struct consume *consume, enum evbus_code code)
 {
 	struct evbus_consumer_counts counts = evbus_consumer_counts(consume->consumer);
 	struct call *call = consume->call;
-	char known[64] = "";
+	char known[COUNT_BYTES] = "", done[COUNT_BYTES], failed[COUNT_BYTES], made[COUNT_BYTES] = "";
 
 	call->about = (struct about){ .partition_id = -1 };
 	if (consume->args->inbox)
 		snprintf(known, sizeof known, ", %llu done before", (unsigned long long)counts.known);
-	talk(call, NOTICE, "%llu done, %lld retried, %llu dead, %llu passed over%s", (unsigned long long)counts.done,
-	     (long long)consume->retried, (unsigned long long)counts.dead, (unsigned long long)counts.passed_over, known);
-	if (code || !counts.dead)
+	count_letters(counts.letters_done, "done", done);
+	count_letters(counts.letters_failed, "failed", failed);
+	talk(call, NOTICE, "%llu done, %lld retried, %llu dead, %llu passed over%s%s%s",
+	     (unsigned long long)counts.done, (long long)consume->retried, (unsigned long long)counts.dead,
+	     (unsigned long long)counts.passed_over, known, done, failed);
+	if (code || (!counts.dead && !counts.letters_failed))
 		return code;
-	return fail(call, EVBUS_NO, "%llu dead letter%s made: see 'evbus dlq-list -g %s'",
-		    (unsigned long long)counts.dead, counts.dead == 1 ? " was" : "s were", consume->args->group);
+	if (counts.dead)
+		snprintf(made, sizeof made, "%llu dead letter%s made", (unsigned long long)counts.dead,
+			 counts.dead == 1 ? " was" : "s were");
+	return fail(call, EVBUS_NO, "%s%s: see 'evbus dlq-list -g %s'", made,
+		    counts.dead ? failed : failed + strlen(", "), consume->args->group);
 }
 
 /* ---- options --------------------------------------------------------------------------------------------------- */

@@ -44,6 +44,7 @@ struct coprocess {
 	char answers[ANSWERS_BYTES];
 	size_t answer_at, answers_len;
 	uint64_t answered;           /* by this process */
+	bool ever_answered;          /* by any */
 
 	size_t one_by_one;           /* so many records more are given alone */
 	int64_t deaths;              /* in a row, without an answer in between */
@@ -202,6 +203,8 @@ static enum evbus_code understand(struct coprocess *coprocess, struct evbus_slic
 	struct evbus_slice reason = { NULL, 0 };
 
 	*outcome = (struct outcome){ .reason = EVBUS_REASON_RETRIES };
+	if (memchr(line.data, '\0', line.len))
+		return no_answer(coprocess, line, "has a NUL in it");
 	if (line.len == 2 && !memcmp(line.data, "ok", 2)) {
 		outcome->verdict = VERDICT_DONE;
 	} else if (is_answer(line, "retry", &reason)) {
@@ -238,6 +241,7 @@ static enum evbus_code next_answer(struct coprocess *coprocess, bool *there, str
 	outcome->token = take_oldest(coprocess);
 	coprocess->answer_at += (size_t)(newline - at) + 1;
 	coprocess->answered++;
+	coprocess->ever_answered = true;
 	coprocess->deaths = 0;
 	coprocess->one_by_one -= coprocess->one_by_one > 0;
 	if (coprocess->timeout_ms > 0)
@@ -274,7 +278,8 @@ static void describe_end(struct coprocess *coprocess, bool timed_out, int status
 	size_t size = sizeof coprocess->how;
 
 	outcome->reason = EVBUS_REASON_RETRIES;
-	snprintf(coprocess->how, size, "ended with status %d before it answered", status);
+	snprintf(coprocess->how, size, "ended with status %d before it answered%s", status,
+		 status || coprocess->ever_answered ? "" : " anything: it must answer each record with a line");
 	if (coprocess->deaf_ms != NEVER && !coprocess->ended) {
 		snprintf(coprocess->how, size, "closed its stdin before it answered");
 	} else if (timed_out) {
@@ -299,7 +304,9 @@ static enum verdict verdict_of(const struct coprocess *coprocess, bool timed_out
 		return VERDICT_FAILED;
 	if (status_is_wrong_command(status))
 		return VERDICT_WRONG_COMMAND;
-	return stopped() || coprocess->stop.at_ms != NEVER ? VERDICT_STOPPED : VERDICT_FAILED;
+	if (stopped() || coprocess->stop.at_ms != NEVER)
+		return VERDICT_STOPPED;
+	return status || coprocess->ever_answered || !coprocess->ended ? VERDICT_FAILED : VERDICT_WRONG_COMMAND;
 }
 
 /* Ends what is left of it. The oldest record has the verdict, those behind it come again. */
@@ -350,15 +357,6 @@ static int64_t late_at(const struct coprocess *coprocess)
 	if (coprocess->stop.at_ms != NEVER && coprocess->stop.at_ms + STOP_MS < late)
 		return coprocess->stop.at_ms + STOP_MS;
 	return late;
-}
-
-static int timeout_to(int64_t until)
-{
-	int64_t left = until == NEVER ? -1 : until - monotonic_ms();
-
-	if (until != NEVER && left < 0)
-		return 0;
-	return left < INT32_MAX ? (int)left : INT32_MAX;
 }
 
 /* Hears and writes until something was heard, or until then. */

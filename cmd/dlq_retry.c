@@ -258,10 +258,11 @@ static enum evbus_code run_one(struct attempt *attempt, const struct evbus_lette
 		attempt->stopped = true;
 		return EVBUS_OK;
 	case VERDICT_WRONG_COMMAND:
+	case VERDICT_NO_READER:
 		break;
 	}
-	return fail(retry->call, EVBUS_CONFIG, "letter '%s': %s: the command is wrong, nothing was counted", letter->id,
-		    said);
+	outcome_fail(retry->call, &outcome);
+	return fail_within(retry->call, "letter '%s'", letter->id);
 }
 
 /* What the topic does not take is a failed attempt; anything else says nothing about the letter. */

@@ -7,6 +7,7 @@
  * Its stderr may be held by a process that it left behind; that is not waited for, but for a moment. */
 #include "handler.h"
 #include "environment.h"
+#include "out.h"
 #include "relay.h"
 #include "spawn.h"
 
@@ -255,17 +256,14 @@ void handler_stop(struct handler *handler)
 	stop_now(&handler->stop);
 }
 
-static int timeout_of(const struct handler *handler, int64_t now, int64_t until)
+static int timeout_of(const struct handler *handler, int64_t until)
 {
 	for (const struct run *run = handler->runs; run < handler->runs + handler->count; run++) {
 		int64_t act = run->child.pid ? next_act(handler, run) : NEVER;
 
 		until = act < until ? act : until;
 	}
-	if (until == NEVER)
-		return -1;
-	until = until > now ? until - now : 0;
-	return until < INT32_MAX ? (int)until : INT32_MAX;
+	return timeout_to(until);
 }
 
 static struct pollfd watched(int fd, short events)
@@ -278,7 +276,6 @@ static void wait_for_any(struct handler *handler, int64_t until)
 {
 	struct pollfd *fds = handler->fds;
 	size_t count = handler->count * FDS;
-	int64_t now = monotonic_ms();
 
 	for (size_t i = 0; i < handler->count; i++) {
 		const struct run *run = &handler->runs[i];
@@ -289,8 +286,8 @@ static void wait_for_any(struct handler *handler, int64_t until)
 		fds[i * FDS + FD_ERR] = watched(here ? run->child.err : -1, POLLIN);
 	}
 	fds[count] = watched(stop_fd(), POLLIN);
-	int n = poll(fds, count + 1, timeout_of(handler, now, until));
-	now = monotonic_ms();
+	int n = poll(fds, count + 1, timeout_of(handler, until));
+	int64_t now = monotonic_ms();
 	if (n > 0 && fds[count].revents)
 		stop_look(&handler->stop);
 	for (size_t i = 0; n > 0 && i < handler->count; i++)
@@ -365,6 +362,8 @@ static void settle(struct handler *handler, struct run *run, struct outcome *out
 				     .verdict = verdict_of(handler, run, status),
 				     .status = status,
 				     .said = relay_text(&run->relay) };
+	if (outcome->verdict == VERDICT_FAILED && out_has_no_reader())
+		outcome->verdict = VERDICT_NO_READER;
 	tell_how(handler, run, signal_number, outcome);
 	outcome->error = error_text(handler, outcome);
 	release(handler, run);
@@ -416,4 +415,15 @@ void outcome_describe(const char *name, const struct outcome *outcome, char text
 	if (said.len)
 		snprintf(text + n, OUTCOME_TEXT_BYTES - (size_t)n, ": %.*s",
 			 (int)(said.len < OUTCOME_TEXT_BYTES ? said.len : OUTCOME_TEXT_BYTES), said.data);
+}
+
+enum evbus_code outcome_fail(struct call *call, const struct outcome *outcome)
+{
+	char text[OUTCOME_TEXT_BYTES];
+
+	outcome_describe(call->argv[0], outcome, text);
+	if (outcome->verdict == VERDICT_NO_READER)
+		return fail(call, EVBUS_IO, "%s (whoever read stdout is gone)", text);
+	return fail(call, EVBUS_CONFIG, "%s%s", text,
+		    outcome->status ? " (a status that says that the command is wrong)" : "");
 }

@@ -3,7 +3,8 @@
  *	0                    done
  *	65 (EX_DATAERR)      a dead letter now; stderr is the reason
  *	64, 78, 126, 127     the command is wrong: stop, nothing moves
- *	any other, a signal, a time-out    to be tried again
+ *	any other, a signal, a time-out    to be tried again, but where our stdout is a pipe that nobody reads any more:
+ *	                     stop, nothing moves
  *
  * It reads the event (its payload and a newline) on stdin and finds EVENT_TOPIC EVENT_PARTITION_ID EVENT_OFFSET
  * EVENT_OFFSET_KIND EVENT_PUBLISHED_AT_UTC EVENT_PARTITION_KEY EVENT_ID EVENT_TYPE EVENT_TENANT_ID EVENT_ATTEMPT
@@ -39,6 +40,7 @@ enum verdict {
 	VERDICT_FAILED,              /* reason: EVBUS_REASON_RETRIES, _TIMEOUT or _SIGNAL */
 	VERDICT_REFUSED,             /* reason: EVBUS_REASON_REFUSED */
 	VERDICT_WRONG_COMMAND,       /* 64, 78, 126, 127: error says what */
+	VERDICT_NO_READER,           /* it failed, and whoever read our stdout is gone: no attempt either */
 	VERDICT_STOPPED,             /* it was ended because we are stopping: no attempt */
 };
 
@@ -73,5 +75,7 @@ CHECKED enum evbus_code handler_run(struct handler *handler, const struct job *j
 #define OUTCOME_TEXT_BYTES 320u
 /* For messages: "'sh' ended with status 3: the last line of its stderr". */
 void outcome_describe(const char *name, const struct outcome *outcome, char text[OUTCOME_TEXT_BYTES]);
+/* VERDICT_WRONG_COMMAND and _NO_READER say nothing about the event, and all stops: fails with what they say. */
+enum evbus_code outcome_fail(struct call *call, const struct outcome *outcome);
 
 #endif

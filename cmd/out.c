@@ -47,6 +47,13 @@ bool out_is_closed(void)
 	return out.failed == EPIPE;
 }
 
+bool out_has_no_reader(void)
+{
+	struct pollfd fd = { .fd = STDOUT_FILENO };
+
+	return poll(&fd, 1, 0) > 0 && fd.revents & POLLERR;
+}
+
 /* ---- bytes ----------------------------------------------------------------------------------------------------- */
 
 /* Once we are asked to stop, a reader that stands still gets this long. */

@@ -40,6 +40,8 @@ void out_fail(int sys_errno);
 CHECKED enum evbus_code out_finish(struct call *call);
 /* Whether the reader of stdout has gone away. */
 bool out_is_closed(void);
+/* Whether stdout is a pipe that nobody can read any more; we need not have written, for commands write to it as well. */
+bool out_has_no_reader(void);
 bool out_is_terminal(void);
 
 /* text as what stands between the quotes of a JSON string, piece by piece. Texts come from files, databases and other

@@ -251,19 +251,19 @@ static enum evbus_code failed(struct replay *replay, const struct evbus_record *
 {
 	struct call *call = replay->call;
 	char text[OUTCOME_TEXT_BYTES];
+	enum evbus_code code = EVBUS_NO;
 
 	about_record(call, record);
 	outcome_describe(call->argv[0], outcome, text);
 	replay->failed++;
-	if (outcome->verdict == VERDICT_WRONG_COMMAND)
-		fail(call, EVBUS_CONFIG, "%s (a status that says that the command is wrong)", text);
+	if (outcome->verdict == VERDICT_WRONG_COMMAND || outcome->verdict == VERDICT_NO_READER)
+		code = outcome_fail(call, outcome);
 	else
-		fail(call, EVBUS_NO, "%s", text);
+		fail(call, code, "%s", text);
 	fail_within(call, "record %.*s/%d/%.*s", (int)record->topic.len, record->topic.data, record->partition_id,
 		    (int)record->offset.len, record->offset.data);
-	if (outcome->verdict == VERDICT_WRONG_COMMAND || !replay->args->on_error ||
-	    !strcmp(replay->args->on_error, "stop"))
-		return call->err.code;
+	if (code != EVBUS_NO || !replay->args->on_error || !strcmp(replay->args->on_error, "stop"))
+		return code;
 	talk(call, WARNING, "%s", call->err.text);
 	return EVBUS_OK;
 }

@@ -299,6 +299,15 @@ enum child_ended child_end(struct child *child, int64_t wait_ms, int *status, in
 	return how;
 }
 
+int timeout_to(int64_t until)
+{
+	int64_t left = until == NEVER ? -1 : until - monotonic_ms();
+
+	if (until != NEVER && left < 0)
+		return 0;
+	return left < INT32_MAX ? (int)left : INT32_MAX;
+}
+
 void stop_now(struct stop *stop)
 {
 	if (stop->at_ms == NEVER)

@@ -47,6 +47,9 @@ void child_close(int *fd);
 #define KILL_MS 1000                 /* from SIGTERM to SIGKILL */
 
 #define NEVER INT64_MAX
+/* What poll() is to wait for, until a time (monotonic_ms()). */
+int timeout_to(int64_t until);
+
 #define STOP_MS 10000                /* what commands may take once we were asked to stop */
 
 /* Being asked to stop, by a signal or by ourselves. */

@@ -145,7 +145,7 @@ complete -c evbus -n '__evbus_command consume' -l commit-every -x -d 'save after
 complete -c evbus -n '__evbus_command consume' -l commit-interval -x -d 'and after this time'
 complete -c evbus -n '__evbus_command consume' -l no-wait -d 'where another process of the group has all there is, end with 75'
 complete -c evbus -n '__evbus_command consume' -l coprocess -d 'start the command once: a record a line in, ok, retry or dead a line out'
-complete -c evbus -n '__evbus_command consume' -l window -x -d 'let the coprocess have so many records unanswered (default: 64)'
+complete -c evbus -n '__evbus_command consume' -l window -x -d 'let the coprocess have so many records unanswered (default: 64); beyond 1 those without a key may overtake each other'
 complete -c evbus -n '__evbus_command consume' -s q -l quiet -d 'say nothing on stderr but warnings and errors; nor what the command says'
 complete -c evbus -n '__evbus_command consume' -s b -l bus -x -d 'which bus'
 complete -c evbus -n '__evbus_command consume' -l store -x -d 'where checkpoints are kept, sqlite:FILE (default: in the bus)'

@@ -86,12 +86,13 @@ static void try_later(struct evbus_consumer *consumer, struct entry *entry)
 static void die(struct evbus_consumer *consumer, struct entry *entry)
 {
 	if (entry->delivery.letter) {
+		consumer->counts.letters_failed++;
 		consumer_note(consumer, entry, NOTE_LETTER_FAILED);
 	} else {
 		consumer->counts.dead++;
-		consumer->stopped = consumer->stopped || consumer->stop_on_dead;
 		consumer_note(consumer, entry, NOTE_DEAD);
 	}
+	consumer->stopped = consumer->stopped || consumer->stop_on_dead;
 	settle(consumer, entry);
 }
 

@@ -458,7 +458,7 @@ struct evbus_consumer_options {
 	bool no_wait;              /* partitions that other processes of the group hold are left to them, and if there is
 	                              no other, opening fails with EVBUS_AGAIN; else they are waited for */
 	bool inbox;                /* an event id that is done (by group, tenant and topic) is not delivered again */
-	bool stop_on_dead;         /* after a dead letter nothing more is delivered */
+	bool stop_on_dead;         /* after a dead letter, or a queued one that failed, nothing more is delivered */
 	struct evbus_filter filter;/* what does not match is passed over, and counted */
 	struct evbus_retry retry;
 	uint32_t concurrency;      /* deliveries at once: partitions side by side, and keys within one (a record without a
@@ -481,6 +481,7 @@ struct evbus_consumer_counts {
 	uint64_t passed_over;      /* did not match the filter */
 	uint64_t known;            /* done before, by the inbox */
 	uint64_t letters_done;     /* queued dead letters that succeeded */
+	uint64_t letters_failed;   /* and that failed again */
 	uint64_t waiting;          /* events in the retry backoff now */
 };
 

@@ -2,7 +2,7 @@
 # consume -- COMMAND. What a command gets and how it is ended is tested with replay, in replay_command.sh.
 # shellcheck disable=SC2016 # what stands in '' is for the shell of the command
 . "${0%/*}/lib.sh"
-plan 28
+plan 31
 
 events() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
@@ -20,6 +20,10 @@ is_gone() { # PID
 }
 has_lines() { # FILE N
 	[ "$(wc -l <"$1")" -ge "$2" ]
+}
+# Descriptor 6 is that of a pipe that nobody reads.
+with_broken_stdout() {
+	"$@" >&6
 }
 soon=(--retry-delay 1ms --retry-cap 1ms)
 
@@ -284,6 +288,40 @@ fresh
 events 0 2 | evbus publish -q -t orders
 expect_status 1 evbus consume -q -t orders -g g --max 1 -- sh -c 'exit 65'
 sql "UPDATE dlq SET state = 'QUEUED'"
-expect_status 0 evbus consume -q -t orders -g g -- cat
+expect_status 0 evbus consume -t orders -g g -- cat
 expect_out "$(events 0 2)"
+expect_err_has '2 done, 0 retried, 0 dead, 0 passed over, 1 letter done'
 expect_equal "$(sql 'SELECT state FROM dlq')" RETRIED 'the letter'
+
+t 'a letter that fails again is told, and status 1'
+expect_status 1 evbus consume -q -t orders -g h -- sh -c 'exit 65'
+sql "UPDATE dlq SET state = 'QUEUED' WHERE group_name = 'h'"
+expect_status 1 evbus consume -t orders -g h -- sh -c '[ $EVENT_OFFSET = 0 ]'
+expect_err_has '0 done, 0 retried, 0 dead, 0 passed over, 1 letter done, 2 letters failed'
+expect_err_has "evbus consume: 2 letters failed: see 'evbus dlq-list -g h'"
+sql "UPDATE dlq SET state = 'QUEUED' WHERE group_name = 'h' AND record_offset = '1'"
+events 3 3 | evbus publish -q -t orders
+expect_status 1 evbus consume -q -t orders -g h -- sh -c 'exit 65'
+expect_err_has "evbus consume: 1 dead letter was made, 1 letter failed: see 'evbus dlq-list -g h'"
+
+t 'with --on-dead stop the first letter that fails again is the end'
+sql "UPDATE dlq SET state = 'QUEUED' WHERE group_name = 'h' AND state = 'DEAD'"
+expect_status 1 evbus consume -q -t orders -g h --on-dead stop -- sh -c 'cat; exit 65'
+expect_lines 1
+expect_equal "$(sql "SELECT count(*) FROM dlq WHERE state = 'QUEUED'")" 2 'those behind it'
+
+# ---- stdout ------------------------------------------------------------------------------------------------------
+
+t 'where whoever read stdout is gone it stops with 74, and that is no attempt'
+mkfifo pipe
+exec 5<>pipe 6>pipe 5<&-
+for options in '' '--concurrency 2' '--retry-max 0'; do
+	# shellcheck disable=SC2086 # several
+	expect_status 74 with_broken_stdout evbus consume -q -t orders -g i $options -- cat
+	expect_err_like "evbus consume: record orders/0/[01]: 'cat' died of signal 13 (Broken pipe) (whoever read stdout is gone)"
+done
+expect_equal "$(at i orders)$(sql "SELECT count(*) FROM dlq WHERE group_name = 'i'")$(sql 'SELECT count(*) FROM retries')" 00 'letters and attempts'
+expect_status 78 with_broken_stdout evbus consume -q -t orders -g i -- sh -c 'exit 64'
+expect_status 1 with_broken_stdout evbus consume -q -t orders -g i --max 1 -- sh -c 'exit 65'
+expect_status 0 with_broken_stdout evbus consume -q -t orders -g i -- true
+exec 6>&-

@@ -2,7 +2,7 @@
 # consume --coprocess -- COMMAND
 # shellcheck disable=SC2016 # what stands in '' is for the shell or the awk of the command
 . "${0%/*}/lib.sh"
-plan 21
+plan 25
 
 events() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
@@ -86,6 +86,14 @@ for key in a b; do
 	expect_equal "$(grep "^$key" order | tr '\n' ' ')" "$(seq -f "$key%g" -s ' ' 20) " "the order of $key"
 done
 
+t 'without a key records are independent, unless with --window 1'
+events 1 9 | evbus publish -q -t keyless
+again='while read -r line; do case $line in *\"id\":\"3\"*) [ -e "$0" ] || { : >"$0"; echo retry; continue; };; esac; echo "$line" >>"$0.order"; echo ok; done'
+expect_status 0 evbus consume -q -t keyless -g g --retry-delay 100ms --coprocess -- sh -c "$again" free
+expect_equal "$(grep -o '"id":"."' free.order | tr -cd '0-9')" 124567893 'the order'
+expect_status 0 evbus consume -q -t keyless -g h --retry-delay 100ms --window 1 --coprocess -- sh -c "$again" strict
+expect_equal "$(grep -o '"id":"."' strict.order | tr -cd '0-9')" 123456789 'the order with --window 1'
+
 t 'events up to a mebibyte go through'
 {
 	printf '{"id":"1","x":"' && head -c 1000000 /dev/zero | tr '\0' x && echo '"}'
@@ -110,6 +118,13 @@ expect_err_has "its answer 4, 'ko', is none of"
 expect_equal "$(at g orders)" 3 'the checkpoint'
 expect_equal "$(sql 'SELECT count(*) FROM retries')" 0 'attempts counted'
 
+t 'a NUL is in no answer'
+for answer in 'ok\0' 'dead \0x' 'retry a\0b' '\0'; do
+	expect_status 78 evbus consume -q -t orders -g nul --coprocess -- sh -c 'read -r line; printf "$0\n"; exec sleep 1' "$answer"
+	expect_err_has ', has a NUL in it'
+done
+expect_equal "$(at nul orders)$(sql 'SELECT count(*) FROM dlq')" 0 'the checkpoint and letters'
+
 t 'an answer to nothing, and one without an end'
 expect_status 78 evbus consume -q -t orders -g h --max 2 --coprocess -- sh -c 'echo ok; exec sed -u "s/.*/ok/"'
 expect_err_has 'belongs to no record: one line for each'
@@ -123,6 +138,17 @@ for status in 64 78 126 127; do
 done
 expect_equal "$(at j orders)" '' 'the checkpoint'
 expect_equal "$(sql 'SELECT count(*) FROM retries')" 0 'attempts counted'
+
+t 'so does one that ends with 0 and has never answered'
+for command in true 'read -r line' 'exec <&-'; do
+	expect_status 78 timeout 5 evbus consume -q -t orders -g zero --retry-delay 1ms --handler-timeout 1s --coprocess -- sh -c "$command; exit 0"
+	expect_err_has "'sh' ended with status 0 before it answered anything: it must answer each record with a line"
+done
+expect_equal "$(at zero orders)$(sql 'SELECT count(*) FROM retries')$(sql 'SELECT count(*) FROM dlq')" 00 'checkpoint, attempts, letters'
+expect_status 0 evbus consume -q -t orders -g zero "${soon[@]}" --coprocess -- \
+	sh -c 'read -r line; [ -e seen ] || { : >seen; echo ok; read -r line; exit 0; }; echo ok'
+
+t 'a command that is not there is told before the bus is looked for'
 expect_status 78 evbus consume -b nowhere -t orders -g j --coprocess -- no-such-command
 expect_err_has "cannot find 'no-such-command' in PATH"
 
@@ -169,7 +195,9 @@ t 'one that closes its stdin or its stdout is as good as dead'
 expect_status 1 evbus consume -q -t orders -g h "${soon[@]}" --retry-max 0 --max 1 --coprocess -- sh -c 'exec <&-; sleep 30'
 expect_status 1 evbus consume -q -t orders -g h "${soon[@]}" --retry-max 0 --max 1 --coprocess -- sh -c 'sleep 0.1; exec <&-; sleep 30'
 expect_status 1 evbus consume -q -t orders -g h "${soon[@]}" --retry-max 0 --max 1 --coprocess -- sh -c 'exec >&-; sleep 30'
-expect_equal "$(sql "SELECT count(*) FROM dlq WHERE group_name = 'h'")" 3 'the letters'
+expect_status 1 evbus consume -q -t orders -g h "${soon[@]}" --retry-max 0 --max 1 --coprocess -- \
+	sh -c 'trap "exit 0" TERM; exec <&-; while :; do sleep 0.05; done'
+expect_equal "$(sql "SELECT count(*) FROM dlq WHERE group_name = 'h'")" 4 'the letters'
 
 t 'one that answers all and then fails is told'
 expect_status 1 evbus consume -q -t orders -g i --coprocess -- sh -c 'sed -u "s/.*/ok/"; exit 3'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dlq-retry: by the group, by a command, by publishing once more; what was reviewed is what is done.
 . "${0%/*}/lib.sh"
-plan 28
+plan 29
 
 make_letters=${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}/tests/cli/make_letters
 # letters LINE...: puts a letter for each JSON object into the store.
@@ -99,6 +99,17 @@ expect_status 78 evbus dlq-retry -q --all -- ./nothing
 expect_status 78 evbus dlq-retry -q --all -b nowhere -- evbus-no-such-command
 expect_err_has evbus-no-such-command
 expect_equal "$(states) $(member 1 attempts) $(member 1 returns)" '1 DEAD 2 DEAD 3 DEAD 1 0'
+
+t 'nor is it where whoever read standard output is gone, with 74'
+bus
+numbered 0 2
+mkfifo pipe
+exec 5<>pipe 6>pipe 5<&-
+# shellcheck disable=SC2016 # for sh
+expect_status 74 sh -c 'exec evbus dlq-retry -q --all -- cat >&6'
+expect_err_has "letter '1': 'cat' died of signal 13 (Broken pipe) (whoever read stdout is gone)"
+expect_equal "$(evbus dlq-list --state dead --format tsv | wc -l)" 3 'letters'
+exec 6>&-
 
 t 'letters that come meanwhile are not tried'
 bus

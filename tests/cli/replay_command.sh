@@ -2,7 +2,7 @@
 # replay -- COMMAND: running a command for an event, which consume does in the same way.
 # shellcheck disable=SC2016 # what stands in '' is for the shell of the command
 . "${0%/*}/lib.sh"
-plan 29
+plan 30
 
 events() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
@@ -171,6 +171,13 @@ for status in 64 78 126 127; do
 	expect_out "$(events 0 0)"
 	expect_err_has "'sh' ended with status $status: why"
 done
+
+t 'where whoever read stdout is gone the first that fails ends it with 74'
+mkfifo pipe
+exec 5<>pipe 6>pipe 5<&-
+expect_status 74 sh -c 'exec evbus replay -t orders --on-error skip -- cat >&6'
+expect_err_has "'cat' died of signal 13 (Broken pipe) (whoever read stdout is gone)"
+exec 6>&-
 
 t 'a command that cannot be run is told before the first event'
 : >plain && printf '#!/no/such/thing\n' >broken && chmod +x broken && mkdir directory

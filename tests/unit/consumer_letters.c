@@ -62,12 +62,13 @@ Test(consumer_letters, that_fail_are_dead_again_and_wait_for_somebody_to_queue_t
 {
 	publish(0, 2);
 	bury(1);
-	struct evbus_consumer *consumer = CONSUMER(.stop_on_dead = true);
+	struct evbus_consumer *consumer = CONSUMER();
 
 	cr_assert(failed(consumer, expect_letter(consumer, 0, 1)));
 	done(consumer, expect(consumer, 1, 1));
 	expect_end(consumer);
-	cr_assert_eq(evbus_consumer_counts(consumer).dead, 0, "no letter was made");
+	struct evbus_consumer_counts counts = evbus_consumer_counts(consumer);
+	cr_assert(counts.dead == 0 && counts.letters_failed == 1 && counts.letters_done == 0, "no letter was made");
 	evbus_consumer_close(consumer);
 	cr_assert_str_eq(sql("SELECT count(*) || state || attempts || returns || json_array_length(history) FROM dlq"),
 			 "1DEAD212");
@@ -78,6 +79,23 @@ Test(consumer_letters, that_fail_are_dead_again_and_wait_for_somebody_to_queue_t
 	expect_end(consumer);
 	evbus_consumer_close(consumer);
 	cr_assert_str_eq(sql("SELECT state || attempts || returns || reason FROM dlq"), "DEAD32refused");
+}
+
+Test(consumer_letters, that_fail_are_the_end_where_a_dead_letter_is)
+{
+	publish(0, 3);
+	bury(2);
+	struct evbus_consumer *consumer = CONSUMER(.stop_on_dead = true);
+
+	cr_assert(failed(consumer, expect_letter(consumer, 0, 1)));
+	expect_end(consumer);
+	evbus_consumer_close(consumer);
+	cr_assert_str_eq(sql("SELECT group_concat(state || attempts, ',') FROM dlq"), "DEAD2,QUEUED1");
+	consumer = CONSUMER(.stop_on_dead = true);
+	done(consumer, expect_letter(consumer, 1, 2));
+	done(consumer, expect(consumer, 2, 1));
+	expect_end(consumer);
+	evbus_consumer_close(consumer);
 }
 
 Test(consumer_letters, that_were_given_back_come_again)
