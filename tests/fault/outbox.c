@@ -16,7 +16,7 @@
 #define DRAINERS 3u
 #define APP_KEYS 7u              /* of each application's own; and one that all of them share */
 #define EVENTS_MAX 20000u        /* of one application */
-#define LEASE_MS 800
+#define LEASE_MS 300
 #define LATE_US 120000000        /* by then everything is on the log */
 
 /* What an application knows of each of its events. */
@@ -34,6 +34,7 @@ static struct {
 static void setup(void)
 {
 	run_begin(IN_MEMORY);
+	run_slow_syncs(1000);
 	notes_new(1, 1, 0, 1);
 	for (unsigned i = 0; i < APPS; i++)
 		known[i] = notes_share(EVENTS_MAX);
@@ -168,7 +169,8 @@ static void checkpoint_in_a_loop(unsigned index)
 
 /* ---- drainers -------------------------------------------------------------------------------------------------- */
 
-/* counters[0]: the log takes nothing; [1]: outages; [2]: rows sent; [3]: rows that were lost to others. */
+/* counters[0]: the log takes nothing; [1]: outages; [2]: rows sent; [3]: rows that were lost to others; [4]: those
+ * that were late; [5]: drainers so far. */
 static ssize_t write_to_full_disk(int fd, const void *data, size_t len, off_t at)
 {
 	if (atomic_load(&notes->counters[0]) && len > 100 && memcmp(data, "{\"crc32c\"", 9) == 0) {
@@ -178,6 +180,20 @@ static ssize_t write_to_full_disk(int fd, const void *data, size_t len, off_t at
 	return pwrite(fd, data, len, at);
 }
 
+static bool may_be_late;
+static uint64_t late_dice;
+
+/* Between claiming and publishing: one in twenty comes when its lease is over. */
+static int lock_late(int fd, int cmd, struct flock *lock)
+{
+	if (may_be_late && random_next(&late_dice) % 20 == 0) {
+		atomic_fetch_add(&notes->counters[4], 1);
+		pause_us(setting.lease_ms * 1300);
+	}
+	may_be_late = false;
+	return fcntl(fd, cmd, lock);
+}
+
 /* One after the other until it fails: then everything is opened anew. */
 static void drain_for_a_while(struct evbus_outbox *outbox, const struct evbus_drain_options *options)
 {
@@ -185,6 +201,7 @@ static void drain_for_a_while(struct evbus_outbox *outbox, const struct evbus_dr
 	struct evbus_err err;
 
 	while (!atomic_load(&notes->stop)) {
+		may_be_late = true;
 		enum evbus_code code = evbus_outbox_drain(outbox, options, &result, &err);
 		atomic_fetch_add(&notes->counters[2], result.sent);
 		atomic_fetch_add(&notes->counters[3], result.lost);
@@ -203,9 +220,10 @@ static void run_drainer(unsigned index)
 	const struct evbus_drain_options options = {
 		.batch = setting.batch, .lease_ms = setting.lease_ms, .retry = EVBUS_RETRY_DEFAULT
 	};
-	(void)index;
 
+	late_dice = run.seed ^ (atomic_fetch_add(&notes->counters[5], 1) << 20 | index);
 	os.pwrite = write_to_full_disk;
+	os.lock = lock_late;
 	while (!atomic_load(&notes->stop)) {
 		struct evbus *bus = open_bus();
 		struct evbus_outbox *outbox;
@@ -394,6 +412,7 @@ static void kill_and_stop(const char *what, const char *journal, unsigned kills,
 		}
 	}
 	finish(&crew);
+	CHECK(atomic_load(&notes->counters[4]) > 0, "none was ever late");
 	run_ran(what, killed + stopped, kills + stops);
 }
 
