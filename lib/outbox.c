@@ -241,9 +241,10 @@ static enum evbus_code check_payload(const struct evbus_outbox *outbox, struct e
 static enum evbus_code explain(struct evbus_outbox *outbox, struct evbus_slice id, struct evbus_err *err)
 {
 	bool exists = false;
-	struct query find = {
-		.sql = outbox->sql[OUTBOX_SQL_HAS_ID], ARGS(value_slice(id)), .row = outbox_take_existence, .context = &exists
-	};
+	struct query find = { .sql = outbox->sql[OUTBOX_SQL_HAS_ID],
+			      ARGS(value_slice(id)),
+			      .row = outbox_take_existence,
+			      .context = &exists };
 
 	if (table_write(outbox->store, &find, NULL) == EVBUS_OK && exists)
 		return err_set(err, EVBUS_CONFLICT, 0, "the id '%.*s' is in the outbox '%s' already", (int)id.len,

@@ -23,7 +23,7 @@
 #include <inttypes.h>
 
 #define RESCAN_US INT64_C(1000000)
-#define RESCAN_COST 20               /* at most a twentieth of the time goes into looking again */
+#define RESCAN_COST 20 /* at most a twentieth of the time goes into looking again */
 #define BATCH_BYTES (16u * 1024 * 1024)
 
 /* ---- looking --------------------------------------------------------------------------------------------------- */
@@ -85,7 +85,8 @@ static enum evbus_code take_open(void *context, const struct value *columns, siz
 	size_t own_len = strlen(outbox->owner);
 
 	if (count != 8 || columns[0].kind != VALUE_INTEGER)
-		return err_set(err, EVBUS_CONFIG, 0, "the column '%s' of the outbox '%s' has something that is no number",
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the column '%s' of the outbox '%s' has something that is no number",
 			       outbox->map.columns[OUTBOX_SEQ], outbox->name);
 	struct outbox_open *row = &scanning->rows[scanning->count++];
 	*row = (struct outbox_open){
@@ -143,7 +144,7 @@ int64_t outbox_waits_until(const struct outbox_open *row)
 struct claiming {
 	struct evbus_outbox *outbox;
 	struct outbox_batch *batch;
-	struct outbox_open *rows;  /* OUTBOX_SCAN_MAX of them */
+	struct outbox_open *rows; /* OUTBOX_SCAN_MAX of them */
 	size_t count, most;
 	int64_t up_to, now_us;
 	struct value lease[OUTBOX_COLUMNS];
@@ -221,10 +222,11 @@ static enum evbus_code take_run(struct claiming *claiming, const struct outbox_o
 	if (outbox_has_leases(outbox))
 		TRY(outbox_take_run(outbox, claiming->lease, first, last, rows[0].state, &taken, err));
 	if (!taken || taken != (int64_t)(batch->count - begin) || last != rows[taken - 1].seq)
-		return err_set(err, EVBUS_CONFIG, 0,
-			       "the database of the outbox '%s' has not leased all rows that it was told to: a trigger on "
-			       "its table must not keep them as they are",
-			       outbox->name);
+		return err_set(
+			err, EVBUS_CONFIG, 0,
+			"the database of the outbox '%s' has not leased all rows that it was told to: a trigger on "
+			"its table must not keep them as they are",
+			outbox->name);
 	return EVBUS_OK;
 }
 
@@ -270,8 +272,8 @@ static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *er
 
 static enum evbus_code read_rows(struct claiming *claiming, struct evbus_err *err)
 {
-	TRY(outbox_scan(claiming->outbox, claiming->outbox->scanned_to, claiming->up_to, claiming->most,
-			claiming->rows, &claiming->count, err));
+	TRY(outbox_scan(claiming->outbox, claiming->outbox->scanned_to, claiming->up_to, claiming->most, claiming->rows,
+			&claiming->count, err));
 	/* Not before: what others wrote while we waited for the lock would seem to come from a clock that is ahead. */
 	claiming->now_us = os_now_us();
 	return EVBUS_OK;

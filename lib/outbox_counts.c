@@ -101,10 +101,9 @@ enum evbus_code outbox_counts_load(struct evbus_outbox *outbox, struct evbus_err
 		return EVBUS_OK;
 	TRY(open_store(outbox, &group, err));
 	empty(&outbox->counts);
-	struct query query = { .sql = select_all,
-			       ARGS(value_text(group.data)),
-			       .row = take_count,
-			       .context = &outbox->counts };
+	struct query query = {
+		.sql = select_all, ARGS(value_text(group.data)), .row = take_count, .context = &outbox->counts
+	};
 	TRY(table_read(outbox->bus->store, &query, err));
 	if (outbox->counts.count)
 		qsort(outbox->counts.entries, outbox->counts.count, sizeof *outbox->counts.entries, by_seq);

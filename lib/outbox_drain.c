@@ -17,7 +17,7 @@
 
 #define BATCH_DEFAULT 500u
 #define LEASE_DEFAULT_MS 30000
-#define MARGIN 10                    /* of a lease, one part in so many is left for the clocks to be wrong */
+#define MARGIN 10 /* of a lease, one part in so many is left for the clocks to be wrong */
 
 /* ---- marking --------------------------------------------------------------------------------------------------- */
 
@@ -154,8 +154,8 @@ static void count_results(struct evbus_outbox *outbox, const struct outbox_batch
 	}
 }
 
-enum evbus_code outbox_mark(struct evbus_outbox *outbox, struct outbox_batch *batch,
-			    struct evbus_drain_result *result, struct evbus_err *err)
+enum evbus_code outbox_mark(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_drain_result *result,
+			    struct evbus_err *err)
 {
 	struct marking marking = { .outbox = outbox, .batch = batch };
 	int64_t now_us = os_now_us();

@@ -194,10 +194,11 @@ enum evbus_code outbox_sweep(struct evbus_outbox *outbox, int64_t before_us, boo
 
 	TRY(outbox_look(outbox, err));
 	if (!outbox_has(outbox, OUTBOX_SENT_AT))
-		return err_set(err, EVBUS_CONFIG, 0,
-			       "the table '%s' of the outbox '%s' has no column that says when a row was sent: say by --map "
-			       "sent_at=COLUMN what it is called there",
-			       outbox->map.table, outbox->name);
+		return err_set(
+			err, EVBUS_CONFIG, 0,
+			"the table '%s' of the outbox '%s' has no column that says when a row was sent: say by --map "
+			"sent_at=COLUMN what it is called there",
+			outbox->map.table, outbox->name);
 	do {
 		sweeping.seen = sweeping.count = 0;
 		struct query query = { .sql = outbox->sql[OUTBOX_SQL_SWEEP],

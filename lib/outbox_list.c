@@ -60,7 +60,8 @@ static enum evbus_code read_page(struct page *page, enum outbox_sql sql, int64_t
 
 /* Calls for each row, in the order of seq, with no transaction open. */
 static enum evbus_code each_open(struct evbus_outbox *outbox,
-				 enum evbus_code (*take)(void *context, const struct outbox_open *row, struct evbus_err *err),
+				 enum evbus_code (*take)(void *context, const struct outbox_open *row,
+							 struct evbus_err *err),
 				 void *context, struct evbus_err *err)
 {
 	CLEANUP(free_cleanup) struct outbox_open *rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *rows);
@@ -83,8 +84,8 @@ static enum evbus_code each_open(struct evbus_outbox *outbox,
 
 /* Rows that block their key, each the first of its key that does, and how many are behind it. */
 struct blocking {
-	struct key_table keys;     /* offset: which of rows */
-	struct buf rows;           /* of struct blocker, in the order of seq */
+	struct key_table keys; /* offset: which of rows */
+	struct buf rows; /* of struct blocker, in the order of seq */
 	int64_t now_us;
 	bool known;
 };
@@ -133,8 +134,7 @@ static enum evbus_code count_behind(struct evbus_outbox *outbox, struct blocking
 	const struct blocker key = { .seq = row->seq };
 	const struct blocker *found;
 
-	if (!row->partition_key.data ||
-	    (row->state != EVBUS_OUTBOX_PENDING && row->state != EVBUS_OUTBOX_PROCESSING))
+	if (!row->partition_key.data || (row->state != EVBUS_OUTBOX_PENDING && row->state != EVBUS_OUTBOX_PROCESSING))
 		return EVBUS_OK;
 	if (!blocking->known)
 		TRY(each_open(outbox, note_blocker, blocking, err));

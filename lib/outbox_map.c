@@ -13,9 +13,9 @@
 #define STATE_BYTES NAME_BYTES ".:- "
 
 /* Those that evbus writes: none of them can stand for two things. */
-#define WRITTEN                                                                                                      \
-	(OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_ATTEMPTS) | OUTBOX_BIT(OUTBOX_DUE) | OUTBOX_BIT(OUTBOX_ERROR) | \
-	 OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES) | OUTBOX_BIT(OUTBOX_SENT_AT) |                         \
+#define WRITTEN                                                                                                        \
+	(OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_ATTEMPTS) | OUTBOX_BIT(OUTBOX_DUE) | OUTBOX_BIT(OUTBOX_ERROR) |  \
+	 OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES) | OUTBOX_BIT(OUTBOX_SENT_AT) |                          \
 	 OUTBOX_BIT(OUTBOX_RECEIPT) | OUTBOX_BIT(OUTBOX_HISTORY))
 
 static const char *const columns[OUTBOX_COLUMNS] = {
@@ -124,7 +124,8 @@ static enum evbus_code read_item(const char **at, struct item *item, struct evbu
 	end += item->quoted;
 	end += strspn(end, " ");
 	if (*end && *end != ',')
-		return err_set(err, EVBUS_USAGE, 0, "'%s' in the map is behind a closed quote: a comma is missing", end);
+		return err_set(err, EVBUS_USAGE, 0, "'%s' in the map is behind a closed quote: a comma is missing",
+			       end);
 	if (!item->quoted)
 		item->theirs = trim(item->theirs);
 	*at = end + (*end == ',');
@@ -220,15 +221,15 @@ static enum evbus_code take_item(const struct item *item, struct outbox_map *map
 	if (item->which < FIRST_COLUMN)
 		return take_table(item, map, err);
 	if (item->which >= FIRST_STATE)
-		return take(item->theirs, STATE_BYTES, map->states[item->which - FIRST_STATE]) ?
-			       EVBUS_OK :
-			       bad_value(item, "a state: 1 to 63 letters, digits and _ - . :", err);
+		return take(item->theirs, STATE_BYTES, map->states[item->which - FIRST_STATE])
+			       ? EVBUS_OK
+			       : bad_value(item, "a state: 1 to 63 letters, digits and _ - . :", err);
 	if (column == OUTBOX_TOPIC)
 		return take_topic(item, map, err);
 	map->named |= OUTBOX_BIT(column);
-	return take(item->theirs, NAME_BYTES, map->columns[column]) ?
-		       EVBUS_OK :
-		       bad_value(item, "a column: 1 to 63 letters, digits and _", err);
+	return take(item->theirs, NAME_BYTES, map->columns[column])
+		       ? EVBUS_OK
+		       : bad_value(item, "a column: 1 to 63 letters, digits and _", err);
 }
 
 /* ---- all of it ------------------------------------------------------------------------------------------------- */
@@ -249,7 +250,8 @@ static enum evbus_code check_columns(const struct outbox_map *map, struct evbus_
 		for (unsigned j = 0; j < i; j++) {
 			uint32_t both = OUTBOX_BIT(i) | OUTBOX_BIT(j);
 			if ((both & WRITTEN) && (map->named & both) && !strcmp(map->columns[i], map->columns[j]))
-				return err_set(err, EVBUS_USAGE, 0, "'%s' is both %s and %s in the map, and evbus writes it",
+				return err_set(err, EVBUS_USAGE, 0,
+					       "'%s' is both %s and %s in the map, and evbus writes it",
 					       map->columns[i], columns[j], columns[i]);
 		}
 	return EVBUS_OK;

@@ -106,8 +106,9 @@ static enum evbus_code keep_receipt(struct outbox_job *job, const struct evbus_r
 {
 	struct evbus_record copy = *receipt;
 	struct evbus_slice *slices[RECEIPT_SLICES] = {
-		&copy.topic,  &copy.offset, &copy.published_at_utc, &copy.partition_key, &copy.tenant_id, &copy.event_key,
-		&copy.batch,  &copy.origin, &copy.payload,          &copy.members,       &copy.stored,
+		&copy.topic,     &copy.offset, &copy.published_at_utc, &copy.partition_key, &copy.tenant_id,
+		&copy.event_key, &copy.batch,  &copy.origin,           &copy.payload,       &copy.members,
+		&copy.stored,
 	};
 	struct evbus_slice line = receipt->stored;
 	size_t size = line.len + 1;
@@ -130,7 +131,7 @@ static enum evbus_code keep_receipt(struct outbox_job *job, const struct evbus_r
 struct publishing {
 	struct evbus_outbox *outbox;
 	struct outbox_batch *batch;
-	size_t next;               /* the job that the next receipt is of, or before it */
+	size_t next; /* the job that the next receipt is of, or before it */
 	struct buf envelope;
 };
 
@@ -172,9 +173,6 @@ static enum evbus_code add_event(struct publishing *publishing, const struct evb
 	}
 	if (!payload->data)
 		return err_set(err, EVBUS_DATA, 0, "the payload is NULL");
-	/* In JSON it can only stand between tokens, but an event is one line. */
-	if (memchr(payload->data, '\n', payload->len))
-		return err_set(err, EVBUS_DATA, 0, "the event is not one line: there is a line break between its members");
 	struct evbus_event event = {
 		.topic = topic_of(row),
 		.payload = *payload,

@@ -115,8 +115,8 @@ static CHECKED enum evbus_code add_one(struct maker *maker, const char *prefix, 
 {
 	if (!outbox_has(maker->outbox, column))
 		return add(maker, "NULL");
-	return column == OUTBOX_TOPIC ? add_topic(maker, prefix) :
-					add_column(maker, prefix, maker->outbox->map.columns[column]);
+	return column == OUTBOX_TOPIC ? add_topic(maker, prefix)
+				      : add_column(maker, prefix, maker->outbox->map.columns[column]);
 }
 
 static CHECKED enum evbus_code add_all(struct maker *maker)
@@ -193,8 +193,8 @@ static enum evbus_code expand(struct maker *maker, const char *text)
 	bool word;
 
 	while (outbox_template_next(&text, &part, &word))
-		TRY(word ? add_word(maker, part.data, part.len) :
-			   buf_add(&maker->out, part.data, part.len, maker->err));
+		TRY(word ? add_word(maker, part.data, part.len)
+			 : buf_add(&maker->out, part.data, part.len, maker->err));
 	return EVBUS_OK;
 }
 
@@ -212,14 +212,17 @@ static CHECKED enum evbus_code finish(struct maker *maker, char **sql)
 
 static const char *const texts[OUTBOX_SQLS] = {
 	[OUTBOX_SQL_SCAN] = "SELECT {o.seq}, {o.state}, {o.attempts}, {o.next_attempt_at}, {o.lease_owner}, "
-			    "{o.lease_expires_at}, {o.topic}, {o.partition_key} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND "
+			    "{o.lease_expires_at}, {o.topic}, {o.partition_key} FROM {table} AS o{by_open} WHERE "
+			    "{o.open} AND {o.seq} > ? AND "
 			    "{o.seq} <= ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ?",
-	[OUTBOX_SQL_GET_RUN] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = ? AND {o.seq} >= ? "
-			       "AND {o.seq} <= ? ORDER BY {o.seq}",
+	[OUTBOX_SQL_GET_RUN] =
+		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = ? AND {o.seq} >= ? "
+		"AND {o.seq} <= ? ORDER BY {o.seq}",
 	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_LIST_OPEN] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
-				 "LIMIT ?",
+	[OUTBOX_SQL_LIST_OPEN] =
+		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
+		"LIMIT ?",
 	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PENDING] =
 		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND {o.seq} > ? "
 		"ORDER BY {o.seq} LIMIT ?",
@@ -231,11 +234,14 @@ static const char *const texts[OUTBOX_SQLS] = {
 	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_FAILED] =
 		"SELECT {all} FROM {table} AS o{by_failed} WHERE {o.failed} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_COUNT] = "SELECT COUNT(*) FROM {table}",
-	[OUTBOX_SQL_COUNT_PENDING] = "SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING}",
-	[OUTBOX_SQL_COUNT_PROCESSING] = "SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PROCESSING}",
+	[OUTBOX_SQL_COUNT_PENDING] =
+		"SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING}",
+	[OUTBOX_SQL_COUNT_PROCESSING] =
+		"SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PROCESSING}",
 	[OUTBOX_SQL_COUNT_FAILED] = "SELECT COUNT(*) FROM {table} AS o{by_failed} WHERE {o.failed}",
-	[OUTBOX_SQL_COUNT_WAITING] = "SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND "
-				     "{o.next_attempt_at} > ?",
+	[OUTBOX_SQL_COUNT_WAITING] =
+		"SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND "
+		"{o.next_attempt_at} > ?",
 	[OUTBOX_SQL_LAST_SEQ] = "SELECT MAX({o.seq}) FROM {table} AS o",
 	[OUTBOX_SQL_HAS_ID] = "SELECT 1 FROM {table} AS o WHERE {o.id} = ?",
 	[OUTBOX_SQL_TOPIC_OF] = "SELECT {o.topic} FROM {table} AS o WHERE {o.id} = ?",
@@ -289,8 +295,8 @@ static CHECKED enum evbus_code make_update(struct maker *maker, enum outbox_sql 
 		TRY(add(maker, " = ?"));
 		before = ", ";
 	}
-	TRY(expand(maker, run ? " WHERE {open} AND {state} = ? AND {seq} >= ? AND {seq} <= ?" :
-				" WHERE {seq} = ? AND {state} = ?"));
+	TRY(expand(maker, run ? " WHERE {open} AND {state} = ? AND {seq} >= ? AND {seq} <= ?"
+			      : " WHERE {seq} = ? AND {state} = ?"));
 	if (ends_lease(maker->outbox, update))
 		TRY(expand(maker, " AND {lease_owner} = ?"));
 	return finish(maker, &maker->outbox->sql[update]);
@@ -391,7 +397,8 @@ void outbox_index_name(const struct evbus_outbox *outbox, enum outbox_sql index,
 {
 	static const char *const ends[OUTBOX_INDICES] = { "open", "failed" };
 
-	snprintf(name, 2 * OUTBOX_NAME_MAX_BYTES, "%s_evbus_%s", outbox->map.table, ends[index - OUTBOX_SQL_INDEX_OPEN]);
+	snprintf(name, 2 * OUTBOX_NAME_MAX_BYTES, "%s_evbus_%s", outbox->map.table,
+		 ends[index - OUTBOX_SQL_INDEX_OPEN]);
 }
 
 static CHECKED enum evbus_code make_index(struct maker *maker, enum outbox_sql index)
@@ -414,7 +421,7 @@ static CHECKED enum evbus_code make_index(struct maker *maker, enum outbox_sql i
 /* ---- adding ---------------------------------------------------------------------------------------------------- */
 
 static const enum outbox_column inserted[] = { OUTBOX_ID,     OUTBOX_TOPIC,     OUTBOX_TYPE,         OUTBOX_PAYLOAD,
-						      OUTBOX_TENANT, OUTBOX_EVENT_KEY, OUTBOX_PARTITION_KEY };
+					       OUTBOX_TENANT, OUTBOX_EVENT_KEY, OUTBOX_PARTITION_KEY };
 #define INSERTED (sizeof inserted / sizeof *inserted)
 
 /* The first four columns, and those of the other three that are given. */

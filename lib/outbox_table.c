@@ -7,8 +7,8 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#define REQUIRED                                                                                                      \
-	(OUTBOX_BIT(OUTBOX_SEQ) | OUTBOX_BIT(OUTBOX_ID) | OUTBOX_BIT(OUTBOX_TOPIC) | OUTBOX_BIT(OUTBOX_PAYLOAD) | \
+#define REQUIRED                                                                                                       \
+	(OUTBOX_BIT(OUTBOX_SEQ) | OUTBOX_BIT(OUTBOX_ID) | OUTBOX_BIT(OUTBOX_TOPIC) | OUTBOX_BIT(OUTBOX_PAYLOAD) |      \
 	 OUTBOX_BIT(OUTBOX_STATE))
 
 /* ---- looking at it --------------------------------------------------------------------------------------------- */
@@ -55,10 +55,11 @@ static enum evbus_code check_columns(const struct evbus_outbox *outbox, struct e
 			snprintf(names + len, sizeof names - len, "%s%s", len ? ", " : "", outbox->map.columns[i]);
 	}
 	if (missing)
-		return err_set(err, EVBUS_CONFLICT, 0,
-			       "the table '%s' of the outbox '%s' has no column %s: say by --map OURS=THEIRS what it is "
-			       "called there",
-			       outbox->map.table, outbox->name, names);
+		return err_set(
+			err, EVBUS_CONFLICT, 0,
+			"the table '%s' of the outbox '%s' has no column %s: say by --map OURS=THEIRS what it is "
+			"called there",
+			outbox->map.table, outbox->name, names);
 	return EVBUS_OK;
 }
 
@@ -91,10 +92,9 @@ enum evbus_code outbox_look_if_there(struct evbus_outbox *outbox, bool *exists, 
 	if (!driver)
 		return EVBUS_OK;
 	outbox->names.len = 0;
-	struct query columns = { .sql = driver->table_columns,
-				 ARGS(value_text(outbox->map.table)),
-				 .row = take_name,
-				 .context = outbox };
+	struct query columns = {
+		.sql = driver->table_columns, ARGS(value_text(outbox->map.table)), .row = take_name, .context = outbox
+	};
 	TRY(outbox_read(outbox, &columns, err));
 	if (!outbox->names.len)
 		return EVBUS_OK;
@@ -190,7 +190,7 @@ int64_t outbox_time_of(struct evbus_slice text)
 	return clock_parse(standard, (size_t)len, &time_us) ? time_us : 0;
 }
 
-#define MILLISECONDS_FROM INT64_C(100000000000)    /* as seconds it would be the year 5138 */
+#define MILLISECONDS_FROM INT64_C(100000000000) /* as seconds it would be the year 5138 */
 
 int64_t outbox_time(const struct value *value)
 {
@@ -357,10 +357,9 @@ enum evbus_code outbox_get(struct evbus_outbox *outbox, int64_t seq, struct outb
 			   struct evbus_err *err)
 {
 	struct getting getting = { .outbox = outbox, .held = held };
-	struct query query = { .sql = outbox->sql[OUTBOX_SQL_GET],
-			       ARGS(value_integer(seq)),
-			       .row = take_row,
-			       .context = &getting };
+	struct query query = {
+		.sql = outbox->sql[OUTBOX_SQL_GET], ARGS(value_integer(seq)), .row = take_row, .context = &getting
+	};
 
 	TRY(outbox_read(outbox, &query, err));
 	*found = getting.found;

@@ -126,7 +126,12 @@ static enum evbus_code check_payload(const struct evbus_publisher *publisher, st
 	if (payload.len > bus_payload_max(publisher->bus))
 		return err_set(err, EVBUS_DATA, 0, "the event has %zu bytes, and %u is the most", payload.len,
 			       bus_payload_max(publisher->bus));
-	if (json_scan(payload, NULL, 0, &fault))
+	bool valid = json_scan(payload, NULL, 0, &fault);
+	/* Between members JSON allows it, but in the log it would end the line. */
+	const char *newline = valid ? memchr(payload.data, '\n', payload.len) : NULL;
+	if (newline)
+		fault = (struct json_fault){ (size_t)(newline - payload.data), "a line break, and events are one line," };
+	else if (valid)
 		return EVBUS_OK;
 	err_set(err, EVBUS_DATA, 0, "the event is not one JSON object: %s at byte %zu", fault.reason, fault.at + 1);
 	if (err)

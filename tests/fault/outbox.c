@@ -14,20 +14,20 @@
 
 #define APPS 4u
 #define DRAINERS 3u
-#define APP_KEYS 7u              /* of each application's own; and one that all of them share */
-#define EVENTS_MAX 20000u        /* of one application */
+#define APP_KEYS 7u /* of each application's own; and one that all of them share */
+#define EVENTS_MAX 20000u /* of one application */
 #define LEASE_MS 300
-#define LATE_US 120000000        /* by then everything is on the log */
+#define LATE_US 120000000 /* by then everything is on the log */
 
 /* What an application knows of each of its events. */
 enum { NOT_YET, COMMITTED, ROLLED_BACK };
 static _Atomic unsigned char *known[APPS];
 
 static struct {
-	unsigned rows;           /* of each application */
+	unsigned rows; /* of each application */
 	uint32_t batch;
 	int64_t lease_ms;
-	bool hot;                /* all on one key */
+	bool hot; /* all on one key */
 	const char *journal;
 } setting;
 
@@ -205,8 +205,10 @@ static void drain_for_a_while(struct evbus_outbox *outbox, const struct evbus_dr
 		enum evbus_code code = evbus_outbox_drain(outbox, options, &result, &err);
 		atomic_fetch_add(&notes->counters[2], result.sent);
 		atomic_fetch_add(&notes->counters[3], result.lost);
-		CHECK(!result.failed && !result.retried, "%u rows were refused", (unsigned)(result.failed + result.retried));
-		CHECK(!code || code == EVBUS_AGAIN || code == EVBUS_IO || code == EVBUS_UNAVAILABLE, "%d: %s", (int)code, err.text);
+		CHECK(!result.failed && !result.retried, "%u rows were refused",
+		      (unsigned)(result.failed + result.retried));
+		CHECK(!code || code == EVBUS_AGAIN || code == EVBUS_IO || code == EVBUS_UNAVAILABLE, "%d: %s",
+		      (int)code, err.text);
 		atomic_fetch_add(&notes->counters[1], code && result.outage);
 		if (code)
 			return;
@@ -217,9 +219,9 @@ static void drain_for_a_while(struct evbus_outbox *outbox, const struct evbus_dr
 
 static void run_drainer(unsigned index)
 {
-	const struct evbus_drain_options options = {
-		.batch = setting.batch, .lease_ms = setting.lease_ms, .retry = EVBUS_RETRY_DEFAULT
-	};
+	const struct evbus_drain_options options = { .batch = setting.batch,
+						     .lease_ms = setting.lease_ms,
+						     .retry = EVBUS_RETRY_DEFAULT };
 
 	late_dice = run.seed ^ (atomic_fetch_add(&notes->counters[5], 1) << 20 | index);
 	os.pwrite = write_to_full_disk;
@@ -268,7 +270,8 @@ static void store_log(sqlite3 *db)
 		if (!record)
 			break;
 		sqlite3_bind_text(statement, 1, record->topic.data, (int)record->topic.len, SQLITE_TRANSIENT);
-		sqlite3_bind_text(statement, 2, record->partition_key.data, (int)record->partition_key.len, SQLITE_TRANSIENT);
+		sqlite3_bind_text(statement, 2, record->partition_key.data, (int)record->partition_key.len,
+				  SQLITE_TRANSIENT);
 		sqlite3_bind_text(statement, 3, record->payload.data, (int)record->payload.len, SQLITE_TRANSIENT);
 		CHECK(sqlite3_step(statement) == SQLITE_DONE, "%s", sqlite3_errmsg(db));
 		sqlite3_reset(statement);
@@ -288,10 +291,10 @@ static int64_t ask_in(sqlite3 *db, const char *statement)
 	return number;
 }
 
-#define NONE_OF(db, what, from)                                                                              \
-	do {                                                                                                 \
-		int64_t found_ = ask_in(db, "SELECT COUNT(*) FROM " from);                                   \
-		CHECK(!found_, "%lld " what, (long long)found_);                                             \
+#define NONE_OF(db, what, from)                                                                                        \
+	do {                                                                                                           \
+		int64_t found_ = ask_in(db, "SELECT COUNT(*) FROM " from);                                             \
+		CHECK(!found_, "%lld " what, (long long)found_);                                                       \
 	} while (0)
 
 static uint64_t check_known(sqlite3 *db)
@@ -320,10 +323,13 @@ static void check_all(void)
 	CHECK(committed > setting.rows, "only %llu rows were committed", (unsigned long long)committed);
 	NONE_OF(db, "events are on the log more than once", "(SELECT id FROM log GROUP BY id HAVING COUNT(*) > 1)");
 	NONE_OF(db, "committed events are not on the log", "known WHERE state = 1 AND id NOT IN (SELECT id FROM log)");
-	NONE_OF(db, "events on the log were not committed", "log WHERE id NOT IN (SELECT id FROM known WHERE state = 1)");
-	NONE_OF(db, "rows have another topic than their event", "log JOIN outbox USING (id) WHERE log.topic <> outbox.topic");
+	NONE_OF(db, "events on the log were not committed",
+		"log WHERE id NOT IN (SELECT id FROM known WHERE state = 1)");
+	NONE_OF(db, "rows have another topic than their event",
+		"log JOIN outbox USING (id) WHERE log.topic <> outbox.topic");
 	NONE_OF(db, "events are before one that was written before them",
-		"(SELECT o.seq, LAG(o.seq) OVER (PARTITION BY l.topic, l.key ORDER BY l.n) AS before FROM log AS l JOIN outbox "
+		"(SELECT o.seq, LAG(o.seq) OVER (PARTITION BY l.topic, l.key ORDER BY l.n) AS before FROM log AS l "
+		"JOIN outbox "
 		"AS o USING (id) WHERE l.key <> 'null') WHERE before > seq");
 	NONE_OF(db, "rows were tried more than once, or are dead", "outbox WHERE attempts <> 0 OR state <> 'SENT'");
 	sqlite3_close(db);
@@ -418,7 +424,8 @@ static void kill_and_stop(const char *what, const char *journal, unsigned kills,
 
 Test(outbox, drainers_that_are_killed_and_stopped_publish_each_committed_event_once_and_in_order)
 {
-	kill_and_stop("kills and stops of drainers, WAL, with checkpoints", "WAL", run_count(100, 20), run_count(10, 2));
+	kill_and_stop("kills and stops of drainers, WAL, with checkpoints", "WAL", run_count(100, 20),
+		      run_count(10, 2));
 }
 
 Test(outbox, the_same_with_a_rollback_journal)
@@ -466,7 +473,8 @@ Test(outbox, while_the_bus_is_full_no_attempt_is_counted_and_nothing_is_marked)
 			if (!ask("SELECT COUNT(*) FROM outbox WHERE state <> 'SENT'"))
 				break;
 		}
-		CHECK(!ask("SELECT COUNT(*) FROM outbox WHERE attempts <> 0 OR state = 'FAILED'"), "an attempt was counted");
+		CHECK(!ask("SELECT COUNT(*) FROM outbox WHERE attempts <> 0 OR state = 'FAILED'"),
+		      "an attempt was counted");
 		atomic_store(&notes->counters[0], 0);
 	}
 	finish(&crew);

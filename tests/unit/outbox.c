@@ -25,9 +25,10 @@ Test(outbox, an_insert_of_four_columns_is_enough)
 	sql("INSERT INTO outbox (id, topic, event_type, payload) VALUES ('1', 'orders', 't', '{}')");
 	cr_assert_str_eq(sql("SELECT seq, state, attempts, next_attempt_at, lease_owner, sent_at FROM outbox"),
 			 "1|PENDING|0|-|-|-");
-	cr_assert_eq(count_of("SELECT created_at GLOB '20[0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]."
-			      "[0-9][0-9][0-9][0-9][0-9][0-9]Z' FROM outbox"),
-		     1);
+	cr_assert_eq(
+		count_of("SELECT created_at GLOB '20[0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]."
+			 "[0-9][0-9][0-9][0-9][0-9][0-9]Z' FROM outbox"),
+		1);
 }
 
 Test(outbox, the_table_takes_no_state_that_there_is_not)
@@ -80,8 +81,9 @@ Test(outbox, init_makes_a_table_of_other_names)
 		open_with(APP, "table=events,payload=body,topic='crm.{event_type}',state.SENT=COMPLETED", false);
 
 	init(mapped);
-	cr_assert_str_eq(evbus_outbox_insert_sql(mapped),
-			 "INSERT INTO \"events\" (\"id\", \"event_type\", \"body\") VALUES (:id, :event_type, :payload)");
+	cr_assert_str_eq(
+		evbus_outbox_insert_sql(mapped),
+		"INSERT INTO \"events\" (\"id\", \"event_type\", \"body\") VALUES (:id, :event_type, :payload)");
 	sql("INSERT INTO events (id, event_type, body) VALUES ('1', 'made', '{}')");
 	cr_assert_eq(drain_by(mapped), EVBUS_OK, "%s", err.text);
 	cr_assert_str_eq(receipts, "crm.made/0 ");
@@ -169,8 +171,9 @@ Test(outbox, a_row_is_added_with_what_is_set)
 	init(outbox);
 	cr_assert_eq(evbus_outbox_add(outbox, &row, &err), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(add("2", "{}"), EVBUS_OK);
-	cr_assert_str_eq(sql("SELECT id, tenant_id, topic, event_type, event_key, partition_key, payload, state FROM outbox"),
-			 "1|T|orders|made|K|P|{\"a\":1.10}|PENDING 2|-|orders|t|-|-|{}|PENDING");
+	cr_assert_str_eq(
+		sql("SELECT id, tenant_id, topic, event_type, event_key, partition_key, payload, state FROM outbox"),
+		"1|T|orders|made|K|P|{\"a\":1.10}|PENDING 2|-|orders|t|-|-|{}|PENDING");
 }
 
 Test(outbox, id_and_type_are_taken_from_the_payload_where_they_are_not_given)
@@ -254,7 +257,9 @@ Test(outbox, without_a_url_the_table_is_in_the_store_and_made_by_the_first_row)
 Test(outbox, where_rows_make_their_topics_another_one_is_refused)
 {
 	struct evbus_outbox *mapped = open_with(APP, "topic=crm.{type}", false);
-	struct evbus_outbox_row row = { .id = IS("1"), .topic = IS("crm.made"), .event_type = IS("made"), .payload = IS("{}") };
+	struct evbus_outbox_row row = {
+		.id = IS("1"), .topic = IS("crm.made"), .event_type = IS("made"), .payload = IS("{}")
+	};
 
 	init(mapped);
 	cr_assert_eq(evbus_outbox_add(mapped, &row, &err), EVBUS_OK, "%s", err.text);
@@ -406,8 +411,10 @@ Test(outbox, nobody_is_kept_waiting_while_rows_are_given_out)
 Test(outbox, large_rows_are_given_out_a_few_at_a_time)
 {
 	init(outbox);
-	sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12) INSERT INTO outbox (id, topic, "
-	    "event_type, payload) SELECT i, 'orders', 't', '{\"a\":\"' || printf('%.*c', 1000000, 'x') || '\"}' FROM n");
+	sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12) INSERT INTO outbox (id, "
+	    "topic, "
+	    "event_type, payload) SELECT i, 'orders', 't', '{\"a\":\"' || printf('%.*c', 1000000, 'x') || '\"}' FROM "
+	    "n");
 	cr_assert_str_eq(list((struct evbus_outbox_filter){ .state = -1 }), "1 2 3 4 5 6 7 8 9 10 11 12");
 }
 
@@ -425,7 +432,8 @@ Test(outbox, last_seq_is_the_highest_that_is_there)
 
 Test(outbox, what_the_callback_fails_of_comes_up)
 {
-	const struct evbus_outbox_filter bad = { .state = EVBUS_OUTBOX_STATES }, wrong = { .state = -1, .topic = "a..b" };
+	const struct evbus_outbox_filter bad = { .state = EVBUS_OUTBOX_STATES },
+					 wrong = { .state = -1, .topic = "a..b" };
 
 	init(outbox);
 	cr_assert_eq(evbus_outbox_list(outbox, &bad, take_row, NULL, &err), EVBUS_USAGE);

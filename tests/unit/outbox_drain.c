@@ -19,7 +19,8 @@ Test(outbox_drain, a_row_is_published_and_marked_with_its_receipt)
 	cr_assert_eq(result.next_due_ms, -1);
 	cr_assert_str_eq(receipts, "orders/0 ");
 	cr_assert_str_eq(log_of("orders"), "{\"n\":1.10, \"big\":12345678901234567890}");
-	cr_assert_str_eq(sql("SELECT state, attempts, lease_owner, lease_expires_at, last_error FROM outbox"), "SENT|0|-|-|-");
+	cr_assert_str_eq(sql("SELECT state, attempts, lease_owner, lease_expires_at, last_error FROM outbox"),
+			 "SENT|0|-|-|-");
 	cr_assert_str_eq(sql("SELECT json_extract(receipt, '$.topic', '$.partition_id', '$.offset_kind', '$.offset'), "
 			     "json_extract(receipt, '$.published_at_utc') <= sent_at FROM outbox"),
 			 "[\"orders\",0,\"file_line\",\"0\"]|1");
@@ -72,13 +73,25 @@ Test(outbox_drain, the_envelope_is_built_around_the_bytes_of_a_body)
 	sql("UPDATE outbox SET created_at = '2026-01-29 12:00:00', tenant_id = 'T' WHERE seq = 1;"
 	    "UPDATE outbox SET created_at = '2026-01-29T12:00:00+01:00' WHERE seq = 2");
 	cr_assert_eq(drain_by(wrapping), EVBUS_OK, "%s", err.text);
-	cr_assert_str_eq(log_of("orders"),
-			 "{\"event_id\":\"a\\\"b\",\"event_type\":\"t\",\"occurred_at\":\"2026-01-29T12:00:00.000000Z\","
-			 "\"tenant_id\":\"T\",\"data\":{ \"x\" : 1.10 }} "
-			 "{\"event_id\":\"b\",\"event_type\":\"t\",\"occurred_at\":\"2026-01-29T12:00:00+01:00\","
-			 "\"data\":[1, 2]}");
+	cr_assert_str_eq(
+		log_of("orders"),
+		"{\"event_id\":\"a\\\"b\",\"event_type\":\"t\",\"occurred_at\":\"2026-01-29T12:00:00.000000Z\","
+		"\"tenant_id\":\"T\",\"data\":{ \"x\" : 1.10 }} "
+		"{\"event_id\":\"b\",\"event_type\":\"t\",\"occurred_at\":\"2026-01-29T12:00:00+01:00\","
+		"\"data\":[1, 2]}");
 	cr_assert_str_eq(states(), "SENT SENT FAILED");
 	evbus_outbox_close(wrapping);
+}
+
+/* In the log it would end the line. */
+Test(outbox_drain, no_line_break_gets_into_the_log)
+{
+	const struct evbus_record *receipt;
+
+	cr_assert_eq(evbus_publish(bus, "orders", "{\"a\":\n1}", &receipt, &err), EVBUS_DATA);
+	cr_assert_eq(err.column, 6);
+	cr_assert_eq(evbus_publish(bus, "orders", "{\"a\":\r\t 1}", &receipt, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_str_eq(log_of("orders"), "{\"a\":\r\t 1}");
 }
 
 /* ---- refusals -------------------------------------------------------------------------------------------------- */
@@ -90,16 +103,19 @@ Test(outbox_drain, what_can_never_become_an_event_is_failed_at_once_and_stops_no
 	insert("b", "k", "nope");
 	insert("c", "k", "{\"line\":\n1}");
 	insert("d", "k", "{}");
-	sql("INSERT INTO outbox (id, topic, event_type, payload) VALUES ('e', 'no topic', 't', '{}'), ('f', '', 't', '{}'),"
-	    "('g', 'orders', 't', '{\"x\":\"' || printf('%.*c', 1048576, 'x') || '\"}'), ('h', 'orders', 't', x'7b0a')");
+	sql("INSERT INTO outbox (id, topic, event_type, payload) VALUES ('e', 'no topic', 't', '{}'), ('f', '', 't', "
+	    "'{}'),"
+	    "('g', 'orders', 't', '{\"x\":\"' || printf('%.*c', 1048576, 'x') || '\"}'), ('h', 'orders', 't', "
+	    "x'7b0a')");
 	drain();
 	cr_assert_str_eq(states(), "SENT FAILED FAILED SENT FAILED FAILED FAILED FAILED");
 	cr_assert_eq(result.failed, 6);
 	cr_assert_eq(result.sent, 2);
 	cr_assert_eq(result.next_due_ms, -1);
-	cr_assert_str_eq(sql("SELECT json_extract(history, '$[0].reason'), attempts, json_array_length(history) FROM outbox "
-			     "WHERE state = 'FAILED'"),
-			 "not_json|1|1 not_json|1|1 backend|1|1 backend|1|1 too_large|1|1 not_json|1|1");
+	cr_assert_str_eq(
+		sql("SELECT json_extract(history, '$[0].reason'), attempts, json_array_length(history) FROM outbox "
+		    "WHERE state = 'FAILED'"),
+		"not_json|1|1 not_json|1|1 backend|1|1 backend|1|1 too_large|1|1 not_json|1|1");
 	cr_assert(strstr(refusals, "b:1:dead:the event is not one JSON object"), "%s", refusals);
 	cr_assert_eq(count_of("SELECT COUNT(*) FROM outbox WHERE state = 'FAILED' AND last_error = "
 			      "json_extract(history, '$[0].error') AND next_attempt_at IS NULL"),
@@ -123,13 +139,16 @@ Test(outbox_drain, a_refusal_is_tried_again_and_is_failed_after_the_last_attempt
 	for (int i = 1; i <= 2; i++) {
 		drain();
 		cr_assert_eq(result.retried, 1);
-		cr_assert_eq(count_of("SELECT attempts FROM outbox WHERE state = 'PENDING' AND next_attempt_at IS NOT NULL"), i);
+		cr_assert_eq(
+			count_of("SELECT attempts FROM outbox WHERE state = 'PENDING' AND next_attempt_at IS NOT NULL"),
+			i);
 	}
 	drain();
 	cr_assert_eq(result.failed, 1);
-	cr_assert_str_eq(sql("SELECT state, attempts, json_array_length(history), json_extract(history, '$[2].attempt'), "
-			     "json_extract(history, '$[2].reason') FROM outbox"),
-			 "FAILED|3|3|3|backend");
+	cr_assert_str_eq(
+		sql("SELECT state, attempts, json_array_length(history), json_extract(history, '$[2].attempt'), "
+		    "json_extract(history, '$[2].reason') FROM outbox"),
+		"FAILED|3|3|3|backend");
 	cr_assert(strstr(sql("SELECT last_error FROM outbox"), "2 partitions"));
 	drain();
 	cr_assert_eq(result.claimed, 0);
@@ -238,8 +257,9 @@ Test(outbox_drain, a_batch_is_no_larger_than_asked_and_goes_on_where_the_last_on
 	cr_assert_str_eq(receipts, "orders/3 orders/4 orders/5 ");
 	drain();
 	cr_assert_str_eq(receipts, "orders/6 orders/7 ");
-	cr_assert_str_eq(log_of("orders"), "{\"id\":\"e1\"} {\"id\":\"e2\"} {\"id\":\"e3\"} {\"id\":\"e4\"} {\"id\":\"e5\"} "
-					   "{\"id\":\"e6\"} {\"id\":\"e7\"} {\"id\":\"e8\"}");
+	cr_assert_str_eq(log_of("orders"),
+			 "{\"id\":\"e1\"} {\"id\":\"e2\"} {\"id\":\"e3\"} {\"id\":\"e4\"} {\"id\":\"e5\"} "
+			 "{\"id\":\"e6\"} {\"id\":\"e7\"} {\"id\":\"e8\"}");
 }
 
 Test(outbox_drain, rows_behind_a_given_one_are_left_alone)
@@ -256,8 +276,10 @@ Test(outbox_drain, rows_behind_a_given_one_are_left_alone)
 Test(outbox_drain, a_batch_has_a_limit_in_bytes)
 {
 	init(outbox);
-	sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20) INSERT INTO outbox (id, topic, "
-	    "event_type, payload) SELECT i, 'orders', 't', '{\"a\":\"' || printf('%.*c', 1000000, 'x') || '\"}' FROM n");
+	sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20) INSERT INTO outbox (id, "
+	    "topic, "
+	    "event_type, payload) SELECT i, 'orders', 't', '{\"a\":\"' || printf('%.*c', 1000000, 'x') || '\"}' FROM "
+	    "n");
 	drain();
 	cr_assert_eq(result.claimed, 17);
 	drain();

@@ -55,7 +55,9 @@ Test(outbox_guest, a_wal_is_never_checkpointed_while_we_work)
 	sql("PRAGMA journal_mode = WAL; CREATE TABLE own (x)");
 	keeper = open_app();
 	cr_assert_eq(sqlite3_db_config(keeper, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL), SQLITE_OK);
-	cr_assert_eq(sqlite3_exec(keeper, "PRAGMA wal_autocheckpoint = 0; INSERT INTO own VALUES (1)", NULL, NULL, NULL), SQLITE_OK);
+	cr_assert_eq(
+		sqlite3_exec(keeper, "PRAGMA wal_autocheckpoint = 0; INSERT INTO own VALUES (1)", NULL, NULL, NULL),
+		SQLITE_OK);
 	init(outbox);
 	off_t database = size_of("app.db"), wal = size_of("app.db-wal");
 	uint32_t sequence = wal_sequence();
@@ -75,8 +77,8 @@ Test(outbox_guest, nor_when_the_last_connection_to_it_is_ours)
 	evbus_outbox_close(outbox);
 	sqlite3 *db = open_app();
 	cr_assert_eq(sqlite3_db_config(db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL), SQLITE_OK);
-	cr_assert_eq(sqlite3_exec(db, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE own (x)", NULL,
-				  NULL, NULL),
+	cr_assert_eq(sqlite3_exec(db, "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE own (x)",
+				  NULL, NULL, NULL),
 		     SQLITE_OK);
 	sqlite3_close(db);
 	outbox = open_with(APP, NULL, false);
@@ -111,14 +113,16 @@ Test(outbox_guest, commits_are_durable_in_every_mode)
 
 Test(outbox_guest, no_setting_and_no_other_table_is_touched)
 {
-	sql("PRAGMA page_size = 1024; PRAGMA auto_vacuum = 1; PRAGMA user_version = 7; PRAGMA application_id = 99; CREATE TABLE own (x)");
+	sql("PRAGMA page_size = 1024; PRAGMA auto_vacuum = 1; PRAGMA user_version = 7; PRAGMA application_id = 99; "
+	    "CREATE TABLE own (x)");
 	init(outbox);
 	add_many(2);
 	drain();
 	cr_assert_str_eq(sql("PRAGMA page_size; PRAGMA auto_vacuum; PRAGMA user_version; PRAGMA application_id; "
 			     "PRAGMA journal_mode"),
 			 "1024 1 7 99 delete");
-	cr_assert_str_eq(sql("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1"), "outbox own sqlite_sequence");
+	cr_assert_str_eq(sql("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1"),
+			 "outbox own sqlite_sequence");
 }
 
 Test(outbox_guest, a_path_may_lead_through_links)
@@ -170,7 +174,8 @@ Test(outbox_guest, what_is_no_database_is_told)
 	FILE *file = fopen("app.db", "w");
 	bool made, wal;
 
-	cr_assert(file && fwrite("this is a text and no database, and it is long enough to have a header", 1, 70, file) == 70 &&
+	cr_assert(file &&
+		  fwrite("this is a text and no database, and it is long enough to have a header", 1, 70, file) == 70 &&
 		  !fclose(file));
 	cr_assert_eq(evbus_outbox_init(outbox, &made, &wal, &err), EVBUS_IO);
 	cr_assert(strstr(err.text, "not an SQLite database"), "%s", err.text);
@@ -193,6 +198,7 @@ Test(outbox_guest, statements_of_one_outbox_are_not_taken_for_those_of_another)
 		init(one);
 		evbus_outbox_close(one);
 	}
-	cr_assert_str_eq(sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY 1"),
-			 "one two");
+	cr_assert_str_eq(
+		sql("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY 1"),
+		"one two");
 }

@@ -23,7 +23,7 @@ static struct evbus *bus;
 static struct evbus_outbox *outbox;
 static struct evbus_drain_options options;
 static struct evbus_drain_result result;
-static char receipts[65536], refusals[65536];     /* what was told, "TOPIC/OFFSET " and "ID:dead " */
+static char receipts[65536], refusals[65536]; /* what was told, "TOPIC/OFFSET " and "ID:dead " */
 
 /* In place of the library's: that looks beside libevbus.so, and here there is none. */
 enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
@@ -99,7 +99,9 @@ static inline void setup(void)
 	scratch_enter(scratch);
 	bus = open_bus(false);
 	outbox = open_with(APP, NULL, false);
-	options = (struct evbus_drain_options){ .retry = { 2, 0, 2.0, 0 }, .receipt = take_receipt, .refused = take_refusal };
+	options = (struct evbus_drain_options){ .retry = { 2, 0, 2.0, 0 },
+						.receipt = take_receipt,
+						.refused = take_refusal };
 }
 
 static inline void teardown(void)
@@ -127,7 +129,10 @@ static inline int take_line(void *to, int count, char **values, char **names)
 
 	for (int i = 0; i < count; i++)
 		len += (size_t)snprintf((char *)to + len, len < 60000 ? 60000 - len : 0, "%s%s",
-					i ? "|" : len ? " " : "", values[i] ? values[i] : "-");
+					i     ? "|"
+					: len ? " "
+					      : "",
+					values[i] ? values[i] : "-");
 	return 0;
 }
 
@@ -157,11 +162,12 @@ static inline void insert(const char *id, const char *key, const char *payload)
 {
 	char statement[4096];
 
-	cr_assert_lt(snprintf(statement, sizeof statement,
-			      "INSERT INTO outbox (id, topic, event_type, payload, partition_key) VALUES ('%s', 'orders', "
-			      "'t', '%s', %s%s%s)",
-			      id, payload, key ? "'" : "", key ? key : "NULL", key ? "'" : ""),
-		     (int)sizeof statement);
+	cr_assert_lt(
+		snprintf(statement, sizeof statement,
+			 "INSERT INTO outbox (id, topic, event_type, payload, partition_key) VALUES ('%s', 'orders', "
+			 "'t', '%s', %s%s%s)",
+			 id, payload, key ? "'" : "", key ? key : "NULL", key ? "'" : ""),
+		(int)sizeof statement);
 	sql(statement);
 }
 

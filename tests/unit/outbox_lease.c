@@ -139,10 +139,11 @@ Test(outbox_lease, two_drainers_keep_the_order_of_a_key)
 		sent += (int)result.sent;
 	}
 	cr_assert_eq(sent, 100);
-	cr_assert_eq(count_of("SELECT COUNT(*) FROM outbox AS a, outbox AS b WHERE a.partition_key = b.partition_key AND "
-			      "a.seq < b.seq AND CAST(json_extract(a.receipt, '$.offset') AS INTEGER) > "
-			      "CAST(json_extract(b.receipt, '$.offset') AS INTEGER)"),
-		     0);
+	cr_assert_eq(
+		count_of("SELECT COUNT(*) FROM outbox AS a, outbox AS b WHERE a.partition_key = b.partition_key AND "
+			 "a.seq < b.seq AND CAST(json_extract(a.receipt, '$.offset') AS INTEGER) > "
+			 "CAST(json_extract(b.receipt, '$.offset') AS INTEGER)"),
+		0);
 	evbus_outbox_close(other);
 }
 
@@ -163,8 +164,9 @@ Test(outbox_lease, what_is_remembered_of_earlier_looks_breaks_no_order)
 	for (int i = 0; i < 3; i++)
 		drain();
 	cr_assert_str_eq(states(), "SENT SENT SENT SENT SENT SENT SENT");
-	cr_assert_eq(count_of("SELECT COUNT(*) FROM outbox AS a, outbox AS b WHERE a.partition_key = b.partition_key AND "
-			      "a.seq < b.seq AND CAST(json_extract(a.receipt, '$.offset') AS INTEGER) > "
-			      "CAST(json_extract(b.receipt, '$.offset') AS INTEGER)"),
-		     0);
+	cr_assert_eq(
+		count_of("SELECT COUNT(*) FROM outbox AS a, outbox AS b WHERE a.partition_key = b.partition_key AND "
+			 "a.seq < b.seq AND CAST(json_extract(a.receipt, '$.offset') AS INTEGER) > "
+			 "CAST(json_extract(b.receipt, '$.offset') AS INTEGER)"),
+		0);
 }

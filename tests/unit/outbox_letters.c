@@ -21,8 +21,9 @@ Test(outbox_letters, a_dead_row_becomes_due_with_no_attempts_and_its_history)
 	fill_three();
 	cr_assert_eq(outbox_requeue(outbox, 2, &changed, &err), EVBUS_OK, "%s", err.text);
 	cr_assert(changed);
-	cr_assert_str_eq(sql("SELECT state, attempts, next_attempt_at, json_array_length(history) FROM outbox WHERE seq = 2"),
-			 "PENDING|0|-|1");
+	cr_assert_str_eq(
+		sql("SELECT state, attempts, next_attempt_at, json_array_length(history) FROM outbox WHERE seq = 2"),
+		"PENDING|0|-|1");
 	sql("UPDATE outbox SET payload = '{}' WHERE seq = 2");
 	drain();
 	drain();
@@ -42,7 +43,8 @@ Test(outbox_letters, only_a_dead_row_is_changed)
 		cr_assert(!changed);
 		cr_assert_eq(outbox_settle(outbox, others[i], IS("{}"), &changed, &err), EVBUS_OK);
 		cr_assert(!changed);
-		cr_assert_eq(outbox_fail_again(outbox, others[i], EVBUS_REASON_TIMEOUT, IS("x"), &changed, &err), EVBUS_OK);
+		cr_assert_eq(outbox_fail_again(outbox, others[i], EVBUS_REASON_TIMEOUT, IS("x"), &changed, &err),
+			     EVBUS_OK);
 		cr_assert(!changed);
 	}
 	cr_assert_str_eq(sql("SELECT * FROM outbox"), before);
@@ -55,7 +57,8 @@ Test(outbox_letters, a_dead_row_that_was_done_by_hand_is_sent_with_what_came_of_
 	fill_three();
 	cr_assert_eq(outbox_settle(outbox, 2, IS("{\"it's\":1}"), &changed, &err), EVBUS_OK, "%s", err.text);
 	cr_assert(changed);
-	cr_assert_str_eq(sql("SELECT state, receipt, sent_at IS NOT NULL FROM outbox WHERE seq = 2"), "SENT|{\"it's\":1}|1");
+	cr_assert_str_eq(sql("SELECT state, receipt, sent_at IS NOT NULL FROM outbox WHERE seq = 2"),
+			 "SENT|{\"it's\":1}|1");
 }
 
 Test(outbox_letters, one_more_attempt_that_failed_is_added)
@@ -63,8 +66,8 @@ Test(outbox_letters, one_more_attempt_that_failed_is_added)
 	bool changed = false;
 
 	fill_three();
-	cr_assert_eq(outbox_fail_again(outbox, 2, EVBUS_REASON_TIMEOUT, IS("too \xff slow"), &changed, &err), EVBUS_OK, "%s",
-		     err.text);
+	cr_assert_eq(outbox_fail_again(outbox, 2, EVBUS_REASON_TIMEOUT, IS("too \xff slow"), &changed, &err), EVBUS_OK,
+		     "%s", err.text);
 	cr_assert(changed);
 	cr_assert_str_eq(sql("SELECT state, attempts, last_error, json_array_length(history), "
 			     "json_extract(history, '$[1].reason', '$[1].attempt') FROM outbox WHERE seq = 2"),

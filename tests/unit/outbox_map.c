@@ -106,7 +106,8 @@ Test(outbox_map, refuses_states_that_cannot_be_told_apart)
 
 Test(outbox_map, lets_nothing_through_that_is_not_a_name)
 {
-	static const char *const values[] = { "a\"b", "a'b", "a b", "a;b", "a-b", "a`b", "a\\b", "a(b)", "\xc3\xa4", "a\nb", "" };
+	static const char *const values[] = { "a\"b", "a'b",  "a b",      "a;b",  "a-b", "a`b",
+					      "a\\b", "a(b)", "\xc3\xa4", "a\nb", "" };
 	char text[200];
 
 	for (size_t i = 0; i < sizeof values / sizeof *values; i++) {

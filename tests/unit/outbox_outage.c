@@ -128,19 +128,19 @@ Test(outbox_outage, options_that_cannot_be_are_refused)
 
 /* ---- tables of applications ------------------------------------------------------------------------------------ */
 
-#define FOREIGN                                                                                        \
-	"CREATE TABLE events (number INTEGER PRIMARY KEY, key INTEGER UNIQUE, kind TEXT, body BLOB, status INT " \
+#define FOREIGN                                                                                                        \
+	"CREATE TABLE events (number INTEGER PRIMARY KEY, key INTEGER UNIQUE, kind TEXT, body BLOB, status INT "       \
 	"DEFAULT 0, customer TEXT, made TEXT DEFAULT CURRENT_TIMESTAMP, extra TEXT NOT NULL DEFAULT 'x')"
-#define FOREIGN_MAP                                                                                          \
-	"table=events,seq=number,id=key,event_type=kind,payload=body,state=status,partition_key=customer,"     \
+#define FOREIGN_MAP                                                                                                    \
+	"table=events,seq=number,id=key,event_type=kind,payload=body,state=status,partition_key=customer,"             \
 	"created_at=made,topic=crm.{kind},state.PENDING=0,state.PROCESSING=1,state.SENT=2,state.FAILED=3"
 
 static void insert_foreign(int key, const char *customer, const char *body)
 {
 	char statement[500];
 
-	snprintf(statement, sizeof statement, "INSERT INTO events (key, kind, customer, body) VALUES (%d, 'made', '%s', '%s')",
-		 key, customer, body);
+	snprintf(statement, sizeof statement,
+		 "INSERT INTO events (key, kind, customer, body) VALUES (%d, 'made', '%s', '%s')", key, customer, body);
 	sql(statement);
 }
 
@@ -154,7 +154,8 @@ Test(outbox_outage, a_table_without_leases_counts_or_receipts_is_drained)
 	insert_foreign(9, "a", "{\"n\":2}");
 	cr_assert_eq(drain_by(foreign), EVBUS_OK, "%s", err.text);
 	cr_assert_str_eq(receipts, "crm.made/0 crm.made/1 ");
-	cr_assert_str_eq(sql("SELECT key, status, extra, body FROM events"), "7|2|x|{\"n\":1} 8|3|x|nope 9|2|x|{\"n\":2}");
+	cr_assert_str_eq(sql("SELECT key, status, extra, body FROM events"),
+			 "7|2|x|{\"n\":1} 8|3|x|nope 9|2|x|{\"n\":2}");
 	cr_assert_str_eq(log_of("crm.made"), "{\"n\":1} {\"n\":2}");
 	evbus_outbox_close(foreign);
 }
@@ -177,17 +178,20 @@ Test(outbox_outage, counts_and_due_times_that_the_table_has_no_place_for_are_in_
 
 	/* They outlive a restart. */
 	foreign = open_with(APP, FOREIGN_MAP, false);
-	sql_in("bus/.evbus/state.db", "UPDATE retries SET next_attempt_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+20 seconds')");
+	sql_in("bus/.evbus/state.db",
+	       "UPDATE retries SET next_attempt_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+20 seconds')");
 	cr_assert_eq(drain_by(foreign), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(result.claimed, 0);
 	cr_assert_gt(result.next_due_ms, 10000);
-	cr_assert_str_eq(sql_in("bus/.evbus/state.db", "SELECT substr(group_name, 1, 14), record_offset, attempts FROM retries"),
-			 "outbox:sqlite:|1|1");
+	cr_assert_str_eq(
+		sql_in("bus/.evbus/state.db", "SELECT substr(group_name, 1, 14), record_offset, attempts FROM retries"),
+		"outbox:sqlite:|1|1");
 	sql_in("bus/.evbus/state.db", "UPDATE retries SET next_attempt_at = ''");
 	cr_assert_eq(drain_by(foreign), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(result.failed, 1);
 	cr_assert_str_eq(sql("SELECT status FROM events"), "3");
-	cr_assert_str_eq(sql_in("bus/.evbus/state.db", "SELECT attempts, json_array_length(history) FROM retries"), "2|2");
+	cr_assert_str_eq(sql_in("bus/.evbus/state.db", "SELECT attempts, json_array_length(history) FROM retries"),
+			 "2|2");
 
 	/* Due again, and this time it goes. */
 	bool changed = false;
@@ -231,7 +235,8 @@ Test(outbox_outage, only_columns_that_were_told_of_are_written)
 {
 	struct evbus_outbox *foreign;
 
-	sql("CREATE TABLE outbox (id TEXT, topic TEXT, payload TEXT, state TEXT DEFAULT 'PENDING', own TEXT DEFAULT 'mine', "
+	sql("CREATE TABLE outbox (id TEXT, topic TEXT, payload TEXT, state TEXT DEFAULT 'PENDING', own TEXT DEFAULT "
+	    "'mine', "
 	    "lease_owner TEXT DEFAULT 'not yours')");
 	foreign = open_with(APP, "seq=rowid", false);
 	init(foreign);

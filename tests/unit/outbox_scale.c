@@ -36,8 +36,7 @@ static const char *plan_of(enum outbox_sql statement)
 
 static void check_plans(void)
 {
-	cr_assert_str_eq(plan_of(OUTBOX_SQL_SCAN),
-			 "SEARCH o USING INDEX outbox_evbus_open (seq>? AND seq<?); ");
+	cr_assert_str_eq(plan_of(OUTBOX_SQL_SCAN), "SEARCH o USING INDEX outbox_evbus_open (seq>? AND seq<?); ");
 	cr_assert(strstr(plan_of(OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_FAILED), "outbox_evbus_failed"));
 	cr_assert(strstr(plan_of(OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PENDING), "outbox_evbus_open"));
 	cr_assert(strstr(plan_of(OUTBOX_SQL_LIST_OPEN), "outbox_evbus_open"));
@@ -114,7 +113,8 @@ Test(outbox_scale, keys_that_wait_do_not_slow_down_the_others)
 	alone = drain_all(20000);
 	sql("DELETE FROM outbox");
 	fill(40000, 10000);
-	sql("UPDATE outbox SET attempts = 1, next_attempt_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+3000 seconds') "
+	sql("UPDATE outbox SET attempts = 1, next_attempt_at = strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '+3000 "
+	    "seconds') "
 	    "WHERE seq <= 10000 + (SELECT MIN(seq) FROM outbox) - 1;"
 	    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) "
 	    "INSERT INTO outbox (id, topic, event_type, payload) SELECT 'free' || i, 'orders', 't', '{}' FROM n");
