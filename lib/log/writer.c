@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define CLOCK_BACK_TOLD_US 60000000
+#define LATE_US 1000000               /* readers that go by the time would pass a record that is older when it comes */
 #define BATCH_MEMBER_MAX 64u          /* what "batch" adds to a line */
 
 /* ---- opening ---- */
@@ -243,13 +244,13 @@ static enum evbus_code roll_locked(struct log_writer *writer, size_t more, struc
 
 /* ---- append ---- */
 
-static enum evbus_code restamp(struct group *group, const struct cell *end, struct evbus_err *err)
+static enum evbus_code restamp(struct group *group, uint64_t next, int64_t least_us, struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf lines = { 0 };
 	size_t count = group_count(group);
 	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
-	uint64_t first = group->atomic ? end->next : 1, last = group->atomic ? end->next + count - 1 : 0;
-	int64_t time_us = end->time_us;
+	uint64_t first = group->atomic ? next : 1, last = group->atomic ? next + count - 1 : 0;
+	int64_t time_us = least_us;
 
 	TRY(buf_reserve(&lines, group->lines.len + count * 64, err));
 	for (size_t i = 0; i < count; i++) {
@@ -257,10 +258,10 @@ static enum evbus_code restamp(struct group *group, const struct cell *end, stru
 		struct evbus_slice old = { group->lines.data + entry->at, entry->len };
 		size_t at = lines.len;
 		time_us = entry->time_us > time_us ? entry->time_us : time_us;
-		TRY(line_readd(&lines, old, &entry->split, end->next + i, time_us, first, last, err));
+		TRY(line_readd(&lines, old, &entry->split, next + i, time_us, first, last, err));
 		entry->at = (uint32_t)at;
 		entry->len = (uint32_t)(lines.len - at);
-		entry->offset = end->next + i;
+		entry->offset = next + i;
 		entry->time_us = time_us;
 	}
 	struct buf swap = group->lines;
@@ -271,22 +272,31 @@ static enum evbus_code restamp(struct group *group, const struct cell *end, stru
 
 /* Each line, not only the first: between two events of a group the clock may have gone back, and the prediction may have
  * become another. */
-static bool is_stamped_for(const struct group *group, const struct cell *end)
+static bool is_stamped_for(const struct group *group, uint64_t next, int64_t least_us)
 {
-	int64_t last_us = end->time_us;
+	int64_t last_us = least_us;
 
 	for (size_t i = 0; i < group_count(group); i++) {
 		const struct group_entry *entry = group_entry(group, i);
-		if (entry->offset != end->next + i || entry->time_us < last_us)
+		if (entry->offset != next + i || entry->time_us < last_us)
 			return false;
 		last_us = entry->time_us;
 	}
 	return !group->atomic;
 }
 
-static void tell_clock(struct log_writer *writer, const struct group *group, const struct cell *end)
+/* Its time is that of when it was added, and it has waited for a lock since. */
+static bool is_late(const struct group *group, int64_t now_us)
 {
-	int64_t back = end->time_us - group_entry(group, 0)->time_us;
+	for (size_t i = 0; i < group_count(group); i++)
+		if (now_us - group_entry(group, i)->time_us > LATE_US)
+			return true;
+	return false;
+}
+
+static void tell_clock(struct log_writer *writer, int64_t time_us, const struct cell *end)
+{
+	int64_t back = end->time_us - time_us;
 
 	if (back <= CLOCK_BACK_TOLD_US || writer->clock_told)
 		return;
@@ -314,10 +324,14 @@ static enum evbus_code append_here(struct log_writer *writer, struct group *grou
 				   struct mark *mark, struct evbus_err *err)
 {
 	struct cell end = view->end;
+	int64_t now_us = os_now_us(), least_us = end.time_us;
+	bool late = is_late(group, now_us);
 
-	tell_clock(writer, group, &end);
-	if (!is_stamped_for(group, &end))
-		TRY(restamp(group, &end, err));
+	tell_clock(writer, late ? now_us : group_entry(group, 0)->time_us, &end);
+	if (late && least_us < now_us)
+		least_us = now_us;
+	if (!is_stamped_for(group, end.next, least_us))
+		TRY(restamp(group, end.next, least_us, err));
 	*mark = (struct mark){ view->page_id, end.epoch, end.base, end.bytes, end.next, end.next + group_count(group) };
 	TRY(write_lines(writer, group, &end, err));
 	end.bytes += group->lines.len;
