@@ -248,6 +248,31 @@ static int64_t after_batch(struct worker *worker, const struct evbus_drain_resul
 	return wait_ms > 0 ? wait_ms : 1;
 }
 
+static bool is_late(const struct drain *drain)
+{
+	return drain->deadline_ms != INT64_MAX && now_ms() >= drain->deadline_ms;
+}
+
+/* While another process is waited for. */
+static bool go_on(void *context)
+{
+	const struct drain *drain = ((struct worker *)context)->drain;
+	struct pollfd over = { .fd = drain->over, .events = POLLIN };
+
+	return !stopped() && !is_late(drain) && poll(&over, 1, 0) == 0;
+}
+
+static enum evbus_code timed_out(struct worker *worker)
+{
+	struct drain *drain = worker->drain;
+
+	pthread_mutex_lock(&drain->mutex);
+	uint64_t sent = drain->sum.sent;
+	pthread_mutex_unlock(&drain->mutex);
+	return fail(&worker->call, EVBUS_AGAIN, "the time of --timeout is over, after %llu rows",
+		    (unsigned long long)sent);
+}
+
 /* *wait_ms: until the next batch, or FINISHED. */
 static enum evbus_code drain_batch(struct worker *worker, int64_t *wait_ms)
 {
@@ -262,6 +287,8 @@ static enum evbus_code drain_batch(struct worker *worker, int64_t *wait_ms)
 		.receipt = print_receipt,
 		.refused = refused,
 		.context = worker,
+		.go_on = go_on,
+		.go_on_context = worker,
 	};
 	struct evbus_drain_result result = { .claimed = 0 };
 
@@ -276,6 +303,8 @@ static enum evbus_code drain_batch(struct worker *worker, int64_t *wait_ms)
 		TRY(flush(worker));
 		worker->call.err = err;
 	}
+	if (code == EVBUS_AGAIN && worker->call.err.sys_errno == EINTR && !stopped() && is_late(drain))
+		return timed_out(worker);
 	if (code && (!args->follow || worker->unprinted || stopped() || !is_outage(code)))
 		return code;
 	*wait_ms = code ? after_outage(worker) : after_batch(worker, &result);
@@ -302,17 +331,6 @@ static void worker_release(struct worker *worker)
 {
 	outbox_cleanup(&worker->outbox);
 	bus_cleanup(&worker->bus);
-}
-
-static enum evbus_code timed_out(struct worker *worker)
-{
-	struct drain *drain = worker->drain;
-
-	pthread_mutex_lock(&drain->mutex);
-	uint64_t sent = drain->sum.sent;
-	pthread_mutex_unlock(&drain->mutex);
-	return fail(&worker->call, EVBUS_AGAIN, "the time of --timeout is over, after %llu rows",
-		    (unsigned long long)sent);
 }
 
 /* *over: another worker has failed, or we are asked to stop. */

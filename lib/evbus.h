@@ -237,6 +237,11 @@ struct evbus_publisher_options {
 	bool idempotent;           /* an event whose tenant and event key are in the topic already is not appended again:
 	                              it gets the receipt of the first, with `duplicate` set. EVBUS_DATA: it has no key */
 	const char *event_key_from;/* JSON pointers to the event key; NULL: as evbus_envelope_read() has it */
+	bool (*go_on)(void *context);      /* asked about every 100 ms, and after a signal, while another process that
+	                                      publishes idempotently to the topic is waited for: false fails the publisher
+	                                      with EVBUS_AGAIN (sys_errno EINTR), and nothing of what it waited with is
+	                                      appended. NULL: do not ask, wait as long as it takes */
+	void *go_on_context;
 };
 
 struct evbus_event {
@@ -620,6 +625,10 @@ struct evbus_drain_options {
 	/* A row was refused: it will be tried again, or is FAILED (dead). */
 	void (*refused)(void *context, const struct evbus_outbox_row *row, bool dead, const char *error);
 	void *context;
+	/* As that of a publisher: while another process that publishes idempotently to a topic of the batch is waited for.
+	 * After false, rows that are not published are given back. */
+	bool (*go_on)(void *context);
+	void *go_on_context;
 };
 
 struct evbus_drain_result {
@@ -768,7 +777,9 @@ struct evbus_verify_options {
 	int32_t partition_id;      /* or EVBUS_PARTITION_ALL */
 	void (*finding)(void *context, const struct evbus_finding *finding);
 	void (*progress)(void *context, const struct evbus_progress *progress);    /* may be NULL */
-	bool (*go_on)(void *context);      /* asked every few MiB: false ends it with EVBUS_AGAIN; may be NULL */
+	bool (*go_on)(void *context);      /* asked every few MiB, and about every 100 ms while rebuild_keys waits for a
+	                                      process that publishes idempotently: false ends it with EVBUS_AGAIN; may be
+	                                      NULL */
 	void *context;
 };
 

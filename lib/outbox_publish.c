@@ -209,8 +209,11 @@ static enum evbus_code publish_all(struct publishing *publishing, struct evbus_e
 				TRY(outbox_key_add(&publishing->outbox->blocked, job->key, err));
 			continue;
 		}
-		if (code)
-			return err_set(err, code, 0, "%s", own.text);
+		if (code) {
+			if (err)
+				*err = own;
+			return code;
+		}
 		job->fate = OUTBOX_ADDED;
 		TRY(take_receipts(publishing, err));
 	}
@@ -247,6 +250,7 @@ enum evbus_code outbox_publish(struct evbus_outbox *outbox, struct outbox_batch 
 	enum evbus_code code;
 
 	set_deadline(outbox, batch);
+	publisher_set_go_on(outbox->publisher, batch->options->go_on, batch->options->go_on_context);
 	code = publish_all(&publishing, err);
 	if (code) {
 		/* What it has receipts for is there all the same. */

@@ -149,6 +149,12 @@ void publisher_set_deadline(struct evbus_publisher *publisher, const struct dead
 		publisher->deadline = *deadline;
 }
 
+void publisher_set_go_on(struct evbus_publisher *publisher, bool (*go_on)(void *context), void *context)
+{
+	publisher->options.go_on = go_on;
+	publisher->options.go_on_context = context;
+}
+
 /* Takes the slot that was filled out of the hands of the caller. */
 static void close_slot(struct evbus_publisher *publisher, struct slot *slot)
 {

@@ -101,6 +101,10 @@ const struct ticket *ticket_at(const struct slot *slot, size_t i);
  * nothing of that group is appended. Flush first what was added before. NULL: as long as it takes. */
 void publisher_set_deadline(struct evbus_publisher *publisher, const struct deadline *deadline);
 
+/* Whom to ask from now on while it waits (evbus_publisher_options.go_on). For an idempotent one, which writes in the
+ * thread that calls it. */
+void publisher_set_go_on(struct evbus_publisher *publisher, bool (*go_on)(void *context), void *context);
+
 /* Fails with what the publisher failed of before. */
 CHECKED enum evbus_code publisher_failure(const struct evbus_publisher *publisher, struct evbus_err *err);
 /* Returns when nothing is under way. */

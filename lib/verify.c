@@ -200,6 +200,7 @@ static enum evbus_code check_checkpoints(struct verification *run, struct evbus_
 static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct evbus_err *err)
 {
 	struct evbus_finding finding = { run->topic.name, 0, 0, 0, EVBUS_NOTE, "keys", "" };
+	const struct keys_waiter waiter = { run->options->go_on, run->options->context };
 	uint64_t count;
 	bool fitted;
 
@@ -210,7 +211,7 @@ static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct
 		return EVBUS_OK;
 	}
 	TRY(bus_store(run->bus, err));
-	TRY(keys_rebuild(&run->topic, run->bus->store, &count, &fitted, err));
+	TRY(keys_rebuild(&run->topic, run->bus->store, &waiter, &count, &fitted, err));
 	snprintf(finding.text, sizeof finding.text, "the index of event keys was made anew: %llu key%s%s",
 		 (unsigned long long)count, count == 1 ? "" : "s", fitted ? "" : "; the one before was of another log");
 	verify_report(run, &finding);

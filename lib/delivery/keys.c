@@ -1,4 +1,4 @@
-/* keys.c: the lock, and looking keys up. */
+/* keys.c: opening, catching up within the lock, and looking keys up. */
 #include "delivery/keys.h"
 
 #include <errno.h>
@@ -9,8 +9,6 @@
 #define SAVE_BYTES (1024u * 1024)
 #define LOOK_CHUNK 16384u
 #define STEP_MAX 16u                 /* a record that is so near is not searched for */
-
-static const char lock_path[] = "keys.lock";
 
 /* ---- open and close ---- */
 
@@ -50,7 +48,7 @@ static enum evbus_code make(const struct topic *topic, struct store *store, stru
 
 	if (!made)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
-	*made = (struct keys){ .topic = topic, .store = store, .lock_fd = -1, .lock = { .path = lock_path } };
+	*made = (struct keys){ .topic = topic, .store = store, .lock_fd = -1 };
 	made->parts = os.realloc(NULL, size);
 	if (!made->parts)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
@@ -77,47 +75,13 @@ void keys_close(struct keys *keys, bool save)
 	if (save && (keys->records > SAVE_RECORDS || keys->bytes > SAVE_BYTES))
 		(void)!keys_save(keys, NULL);
 	keys_look_away(keys);
-	os_close_cleanup(&keys->lock_fd);
+	keys_lock_close(keys);
 	key_table_release(&keys->recent);
 	free(keys->parts);
 	free(keys);
 }
 
-/* ---- the lock ---- */
-
-static enum evbus_code open_lock(struct keys *keys, struct evbus_err *err)
-{
-	const struct topic *topic = keys->topic;
-	char name[NAME_IN_MESSAGE];
-
-	snprintf(name, sizeof name, "%s/%s", topic->name, lock_path);
-	enum evbus_code code =
-		os_open_file(topic->fd, lock_path, O_RDWR | O_CREAT, topic->file_mode, name, &keys->lock_fd, err);
-	if (code == EVBUS_NONE)
-		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed while it was open", topic->name);
-	TRY(code);
-	return file_id_of(keys->lock_fd, name, &keys->lock.id, err);
-}
-
-static enum evbus_code take_lock(struct keys *keys, struct evbus_err *err)
-{
-	for (int attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
-		/* Nobody is waited for who holds one that was removed. */
-		if (keys->lock_fd >= 0 && !keys_hold(keys))
-			os_close_cleanup(&keys->lock_fd);
-		if (keys->lock_fd < 0)
-			TRY(open_lock(keys, err));
-		TRY(control_lock(keys->lock_fd, LOCK_KEYS, F_WRLCK, true, err));
-		if (keys_hold(keys))
-			return EVBUS_OK;
-	}
-	return err_set(err, EVBUS_AGAIN, 0, "'%s/%s' is being removed over and over", keys->topic->name, lock_path);
-}
-
-bool keys_hold(const struct keys *keys)
-{
-	return file_is_at(keys->topic, lock_path, &keys->lock.id, NULL);
-}
+/* ---- within the lock ---- */
 
 static struct log_writer *writer_of(struct log_writer *const *writers, size_t count, int32_t partition)
 {
@@ -155,15 +119,18 @@ static enum evbus_code enter(struct keys *keys, struct log_writer *const *writer
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count, struct evbus_err *err)
+enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count,
+			   const struct keys_waiter *waiter, struct evbus_err *err)
 {
 	int64_t since_us = os_now_us() - keys->read_at_us;
 
 	if (since_us < 0 || since_us > READ_AHEAD_US)
 		TRY(read_all(keys, err));
-	TRY(take_lock(keys, err));
-	keys->locked = true;
+	TRY(keys_lock_take(keys, waiter, err));
 	enum evbus_code code = enter(keys, writers, count, err);
+	/* Who was told to stop while he waited appends nothing, even if he has the lock by now. */
+	if (code == EVBUS_OK)
+		code = keys_lock_ask(keys, waiter, err);
 	if (code != EVBUS_OK)
 		keys_leave(keys);
 	return code;
@@ -172,9 +139,7 @@ enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers,
 void keys_leave(struct keys *keys)
 {
 	keys_look_away(keys);
-	if (keys->locked)
-		control_unlock(keys->lock_fd, LOCK_KEYS);
-	keys->locked = false;
+	keys_lock_leave(keys);
 }
 
 /* ---- looking at the log ---- */
@@ -344,8 +309,8 @@ enum evbus_code keys_appended(struct keys *keys, int32_t partition, const struct
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, uint64_t *count, bool *fitted,
-			     struct evbus_err *err)
+enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, const struct keys_waiter *waiter,
+			     uint64_t *count, bool *fitted, struct evbus_err *err)
 {
 	CLEANUP(close_keys) struct keys *keys = NULL;
 	struct control_view view;
@@ -353,9 +318,8 @@ enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, uin
 
 	TRY(make(topic, store, &keys, err));
 	TRY(read_progress(keys, err));
-	TRY(take_lock(keys, err));
-	keys->locked = true;
-	enum evbus_code code = EVBUS_OK;
+	TRY(keys_lock_take(keys, waiter, err));
+	enum evbus_code code = keys_lock_ask(keys, waiter, err);
 	for (uint32_t i = 0; i < topic->partitions && code == EVBUS_OK; i++)
 		code = partition_settle(topic, (int32_t)i, &view, &there, err);
 	if (code == EVBUS_OK)

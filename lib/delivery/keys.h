@@ -32,13 +32,23 @@ struct keys {
 	struct store *store;
 	int lock_fd;
 	struct held_file lock;           /* what lock_fd is */
+	uint32_t *word;                  /* in it, always 0: what those that wait sleep on */
 	bool locked;
+	bool waited;                     /* for it, when it was last taken */
+	bool told;                       /* that somebody else has it */
 	struct key_part *parts;
 	struct key_table recent;
 	uint64_t records, bytes;         /* read since something was stored */
 	bool stored;                     /* the store has rows of the topic */
 	int64_t read_at_us;
 	struct cursor looking;           /* at hits; topic NULL while it is closed */
+};
+
+/* Who waits for the lock. go_on: asked about every 100 ms and after a signal; false ends it with EVBUS_AGAIN and EINTR.
+ * NULL, here or in the place of it: as long as it takes. */
+struct keys_waiter {
+	bool (*go_on)(void *context);
+	void *context;
 };
 
 /* One handle belongs to one thread; topic and store outlive it. Reads what there is without any lock, so that little is
@@ -48,10 +58,11 @@ CHECKED enum evbus_code keys_open(const struct topic *topic, struct store *store
 /* save: stores what would take the next one long to read again; should that fail, it takes it long. */
 void keys_close(struct keys *keys, bool save);
 
-/* Takes the lock, as long as it takes, makes durable whatever was appended to the topic, and reads it. writers: those
- * that are open on partitions of it. */
+/* Takes the lock, makes durable whatever was appended to the topic, and reads it. writers: those that are open on
+ * partitions of it. There is no time-out on who holds the lock, for slow is not dead; after a second a notice says that
+ * it is waited for. */
 CHECKED enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count,
-				   struct evbus_err *err);
+				   const struct keys_waiter *waiter, struct evbus_err *err);
 void keys_leave(struct keys *keys);
 /* Whether the lock file is still there; false: what is not appended yet has to be looked up again. */
 bool keys_hold(const struct keys *keys);
@@ -69,13 +80,19 @@ CHECKED enum evbus_code keys_appended(struct keys *keys, int32_t partition, cons
 
 /* Makes the rows of the topic anew from the log, under the lock. *count: how many there are. *fitted: those that were
  * there were of this log. */
-CHECKED enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, uint64_t *count, bool *fitted,
-				     struct evbus_err *err);
+CHECKED enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, const struct keys_waiter *waiter,
+				     uint64_t *count, bool *fitted, struct evbus_err *err);
 
 /* The name that stands in a line: tenant_id and event_key as raw JSON. */
 struct key_name key_name_of(struct evbus_slice tenant_id, struct evbus_slice event_key);
 
-/* ---- between keys.c and keys_index.c ---- */
+/* ---- between keys.c, keys_lock.c and keys_index.c ---- */
+
+CHECKED enum evbus_code keys_lock_take(struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err);
+/* Asks once more, where the lock had to be waited for. */
+CHECKED enum evbus_code keys_lock_ask(const struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err);
+void keys_lock_leave(struct keys *keys);
+void keys_lock_close(struct keys *keys);
 
 /* Reads a partition on, up to what is durable. */
 CHECKED enum evbus_code keys_read_on(struct keys *keys, int32_t partition, struct evbus_err *err);

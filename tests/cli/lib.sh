@@ -144,6 +144,22 @@ wait_for() {
 	done
 }
 
+# hold_keys TOPIC: another process has the lock of those that publish idempotently to it, until $holder is killed.
+hold_keys() {
+	rm -f held
+	python3 -uc 'import fcntl, struct, sys, time
+lock = open(sys.argv[1], "a")
+fcntl.fcntl(lock, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 1, 0))    # F_OFD_SETLK
+open("held", "w")
+time.sleep(60)' "event_bus/$1/keys.lock" &
+	holder=$!
+	wait_for 10 test -e held
+}
+release_keys() {
+	kill $holder
+	wait $holder 2>/dev/null
+}
+
 # fresh: a new empty directory to work in.
 fresh() {
 	cd "$(mktemp -d "$tests_dir/scratch/XXXXXX")" || exit 1

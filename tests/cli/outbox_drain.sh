@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # outbox-drain: what it publishes, how it ends, what it says.
 . "${0%/*}/lib.sh"
-plan 30
+plan 32
 
 export EVBUS_OUTBOX=sqlite:app.db
 sql() {
@@ -383,3 +383,34 @@ sql "INSERT INTO outbox (id, topic, event_type, payload) VALUES ('bad', 'orders'
 expect_status 1 evbus outbox-drain --log json
 expect_equal "$(jq -r '.level' "$ERR" | uniq | paste -sd ' ')" 'notice warning error' 'the levels'
 expect_equal "$(tail -n 1 "$ERR" | jq -r .code)" 1 'the code'
+
+# ---- waiting for others that publish idempotently ----------------------------------------------------------------
+
+t '--timeout ends the wait for another publisher, and what has no receipt is given back'
+begin
+events 1 1 | add -t orders
+evbus outbox-drain -q
+events 2 4 | add -t orders
+hold_keys orders
+for follow in '' -f; do
+	# shellcheck disable=SC2086 # it is an option, or none
+	expect_status 75 evbus outbox-drain --timeout 300ms --concurrency 2 --batch 1 $follow
+	expect_err_has '--timeout is over'
+	expect_equal "$(states)" 'SENT PENDING PENDING PENDING' 'the states'
+	expect_equal "$(sql 'SELECT max(attempts) FROM outbox')" 0 'attempts'
+done
+expect_equal "$(ids orders)" o-1 'events'
+
+t 'a signal ends it, too, and it is said what is waited for'
+: >"$ERR"
+evbus outbox-drain -f --concurrency 2 >"$OUT" 2>"$ERR" &
+drainer=$!
+wait_for 10 grep -q "waiting for another process that publishes idempotently to 'orders'" "$ERR"
+kill $drainer
+status=0
+wait $drainer || status=$?
+expect_equal $status 143 'the status'
+expect_equal "$(states)" 'SENT PENDING PENDING PENDING' 'the states'
+release_keys
+expect_status 0 evbus outbox-drain -q
+expect_equal "$(ids orders)" 'o-1 o-2 o-3 o-4' 'events'

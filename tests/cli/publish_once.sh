@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # publish --idempotent: what is a repeat, what its receipt says, and what may happen to the index.
 . "${0%/*}/lib.sh"
-plan 28
+plan 31
 
 once() {
 	evbus publish --idempotent "$@"
@@ -362,3 +362,55 @@ kill -CONT $pid
 expect_true 'it ended well' wait $pid
 expect_true 'the other one too' wait $other
 expect_each_once orders 1 3000
+
+# ---- waiting -----------------------------------------------------------------------------------------------------
+
+t 'one that waits for another says so, is ended by a signal, and has appended nothing'
+fresh
+ids 1 1 | once -q -t orders
+for signal in INT TERM; do
+	hold_keys orders
+	ids 2 3 >more
+	: >"$ERR"
+	# An interactive shell does not ignore SIGINT for what it starts; this one does.
+	python3 -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])' evbus publish --idempotent -t orders more >"$OUT" 2>"$ERR" &
+	publisher=$!
+	wait_for 10 grep -q . "$ERR"
+	expect_err "evbus publish: waiting for another process that publishes idempotently to 'orders'"
+	kill -$signal $publisher
+	status=0
+	wait $publisher || status=$?
+	expect_equal $status "$([ $signal = INT ] && echo 130 || echo 143)" 'the status'
+	expect_err "evbus publish: waiting for another process that publishes idempotently to 'orders'"
+	expect_out ''
+	release_keys
+	expect_equal "$(lines orders)" 1 'lines'
+done
+
+t 'one that waits goes on when the other one has gone, and its records have the time of then'
+hold_keys orders
+: >"$ERR"
+once -t orders --format '{published_at_utc}\n' more >"$OUT" 2>"$ERR" &
+publisher=$!
+wait_for 10 grep -q waiting "$ERR"
+sleep 0.3
+before=$(date -u +%FT%T.%6NZ)
+release_keys
+expect_true 'it ended well' wait $publisher
+expect_lines 2
+expect_true 'no record is older' test -z "$(awk -v before="$before" '$0 < before' "$OUT")"
+expect_equal "$(lines orders)" 3 'lines'
+
+t 'verify --rebuild-keys that waits is ended by a signal'
+hold_keys orders
+: >"$ERR"
+evbus verify --rebuild-keys >"$OUT" 2>"$ERR" &
+verifier=$!
+wait_for 10 grep -q 'waiting for another process' "$ERR"
+kill $verifier
+status=0
+wait $verifier || status=$?
+expect_equal $status 143 'the status'
+release_keys

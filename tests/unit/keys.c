@@ -305,7 +305,7 @@ Test(keys, are_never_found_wrong_whichever_call_fails)
 		faulty_begin(at, EIO);
 		enum evbus_code code = keys_open(&topic, rows, &tried, &err);
 		if (!code)
-			code = keys_enter(tried, NULL, 0, &err);
+			code = keys_enter(tried, NULL, 0, NULL, &err);
 		if (!code)
 			code = keys_find(tried, &name, 1, on_first, &found, &err);
 		if (tried && tried->locked)

@@ -109,7 +109,7 @@ static inline void enter_keys(void)
 {
 	if (!keys)
 		open_keys();
-	cr_assert_eq(keys_enter(keys, NULL, 0, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(keys_enter(keys, NULL, 0, NULL, &err), EVBUS_OK, "%s", err.text);
 }
 
 /* A publisher of its own finds exactly k<first> … k<end - 1> of k0 … k<of - 1>, each at its own number. */
