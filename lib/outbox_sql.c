@@ -10,7 +10,7 @@
  * and most of that in the application's own transactions. */
 #include "outbox_table.h"
 
-#include <errno.h>
+#include <assert.h>
 #include <stdio.h>
 
 /* ---- words ----------------------------------------------------------------------------------------------------- */
@@ -113,6 +113,7 @@ static CHECKED enum evbus_code add_table(struct maker *maker)
 
 static CHECKED enum evbus_code add_one(struct maker *maker, const char *prefix, enum outbox_column column)
 {
+	assert(column < OUTBOX_COLUMNS);
 	if (!outbox_has(maker->outbox, column))
 		return add(maker, "NULL");
 	return column == OUTBOX_TOPIC ? add_topic(maker, prefix)
