@@ -84,8 +84,8 @@ static enum evbus_code ask(const struct keys *keys, const struct keys_waiter *wa
 {
 	if (!waiter || !waiter->go_on || waiter->go_on(waiter->context))
 		return EVBUS_OK;
-	return err_set(err, EVBUS_AGAIN, EINTR, "gave up waiting for another process that publishes idempotently to '%s'",
-		       keys->topic->name);
+	return err_set(err, EVBUS_AGAIN, EINTR,
+		       "gave up waiting for another process that publishes idempotently to '%s'", keys->topic->name);
 }
 
 /* false: because of a signal. */
@@ -105,7 +105,7 @@ static enum evbus_code wait_a_little(struct keys *keys, const struct keys_waiter
 	int64_t now_us = monotonic_us();
 
 	if (!wait->begun)
-		*wait = (struct wait){ .begun = true, .interrupted = true, .since_us = now_us, .pause_ns = PAUSE_MIN_NS };
+		*wait = (struct wait){ true, true, now_us, 0, PAUSE_MIN_NS };
 	if (wait->interrupted || now_us - wait->asked_us >= ASK_US) {
 		TRY(ask(keys, waiter, err));
 		wait->asked_us = now_us;
