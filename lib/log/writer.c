@@ -441,7 +441,9 @@ enum evbus_code writer_append(struct log_writer *writer, struct group *group, ui
 		if (code != EVBUS_OK || step == APPEND_DONE)
 			return code;
 		TRY(prepare(writer, step, &view, group, err));
-		attempt += step != APPEND_COMMIT;    /* a sync may take as long as it takes */
+		/* Where the files were those of the partition, others may have been quicker as often as they like: a large
+		 * group needs a segment of its own, and small ones get in between the roll and it. */
+		attempt = step == APPEND_COMMIT || step == APPEND_ROLL ? 0 : attempt + 1;
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
 }
