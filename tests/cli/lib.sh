@@ -157,7 +157,7 @@ time.sleep(60)' "event_bus/$1/keys.lock" &
 }
 release_keys() {
 	kill $holder
-	wait $holder 2>/dev/null
+	wait $holder 2>/dev/null || true    # killed, as it was to be
 }
 
 # fresh: a new empty directory to work in.

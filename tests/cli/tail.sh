@@ -275,7 +275,7 @@ expect_same followed <(printf 'crm.a 1\ncrm.b 2\ncrm.c.d 3\ncrm.a 5\n')
 t 'it survives rolling'
 fresh
 evbus topic-create -q orders --segment-size 64K >/dev/null
-follow -t orders --max 6000 --format '{offset}\n'
+follow -t orders -o beginning --max 6000 --format '{offset}\n'
 for i in 1 2 3 4 5 6; do
 	events 1 1000 | evbus publish -q -t orders
 done
