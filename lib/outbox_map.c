@@ -113,15 +113,18 @@ static enum evbus_code read_item(const char **at, struct item *item, struct evbu
 	item->ours = trim((struct evbus_slice){ from, (size_t)(equals - from) });
 	TRY(find_word(item, err));
 	const char *value = equals + 1 + strspn(equals + 1, " ");
-	const char stop[] = { *value == '\'' || *value == '"' ? *value : ',', '\0' };
-	item->quoted = *stop != ',';
+	char quote = *value == '\'' || *value == '"' ? *value : ',';
+	item->quoted = quote != ',';
 	value += item->quoted;
-	const char *end = value + strcspn(value, stop);
+	const char *end = value;
+	while (*end && *end != quote)
+		end++;
 	item->theirs = (struct evbus_slice){ value, (size_t)(end - value) };
 	if (item->quoted && !*end)
 		return err_set(err, EVBUS_USAGE, 0, "the quote after '%.*s=' in the map is not closed",
 			       (int)item->ours.len, item->ours.data);
-	end += item->quoted;
+	if (item->quoted)
+		end++;
 	end += strspn(end, " ");
 	if (*end && *end != ',')
 		return err_set(err, EVBUS_USAGE, 0, "'%s' in the map is behind a closed quote: a comma is missing",

@@ -361,8 +361,8 @@ static CHECKED enum evbus_code add_definition(struct maker *maker, enum outbox_c
 		[OUTBOX_TOPIC] = " TEXT NOT NULL",
 		[OUTBOX_TYPE] = " TEXT NOT NULL",
 		[OUTBOX_PAYLOAD] = " TEXT NOT NULL",
-		[OUTBOX_STATE] = " TEXT NOT NULL DEFAULT {PENDING} CHECK ({state} IN ({PENDING}, {PROCESSING}, {SENT}, "
-				 "{FAILED}))",
+		[OUTBOX_STATE] = /* one literal: clang-tidy takes two for two entries */
+		" TEXT NOT NULL DEFAULT {PENDING} CHECK ({state} IN ({PENDING}, {PROCESSING}, {SENT}, {FAILED}))",
 		[OUTBOX_ATTEMPTS] = " BIGINT NOT NULL DEFAULT 0",
 	};
 

@@ -1,6 +1,7 @@
 /* keys.c: opening, catching up within the lock, and looking keys up. */
 #include "delivery/keys.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -290,9 +291,10 @@ enum evbus_code keys_appended(struct keys *keys, int32_t partition, const struct
 			      struct evbus_err *err)
 {
 	struct key_part *part = &keys->parts[partition];
-	struct evbus_record record;
+	struct evbus_record record = { .partition_id = partition };
 	size_t count = group_count(group);
 
+	assert(count > 0);
 	/* Others came in between: then it is read like theirs. */
 	if (part->seen_to != mark->first || part->page_id != mark->page_id || part->epoch != mark->epoch)
 		return EVBUS_OK;

@@ -23,7 +23,7 @@ static void remember(char fingerprint[9], const struct line *line)
 static enum evbus_code fits(struct cursor *cursor, uint64_t next, const char *fingerprint, bool *fit,
 			    struct evbus_err *err)
 {
-	char found[9];
+	char found[9] = "";
 	struct line line;
 	bool got;
 

@@ -22,9 +22,11 @@ static double power(double base, int64_t exponent)
 {
 	double result = 1;
 
-	for (; exponent > 0; exponent /= 2, base *= base)
+	for (; exponent > 0; exponent /= 2) {
 		if (exponent % 2)
 			result *= base;
+		base *= base;
+	}
 	return result;
 }
 

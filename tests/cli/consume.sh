@@ -314,6 +314,7 @@ expect_equal "$(sql "SELECT count(*) FROM dlq WHERE state = 'QUEUED'")" 2 'those
 
 t 'where whoever read stdout is gone it stops with 74, and that is no attempt'
 mkfifo pipe
+# shellcheck disable=SC2094 # a FIFO
 exec 5<>pipe 6>pipe 5<&-
 for options in '' '--concurrency 2' '--retry-max 0'; do
 	# shellcheck disable=SC2086 # several

@@ -104,6 +104,7 @@ t 'nor is it where whoever read standard output is gone, with 74'
 bus
 numbered 0 2
 mkfifo pipe
+# shellcheck disable=SC2094 # a FIFO
 exec 5<>pipe 6>pipe 5<&-
 # shellcheck disable=SC2016 # for sh
 expect_status 74 sh -c 'exec evbus dlq-retry -q --all -- cat >&6'

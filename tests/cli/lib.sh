@@ -156,8 +156,8 @@ time.sleep(60)' "event_bus/$1/keys.lock" &
 	wait_for 10 test -e held
 }
 release_keys() {
-	kill $holder
-	wait $holder 2>/dev/null || true    # killed, as it was to be
+	kill "$holder"
+	wait "$holder" 2>/dev/null || true    # killed, as it was to be
 }
 
 # fresh: a new empty directory to work in.

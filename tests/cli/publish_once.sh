@@ -370,7 +370,7 @@ fresh
 ids 1 1 | once -q -t orders
 for signal in INT TERM; do
 	hold_keys orders
-	ids 2 3 >more
+	ids 2 3 >"more"
 	: >"$ERR"
 	# An interactive shell does not ignore SIGINT for what it starts; this one does.
 	python3 -c 'import os, signal, sys

@@ -174,6 +174,7 @@ done
 
 t 'where whoever read stdout is gone the first that fails ends it with 74'
 mkfifo pipe
+# shellcheck disable=SC2094 # a FIFO
 exec 5<>pipe 6>pipe 5<&-
 expect_status 74 sh -c 'exec evbus replay -t orders --on-error skip -- cat >&6'
 expect_err_has "'cat' died of signal 13 (Broken pipe) (whoever read stdout is gone)"
