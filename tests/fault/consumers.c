@@ -75,7 +75,7 @@ static void publish_all(void)
 
 static unsigned event_of(const struct evbus_record *record)
 {
-	return (unsigned)strtoul(record->payload.data + sizeof "{\"id\":\"" - 1, NULL, 10);
+	return (unsigned)number_at(record->payload.data + sizeof "{\"id\":\"" - 1);
 }
 
 static bool is_poisoned(unsigned event)

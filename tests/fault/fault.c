@@ -102,6 +102,15 @@ void run_failed(const char *file, int line, const char *format, ...)
 	exit(1);
 }
 
+uint64_t number_at(const char *digits)
+{
+	uint64_t number = 0;
+
+	for (; *digits >= '0' && *digits <= '9'; digits++)
+		number = number * 10 + (uint64_t)(*digits - '0');
+	return number;
+}
+
 void run_ran(const char *what, uint64_t ran, uint64_t of)
 {
 	fprintf(stderr, "%s: ran %llu of %llu\n", what, (unsigned long long)ran, (unsigned long long)of);

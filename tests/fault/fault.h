@@ -69,6 +69,8 @@ _Noreturn void run_failed(const char *file, int line, const char *format, ...) _
 void run_ran(const char *what, uint64_t ran, uint64_t of);
 
 uint64_t random_next(uint64_t *state);
+/* The number that stands there, within a text that has no NUL: strtoul() may look for one. */
+uint64_t number_at(const char *digits);
 int64_t now_us(void);                    /* monotonic */
 void pause_us(int64_t us);
 

@@ -120,7 +120,7 @@ static void read_log(struct image *image, const char *when)
 			break;
 		CHECK(line.offset == image->count && image->count < EVENTS_MAX, "%s: offset %ju at %ju", when,
 		      (uintmax_t)line.offset, (uintmax_t)image->count);
-		image->n[image->count++] = (unsigned)strtoul(line.payload.data + 5, NULL, 10);
+		image->n[image->count++] = (unsigned)number_at(line.payload.data + 5);
 	}
 }
 

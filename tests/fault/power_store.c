@@ -71,7 +71,7 @@ static uint64_t handle(struct evbus_consumer *consumer)
 	CHECK_OK(evbus_consumer_next(consumer, 0, &delivery, ERR));
 	if (!delivery)
 		return EVENTS;
-	uint64_t n = strtoull(delivery->record->offset.data, NULL, 10);
+	uint64_t n = number_at(delivery->record->offset.data);
 	if (n % 3 == 1)
 		CHECK_OK(evbus_consumer_refused(consumer, delivery, EVBUS_REASON_REFUSED, why, ERR));
 	else if (n % 3 == 2)
@@ -101,7 +101,8 @@ struct letters {
 static enum evbus_code count_letter(void *context, const struct evbus_letter *letter, struct evbus_err *err)
 {
 	struct letters *letters = context;
-	uint64_t n = strtoull(letter->offset.data, NULL, 10);
+	uint64_t n;
+	CHECK(decimal_parse(letter->offset, &n), "a letter without an offset");
 
 	(void)err;
 	CHECK(n < EVENTS, "a letter of event %ju", (uintmax_t)n);

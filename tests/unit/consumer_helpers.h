@@ -168,7 +168,7 @@ static inline int number_of(const struct evbus_delivery *delivery)
 	struct evbus_slice payload = delivery->record->payload;
 	const char *n = memmem(payload.data, payload.len, "\"n\":", 4);
 
-	return n ? (int)strtol(n + 4, NULL, 10) : -1;
+	return n ? (int)scratch_number(n + 4) : -1;
 }
 
 /* There is a delivery, and it is this one. */

@@ -144,7 +144,7 @@ static unsigned roll(unsigned sides)
 
 static int offset_of(const struct evbus_delivery *delivery)
 {
-	return (int)strtol(delivery->record->offset.data, NULL, 10);
+	return (int)scratch_number(delivery->record->offset.data);
 }
 
 /* A record without a key is on its own; with one at a time, there is one key. */

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <ftw.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,16 @@ static inline int scratch_remove_one(const char *path, const struct stat *st, in
 static inline void scratch_remove(const char *path)
 {
 	cr_assert(!nftw(path, scratch_remove_one, 16, FTW_DEPTH | FTW_PHYS), "%s", path);
+}
+
+/* The number that stands there, within a text that has no NUL: strtol() may look for one. */
+static inline uint64_t scratch_number(const char *digits)
+{
+	uint64_t number = 0;
+
+	for (; *digits >= '0' && *digits <= '9'; digits++)
+		number = number * 10 + (uint64_t)(*digits - '0');
+	return number;
 }
 
 /* A new one, which is the working directory from now on. */
