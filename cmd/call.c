@@ -57,7 +57,8 @@ enum evbus_code fail_within(struct call *call, const char *format, ...)
 static void copy_text(char *to, size_t size, const char *text, size_t len)
 {
 	len = len < size ? len : size - 1;
-	memcpy(to, text, len);
+	if (len)
+		memcpy(to, text, len);
 	to[len] = '\0';
 }
 

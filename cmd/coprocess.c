@@ -382,11 +382,12 @@ static void serve(struct coprocess *coprocess, int64_t until)
 		is_deaf(coprocess);
 	else if (fds[2].revents)
 		write_records(coprocess);
-	/* Once it has ended all that it wrote is there, and is read before anything is made of its end. */
+	/* Once it has ended all that it wrote is there, and is read before anything is made of its end; poll() may have
+	 * looked at the one before the other. */
 	if (fds[0].revents)
 		coprocess->ended = !read_answers(coprocess);
 	else if (fds[3].revents)
-		coprocess->ended = true;
+		coprocess->ended = !child_has_written(child);
 }
 
 /* Not before the retry policy allows it. While it does not run there is only a signal to be waited for. */

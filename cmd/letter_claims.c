@@ -1,6 +1,7 @@
 /* letter_claims.c: that nobody else tries letters of the same groups. */
 #include "letter_claims.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,8 +19,8 @@ static enum evbus_code no_memory(struct claims *claims)
 
 static enum evbus_code take(struct claims *claims, struct evbus_slice group, struct claim *claim)
 {
-	*claim = (struct claim){ .group = group.data ? strndup(group.data, group.len) : NULL };
-	if (group.data && !claim->group)
+	*claim = (struct claim){ .group = NULL };
+	if (group.data && asprintf(&claim->group, "%.*s", (int)group.len, group.data) < 0)
 		return no_memory(claims);
 	enum evbus_code code = evbus_letter_claim(claims->bus, claim->group, &claim->held, &claims->call->err);
 	if (code)

@@ -53,10 +53,10 @@ static enum evbus_code add(struct letter_ids *ids, struct call *call, struct evb
 		ids->items = larger;
 		ids->room = room;
 	}
-	ids->items[ids->count] = strndup(id.data, id.len);
-	if (!ids->items[ids->count])
+	char *text;
+	if (asprintf(&text, "%.*s", (int)id.len, id.data) < 0)
 		return fail(call, EVBUS_IO, "cannot take %zu ids: out of memory", ids->count);
-	ids->count++;
+	ids->items[ids->count++] = text;
 	return EVBUS_OK;
 }
 

@@ -158,7 +158,7 @@ static int child_prepare(const struct start *start)
 	return sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Runs in our memory: no heap, no stdio, nothing that is not put back. */
+/* Runs in our memory: no heap, no stdio, nothing that is not put back. What it returns it exits with, clone(2). */
 static int child_main(void *context)
 {
 	struct start *start = context;
@@ -166,16 +166,23 @@ static int child_main(void *context)
 
 	if (!child_prepare(start)) {
 		if (getppid() != start->parent) /* it died before we asked to be told */
-			_exit(127);
+			return 127;
 		execve(program->path, (char *const *)program->argv, start->environment);
 		if (errno == ENOEXEC)
 			execve(SHELL, (char *const *)program->script, start->environment);
 	}
 	start->failed = errno;
-	_exit(127);
+	return 127;
 }
 
 /* ---- the parent ------------------------------------------------------------------------------------------------ */
+
+bool child_has_written(const struct child *child)
+{
+	struct pollfd fd = { .fd = child->out, .events = POLLIN };
+
+	return poll(&fd, 1, 0) > 0;
+}
 
 void child_close(int *fd)
 {

@@ -43,6 +43,8 @@ int child_reap(struct child *child, int *signal_number);
 enum child_ended { ENDED_BY_ITSELF, ENDED_BY_SIGTERM, ENDED_BY_SIGKILL };
 enum child_ended child_end(struct child *child, int64_t wait_ms, int *status, int *signal_number);
 void child_close(int *fd);
+/* Whether there is something to be read of its stdout, or its end. */
+bool child_has_written(const struct child *child);
 
 #define KILL_MS 1000                 /* from SIGTERM to SIGKILL */
 
