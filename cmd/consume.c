@@ -302,8 +302,17 @@ static enum evbus_code finish(struct consume *consume, enum evbus_code code)
 	enum evbus_code last = EVBUS_OK;
 
 	stop_running(consume);
-	while (!last && running(consume))
-		last = collect(consume, LOOK_MS);
+	for (size_t left; (left = running(consume)) > 0;) {
+		enum evbus_code one = collect(consume, LOOK_MS);
+
+		if (one && !code) {
+			code = one;
+			first = call->err;
+		}
+		/* Another one that failed is no reason to forget those that succeed; one that cannot be waited for is. */
+		if (one && running(consume) == left)
+			break;
+	}
 	if (code != EVBUS_CONFLICT) {
 		enum evbus_code saved = evbus_consumer_commit(consume->consumer, &call->err);
 

@@ -2,7 +2,7 @@
 # consume -- COMMAND. What a command gets and how it is ended is tested with replay, in replay_command.sh.
 # shellcheck disable=SC2016 # what stands in '' is for the shell of the command
 . "${0%/*}/lib.sh"
-plan 31
+plan 32
 
 events() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
@@ -257,6 +257,13 @@ wait $consumer
 expect_equal $? 0 'its status'
 expect_equal "$(at g many)" 8 'the checkpoint'
 expect_equal "$(awk '/b/ { n++ } /e/ { n-- } n > most { most = n } END { print most }' log)" 4 'at once'
+
+t 'with --concurrency what succeeds is saved, also after several said that the command is wrong'
+fresh
+evbus topic-create -q three >/dev/null
+events 1 3 | evbus publish -q -t three
+expect_status 78 evbus consume -q -t three -g g --inbox --concurrency 3 -- sh -c '[ "$EVENT_OFFSET" = 2 ] || exit 64; sleep 0.5; echo done >>log'
+expect_equal "$(cat log)/$(sql 'SELECT count(*) FROM inbox')" done/1 'what was done, and what is known of it'
 
 t 'two processes of a group never have the same partition, and --no-wait says so'
 fresh
