@@ -8,7 +8,7 @@ TESTS =
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
 
-.PHONY: all with-tests platform-smoke test install bench lint help clean
+.PHONY: all with-tests platform-smoke test torture install bench lint help clean
 
 all: $(BUILD)/build.ninja           ## build the program and the library (the default)
 	@ninja -C $(BUILD)
@@ -27,7 +27,12 @@ platform-smoke: all                 ## install what is missing, build, and run t
 
 test: with-tests                    ## run the tests, or only those named by TESTS="version publish"
 	@ninja -C $(BUILD)
-	@meson test -C $(BUILD) --no-rebuild --print-errorlogs $(TESTS)
+	@EVBUS_TEST_QUICK=1 meson test -C $(BUILD) --no-rebuild --print-errorlogs $(TESTS)
+
+torture: with-tests                 ## run the fault harness with its full counts, or TESTS="fault-power" of it
+	@ninja -C $(BUILD)
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite fault $(TESTS)
+	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt
 
 install: all                        ## install under PREFIX (/usr/local), staged below DESTDIR
 	@grep -qx 'prefix = $(PREFIX)' $(TOLD) || { meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD); }
