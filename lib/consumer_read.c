@@ -238,6 +238,7 @@ static enum evbus_code read_lane(struct evbus_consumer *consumer, struct lane *l
 				 struct evbus_err *err)
 {
 	size_t most = room(consumer, lane);
+	struct evbus_err why;
 	struct line line;
 	bool got, taken;
 
@@ -249,9 +250,12 @@ static enum evbus_code read_lane(struct evbus_consumer *consumer, struct lane *l
 		if (lane->count && consumer->window_bytes >= WINDOW_BYTES)
 			return EVBUS_OK;
 		TRY(make_room(lane, err));
-		enum evbus_code code = cursor_next(&lane->cursor, lane->end, &line, &got, &consumer->failure);
+		/* What was found not to be there on the way to success may stand in `why`, and is no failure. */
+		enum evbus_code code = cursor_next(&lane->cursor, lane->end, &line, &got, &why);
 		if (code == EVBUS_OK && got)
-			code = take_line(consumer, lane, &line, &taken, &consumer->failure);
+			code = take_line(consumer, lane, &line, &taken, &why);
+		if (code)
+			consumer->failure = why;
 		if (code || !got)
 			return EVBUS_OK;
 		++*looked;

@@ -41,6 +41,25 @@ Test(consumer, ends_with_what_was_there_at_its_start)
 	cr_assert_eq(finish(CONSUMER()), 3);
 }
 
+/* The live segment is looked for among the older ones first, and is not there. */
+Test(consumer, reads_from_one_segment_into_the_next_and_ends_well)
+{
+	struct evbus_topic_options options = { .segment_max_bytes = 1000 };
+	bool created;
+
+	OK(evbus_topic_create(bus, "rolled", &options, &created, &err));
+	publish_many("rolled", 0, 0, 50, 0);
+	cr_assert(!access("bus/rolled/partition=0", F_OK));
+	cr_assert_eq(finish(CONSUMER(.topic = "rolled")), 50);
+	struct evbus_consumer *consumer = CONSUMER(.topic = "rolled", .group = "other", .follow = true);
+	for (int i = 0; i < 50; i++)
+		done(consumer, expect(consumer, i, 1));
+	publish_many("rolled", 0, 50, 20, 0);
+	for (int i = 50; i < 70; i++)
+		done(consumer, expect(consumer, i, 1));
+	evbus_consumer_close(consumer);
+}
+
 Test(consumer, of_an_empty_topic_ends_at_once_and_stores_nothing)
 {
 	cr_assert_eq(finish(CONSUMER()), 0);
