@@ -182,6 +182,10 @@ enum evbus_code os_open_file(int dir, const char *path, int flags, mode_t mode, 
 		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", name);
 	if (!S_ISREG(st.st_mode))
 		return err_set(err, EVBUS_CONFLICT, 0, "'%s' is not a regular file", name);
+	/* What is written here would be written there as well. */
+	if ((flags & O_ACCMODE) != O_RDONLY && st.st_nlink > 1)
+		return err_set(err, EVBUS_CONFLICT, 0, "'%s' has %ju names: remove the other hard links", name,
+			       (uintmax_t)st.st_nlink);
 	if (made && (st.st_mode & 07777) != mode && os.fchmod(file, mode))
 		return err_set(err, err_code_of(errno), errno, "cannot set the mode of '%s'", name);
 	*fd = file;

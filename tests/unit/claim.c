@@ -261,6 +261,8 @@ Test(claim, follows_no_link_and_takes_no_directory_for_a_file)
 	cr_assert_eq(take_code("g", "t"), EVBUS_CONFLICT);
 	cr_assert(!rmdir("claims/g/t=0") && !mkfifo("claims/g/t=0", 0600));
 	cr_assert_eq(take_code("g", "t"), EVBUS_CONFLICT);
+	cr_assert(!unlink("claims/g/t=0") && !mknod("file", S_IFREG | 0600, 0) && !link("file", "claims/g/t=0"));
+	cr_assert_eq(take_code("g", "t"), EVBUS_CONFLICT);
 	cr_assert(!rmdir("else"), "nothing was made through a link");
 }
 
