@@ -84,6 +84,20 @@ static enum evbus_code check_kind(const struct stat *st, const char *path, struc
 	return EVBUS_OK;
 }
 
+enum evbus_code store_file_check_beside(const struct store_file *file, struct evbus_err *err)
+{
+	static const char *const suffixes[] = { "-journal", "-wal", "-shm" };
+	char name[NAME_MAX + sizeof "-journal"];
+	struct stat st;
+
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+		snprintf(name, sizeof name, "%s%s", file->name, suffixes[i]);
+		if (!os.fstatat(file->dir, name, &st, AT_SYMLINK_NOFOLLOW))
+			TRY(check_kind(&st, name, err));
+	}
+	return EVBUS_OK;
+}
+
 static enum evbus_code look(struct store_file *file, const char *path, bool mine, mode_t mode, struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int fd = os.openat(file->dir, file->name, O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);

@@ -23,6 +23,10 @@ void store_file_release(struct store_file *file);
 /* Its absolute path without any link in it. */
 CHECKED enum evbus_code store_file_path(const struct store_file *file, char path[PATH_MAX], struct evbus_err *err);
 
+/* EVBUS_CONFLICT: what SQLite would open beside it, its journal and the files of a WAL, is there and no regular file, or has
+ * other names. It follows no link by itself, but waits for a FIFO for ever, and writes to what a hard link leads to. */
+CHECKED enum evbus_code store_file_check_beside(const struct store_file *file, struct evbus_err *err);
+
 /* Whether the name still leads to it. */
 bool store_file_is_there(const struct store_file *file);
 

@@ -143,6 +143,7 @@ static enum evbus_code open_db(struct store *store, struct evbus_err *err)
 	char place[PATH_MAX];
 
 	TRY(store_file_path(&store->file, place, err));
+	TRY(store_file_check_beside(&store->file, err));
 	TRY(module_load(store->options.module_dir, "store", store->scheme->module, store->scheme->dev_package, &module,
 			err));
 	const struct store_driver *driver = module->ops;
@@ -181,7 +182,7 @@ static enum evbus_code check_handle(const struct store *store, struct evbus_err 
 	if (store->db && !store_file_is_there(&store->file))
 		return err_set(err, EVBUS_CONFLICT, 0,
 			       "the store '%s' was removed or replaced while it was in use: start again", store->path);
-	return EVBUS_OK;
+	return store->db ? store_file_check_beside(&store->file, err) : EVBUS_OK;
 }
 
 static enum evbus_code make_tables(struct store *store, bool write, bool *ready, struct evbus_err *err)

@@ -280,6 +280,25 @@ Test(store, refuses_what_is_no_regular_file)
 	cr_assert_neq(put_code("state.db/x.db"), EVBUS_OK);
 }
 
+/* SQLite would wait for the FIFO for ever, and write to what has another name. */
+Test(store, refuses_what_is_no_regular_file_in_the_place_of_its_journal)
+{
+	struct store *store = open_store("state.db");
+
+	cr_assert_eq(put(store, "g", "t", 0, 1), EVBUS_OK, "%s", err.text);
+	cr_assert(!link("state.db-journal", "other"));
+	cr_assert_eq(put(store, "g", "t", 0, 2), EVBUS_CONFLICT, "also while it is open");
+	cr_assert(strstr(err.text, "'state.db-journal' has 2 names"), "%s", err.text);
+	cr_assert(!unlink("state.db-journal") && !mkfifo("state.db-journal", 0600));
+	cr_assert_eq(get_code("state.db"), EVBUS_CONFLICT);
+	cr_assert(strstr(err.text, "'state.db-journal' is not a regular file"), "%s", err.text);
+	cr_assert(!rename("state.db-journal", "state.db-wal"));
+	cr_assert_eq(get_code("state.db"), EVBUS_CONFLICT);
+	cr_assert(!unlink("state.db-wal"));
+	cr_assert_eq(put(store, "g", "t", 0, 3), EVBUS_OK, "%s", err.text);
+	store_close(store);
+}
+
 Test(store, url_that_is_none_is_refused)
 {
 	static const struct {
