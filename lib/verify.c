@@ -329,11 +329,11 @@ enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struc
 	struct evbus_verify_result counted = { 0 };
 	CLEANUP(close_run) struct verification run = { .bus = bus, .options = options, .result = &counted,
 						       .topic = { .fd = -1 } };
-	CLEANUP(free_cleanup) char **names = NULL, **headless = NULL;
+	CLEANUP(free_cleanup) char **names = NULL, **unusable = NULL;
 
 	TRY(evbus_topic_list(bus, pattern, &names, err));
-	TRY(topic_headless(&bus->root, pattern, &headless, err));
-	if (!names[0] && !headless[0])
+	TRY(topic_unusable(&bus->root, pattern, &unusable, err));
+	if (!names[0] && !unusable[0])
 		return pattern ? err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root.path, pattern) :
 				 err_set(err, EVBUS_NONE, 0, "there are no topics in '%s'", bus->root.path);
 	TRY(check_options(&run, names, pattern, err));
@@ -342,8 +342,8 @@ enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struc
 	run.is_pattern = !pattern || subject_is_pattern(pattern);
 	for (size_t i = 0; names[i]; i++)
 		TRY(visit_topic(&run, names[i], err));
-	for (size_t i = 0; headless[i]; i++)
-		TRY(visit_topic(&run, headless[i], err));
+	for (size_t i = 0; unusable[i]; i++)
+		TRY(visit_topic(&run, unusable[i], err));
 	if (run.is_pattern)
 		TRY(check_topics_gone(&run, pattern, names, err));
 	if (counted.partitions == 0)

@@ -390,21 +390,30 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static bool is_of_type(const struct root *root, const char *path, mode_t type)
+{
+	struct stat st;
+
+	return !os.fstatat(root->fd, path, &st, AT_SYMLINK_NOFOLLOW) && (!type || (st.st_mode & S_IFMT) == type);
+}
+
 static bool is_topic(const struct root *root, const char *name)
 {
 	char path[NAME_IN_MESSAGE];
-	struct stat st;
 
 	snprintf(path, sizeof path, "%s/topic.json", name);
-	return subject_check_name("topic", name, NULL) == EVBUS_OK && !os.fstatat(root->fd, path, &st, 0);
+	return subject_check_name("topic", name, NULL) == EVBUS_OK && is_of_type(root, name, S_IFDIR) &&
+	       is_of_type(root, path, 0);
 }
 
-static bool is_headless(const struct root *root, const char *name)
+static bool is_unusable(const struct root *root, const char *name)
 {
 	CLEANUP(os_close_cleanup) int fd = -1;
 
-	return subject_check_name("topic", name, NULL) == EVBUS_OK && !is_topic(root, name) &&
-	       os_open_dir(root->fd, name, name, &fd, NULL) == EVBUS_OK && has_log(fd);
+	if (subject_check_name("topic", name, NULL) != EVBUS_OK || is_topic(root, name))
+		return false;
+	return is_of_type(root, name, S_IFLNK) ||
+	       (os_open_dir(root->fd, name, name, &fd, NULL) == EVBUS_OK && has_log(fd));
 }
 
 /* One block: the pointers, then the texts. */
@@ -456,7 +465,7 @@ enum evbus_code topic_names(const struct root *root, const char *pattern, char *
 	return list(root, pattern, is_topic, names, err);
 }
 
-enum evbus_code topic_headless(const struct root *root, const char *pattern, char ***names, struct evbus_err *err)
+enum evbus_code topic_unusable(const struct root *root, const char *pattern, char ***names, struct evbus_err *err)
 {
-	return list(root, pattern, is_headless, names, err);
+	return list(root, pattern, is_unusable, names, err);
 }

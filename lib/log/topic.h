@@ -50,8 +50,9 @@ CHECKED enum evbus_code topic_check_partition(const struct topic *topic, int32_t
 /* The names of all topics below root, sorted; NULL at the end; one block. */
 CHECKED enum evbus_code topic_names(const struct root *root, const char *pattern, char ***names,
 				    struct evbus_err *err);
-/* The same of directories that hold a log and have lost their topic.json. */
-CHECKED enum evbus_code topic_headless(const struct root *root, const char *pattern, char ***names,
+/* The same of what is in the place of one: directories that hold a log and have lost their topic.json, and links, which
+ * are not followed. */
+CHECKED enum evbus_code topic_unusable(const struct root *root, const char *pattern, char ***names,
 				       struct evbus_err *err);
 
 /* Which file an open descriptor is; does not change while it is open. */

@@ -86,6 +86,20 @@ Test(topic, names_are_listed_sorted_and_by_pattern)
 	free(names);
 }
 
+Test(topic, that_is_a_link_is_in_no_list_of_topics_but_is_told_of)
+{
+	char **names;
+
+	cr_assert_eq(create("real", &none), EVBUS_OK);
+	cr_assert(!symlink("real", "../way") && !symlink("nothing", "../nowhere") && !mkfifo("../pipe", 0600));
+	cr_assert_eq(topic_names(&root, NULL, &names, &err), EVBUS_OK);
+	cr_assert(!strcmp(names[0], "real") && !strcmp(names[1], "t") && !names[2]);
+	free(names);
+	cr_assert_eq(topic_unusable(&root, NULL, &names, &err), EVBUS_OK);
+	cr_assert(!strcmp(names[0], "nowhere") && !strcmp(names[1], "way") && !names[2]);
+	free(names);
+}
+
 /* ---- creating ---- */
 
 Test(topic, that_is_there_with_other_options_is_a_conflict)
@@ -344,6 +358,25 @@ Test(topic, refuses_what_is_no_file_or_directory_in_place_of_one)
 	}
 	must_publish(20, 1);
 	assert_log(21);
+}
+
+/* What is written to it would be written to a file that is not of the bus. */
+Test(topic, writes_to_no_file_that_has_another_name)
+{
+	static const char *const paths[] = { LIVE, LOCK };
+	static struct reading reading;
+
+	must_publish(0, 3);
+	for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+		cr_assert(!link(paths[i], "../outside"));
+		cr_assert_eq(open_writer(&writer), EVBUS_CONFLICT, "%s", paths[i]);
+		cr_assert(strstr(err.text, paths[i]) && strstr(err.text, "has 2 names"), "%s", err.text);
+		read_log(&reading);
+		cr_assert(reading.code == EVBUS_OK && reading.count == 3, "it can be read");
+		cr_assert(!unlink("../outside"));
+	}
+	must_publish(3, 1);
+	assert_log(4);
 }
 
 Test(topic, refuses_what_is_no_topic_in_place_of_one)
