@@ -130,6 +130,12 @@ expect_true() {
 	"${@:2}" || fail "not so: $1"
 }
 
+# ran WHAT N OF: says how many were tried; fewer is a failure.
+ran() {
+	printf '%s: ran %s of %s\n' "$1" "$2" "$3" >&2
+	expect_equal "$2" "$3" "$1"
+}
+
 # wait_for SECONDS COMMAND...: tries it every 20 ms until it exits with 0; a failure if it never does.
 wait_for() {
 	local until=$((SECONDS + $1 + 1))
