@@ -16,6 +16,7 @@ struct walk {
 	uint64_t start;                  /* where the segment begins, counted over all */
 	uint64_t told;                   /* bytes at the last progress */
 	bool lost;                       /* the line before was damaged: offsets begin anew with the next good one */
+	bool damaged;                    /* something was */
 	bool in_batch;
 	uint64_t batch_first, batch_last;
 	uint64_t batch_offset, batch_byte;    /* of its first line that is there */
@@ -33,6 +34,7 @@ static void tell(struct walk *walk, enum evbus_severity severity, const char *wh
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
+	walk->damaged = walk->damaged || severity == EVBUS_DAMAGE;
 	walk->verify->finding(walk->verify, severity, what, offset, byte, text);
 }
 
@@ -231,6 +233,11 @@ static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor,
 	TRY(walk_segment(walk, fd, name, cursor->durable.bytes, err));
 	if (walk->in_batch)
 		broken_batch(walk);
+	/* Lines that are whole, as many bytes of them as were acknowledged, and yet not those lines: a reader stumbles here. */
+	if (!walk->damaged && walk->next != cursor->durable.next)
+		tell(walk, EVBUS_DAMAGE, "segment", walk->next, walk->start,
+		     "'%s' ends with offset %llu where %llu was acknowledged: it is not the log that was", name,
+		     (unsigned long long)walk->next, (unsigned long long)cursor->durable.next);
 	/* A writer that has the partition open may be writing right now: that is no news. */
 	if (live && (uint64_t)st.st_size > cursor->durable.bytes && !control_has_writer(&cursor->control))
 		tell(walk, EVBUS_NOTE, "tail", walk->next, walk->start,

@@ -265,6 +265,17 @@ Test(log_verify, names_what_was_acknowledged_and_is_cut_off)
 	buf_release(&whole);
 }
 
+/* A reader looks for one more, and says that verify knows more. */
+Test(log_verify, names_lines_that_are_whole_and_not_all_that_were_acknowledged)
+{
+	write_log();
+	struct cell cell = cell_at(&whole, whole.len);
+	cell.next++;
+	make_page(&cell, &cell);
+	assert_damage("segment", cell.next - 1, whole.len);
+	buf_release(&whole);
+}
+
 Test(log_verify, names_a_line_that_is_too_long_and_goes_on_behind_it)
 {
 	CLEANUP(buf_release) struct buf file = { 0 };
