@@ -169,8 +169,8 @@ enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, stru
 	return EVBUS_OK;
 }
 
-/* Of the first line; where that is damaged, as the page has it, or as the first line that is not says it. 0 where there
- * is none. */
+/* Of the first line; where that is damaged or not there, as the page has it, else as the first line that is not damaged
+ * says it. 0 where there is none. */
 static enum evbus_code first_offset(int fd, const char *name, const struct cell *paged, uint64_t *base,
 				    struct evbus_err *err)
 {
@@ -183,7 +183,7 @@ static enum evbus_code first_offset(int fd, const char *name, const struct cell 
 	for (uint64_t i = 0;; i++) {
 		TRY(scan_next(&scan, &text, &what, err));
 		bool good = what == SCAN_LINE && !line_parse(text, &line) && line.offset >= i;
-		if (good || what == SCAN_END) {
+		if (good || (what == SCAN_END && !(paged && i == 0))) {
 			*base = good ? line.offset - i : 0;
 			return EVBUS_OK;
 		}
@@ -245,6 +245,11 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 		return offset_behind(fd, name, last, base, err);
 	if (code != EVBUS_OK)
 		return err_set(err, code, 0, "%s", why.text);
+	if (found && line.offset < last)
+		return err_set(err, EVBUS_IO, 0,
+			       "'%s' has another segment's name: it ends with offset %llu; a segment is named by its first "
+			       "offset",
+			       name, (unsigned long long)line.offset);
 	*base = found ? line.offset + 1 : last;
 	*time_us = found ? line.time_us : 0;
 	return EVBUS_OK;

@@ -439,3 +439,42 @@ Test(segment, that_is_the_newest_older_one_does_not_hide_what_follows_when_its_l
 	}
 	cr_assert_eq(cursor_open(&topic, 0, 4096, &cursor, &err), EVBUS_OK);
 }
+
+/* The live one is empty when all of it was cut off. */
+Test(segment, that_is_empty_and_has_no_older_ones_begins_where_the_page_says)
+{
+	static struct reading reading;
+
+	must_publish(0, 1);
+	cr_assert(!truncate(LIVE, 0));
+	struct cell cell = { .epoch = 1, .base = 7, .next = 7, .ino = inode(LIVE) };
+	make_page(&cell, &cell);
+	for (int i = 0; i < 2; i++) {
+		must_open(&writer);
+		cr_assert_eq(writer.base, 7);
+		writer_close(&writer);
+	}
+	restart_machine();
+	must_publish(7, 1);
+	read_log(&reading);
+	cr_assert(reading.code == EVBUS_OK && reading.first == 7 && reading.count == 1, "%s", err.text);
+}
+
+/* Readers would begin behind the end, and say that there is nothing. */
+Test(segment, that_has_the_name_of_another_is_refused)
+{
+	struct segments older;
+	static struct reading reading;
+	char path[SEGMENT_PATH_MAX], wrong[SEGMENT_PATH_MAX];
+
+	open_rolling(300);
+	must_publish(0, 5);
+	cr_assert(segments_list(&topic, 0, &older, &err) == EVBUS_OK && older.count > 1);
+	segment_path(0, older.bases[older.count - 1], path);
+	segment_path(0, 1000, wrong);
+	cr_assert(!rename(path, wrong));
+	read_log(&reading);
+	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "another segment's name"), "%s", err.text);
+	cr_assert_eq(open_writer(&writer), EVBUS_IO);
+	segments_release(&older);
+}
