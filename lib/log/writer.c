@@ -43,9 +43,21 @@ static enum evbus_code check_missing(const struct log_writer *writer, struct evb
 		       writer->name, (unsigned long long)view.durable.next, writer->topic->name, writer->control.path);
 }
 
+/* Before the first file of a partition: files without a topic.json are taken for a topic that lost it. Who made that may
+ * not have come to sync its name, and we see it all the same. */
+static enum evbus_code sync_topic_json(const struct log_writer *writer, struct evbus_err *err)
+{
+	struct stat st;
+
+	if (!os.fstatat(writer->topic->fd, writer->path, &st, AT_SYMLINK_NOFOLLOW) || errno != ENOENT)
+		return EVBUS_OK;
+	return os_sync_dir(writer->topic->fd, writer->name, err);
+}
+
 /* The live segment, made where there was none; whether that may be is for recover() to say. */
 static enum evbus_code attach_files(struct log_writer *writer, struct evbus_err *err)
 {
+	TRY(sync_topic_json(writer, err));
 	TRY(control_open(writer->topic, writer->partition, true, &writer->control, err));
 	enum evbus_code code = segment_open_live(writer->topic, writer->partition, O_RDWR, &writer->fd, err);
 	if (code == EVBUS_NONE) {
