@@ -7,18 +7,18 @@
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-struct node disk_nodes[NODES_MAX];
-unsigned disk_node_count;
-struct buf disk_written;
-static struct buf changes;               /* of struct change */
+struct recording *disk;
 static bool recording;
 static unsigned pass_syncs, fail_syncs;
+static size_t kill_at; /* of how many changes to come before the last the process is killed */
 
 void disk_must(bool condition, const char *what)
 {
@@ -30,42 +30,56 @@ void disk_must(bool condition, const char *what)
 
 /* ---- noting ---- */
 
-struct change *disk_change(size_t i)
-{
-	return (struct change *)(void *)changes.data + i;
-}
-
 size_t disk_changes(void)
 {
-	return changes.len / sizeof(struct change);
+	return disk->changes;
 }
 
 static void note(const struct change *change)
 {
-	disk_must(buf_add(&changes, change, sizeof *change, NULL) == EVBUS_OK, "no memory");
+	disk_must(disk->changes < CHANGES_MAX, "too many changes");
+	disk->change[disk->changes++] = *change;
 }
 
 static size_t keep_bytes(const void *data, size_t len)
 {
-	size_t at = disk_written.len;
+	size_t at = disk->bytes;
 
-	disk_must(buf_add(&disk_written, data, len, NULL) == EVBUS_OK, "no memory");
+	disk_must(len <= BYTES_MAX - at, "too many bytes");
+	memcpy(disk->byte + at, data, len);
+	disk->bytes += len;
 	return at;
+}
+
+void disk_kill_at(size_t n)
+{
+	kill_at = n;
+}
+
+static bool is_last(void)
+{
+	return kill_at && --kill_at == 0;
+}
+
+static void die_if_last(void)
+{
+	if (is_last())
+		raise(SIGKILL);
 }
 
 static unsigned find_node(const struct stat *st)
 {
-	for (unsigned i = disk_node_count; i > 1; i--)
-		if (disk_nodes[i - 1].ino == st->st_ino && disk_nodes[i - 1].dev == st->st_dev)
+	for (unsigned i = disk->nodes; i > 1; i--)
+		if (disk->node[i - 1].ino == st->st_ino && disk->node[i - 1].dev == st->st_dev)
 			return i - 1;
 	return 0;
 }
 
 static unsigned new_node(const struct stat *st)
 {
-	disk_must(disk_node_count < NODES_MAX, "too many files");
-	disk_nodes[disk_node_count] = (struct node){ st->st_dev, st->st_ino, S_ISDIR(st->st_mode) };
-	return disk_node_count++;
+	disk_must(disk->nodes < NODES_MAX, "too many files");
+	disk->node[disk->nodes] = (struct node){ st->st_dev, st->st_ino, S_ISDIR(st->st_mode) };
+	return disk->nodes++;
 }
 
 static unsigned node_of(int fd)
@@ -88,6 +102,13 @@ static unsigned parent_of(int dir, const char *path, char name[64])
 	return fstatat(dir, parent, &st, 0) ? 0 : find_node(&st);
 }
 
+static bool is_ours(int dir, const char *path)
+{
+	char name[64];
+
+	return recording && parent_of(dir, path, name);
+}
+
 static void note_name(int dir, const char *path)
 {
 	struct change change = { .kind = NAME };
@@ -105,11 +126,14 @@ static void note_name(int dir, const char *path)
 static int note_open(int dir, const char *path, int flags, mode_t mode)
 {
 	struct stat st;
-	bool was_there = !recording || fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	bool makes = (flags & O_CREAT) && is_ours(dir, path) && fstatat(dir, path, &st, AT_SYMLINK_NOFOLLOW);
+
+	if (makes)
+		die_if_last();
 	int fd = (int)syscall(SYS_openat, dir, path, flags, mode);
 
 	assert(!(flags & O_TRUNC));
-	if (fd >= 0 && (flags & O_CREAT) && !was_there)
+	if (fd >= 0 && makes)
 		note_name(dir, path);
 	return fd;
 }
@@ -141,27 +165,36 @@ int open(const char *path, int flags, ...)
 
 int mkdirat(int dir, const char *path, mode_t mode)
 {
-	int rc = (int)syscall(SYS_mkdirat, dir, path, mode);
+	bool ours = is_ours(dir, path);
 
-	if (!rc && recording)
+	if (ours)
+		die_if_last();
+	int rc = (int)syscall(SYS_mkdirat, dir, path, mode);
+	if (!rc && ours)
 		note_name(dir, path);
 	return rc;
 }
 
 int mknodat(int dir, const char *path, mode_t mode, dev_t dev)
 {
-	int rc = (int)syscall(SYS_mknodat, dir, path, mode, dev);
+	bool ours = is_ours(dir, path);
 
-	if (!rc && recording)
+	if (ours)
+		die_if_last();
+	int rc = (int)syscall(SYS_mknodat, dir, path, mode, dev);
+	if (!rc && ours)
 		note_name(dir, path);
 	return rc;
 }
 
 int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
 {
-	int rc = (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+	bool ours = is_ours(to_dir, to);
 
-	if (!rc && recording)
+	if (ours)
+		die_if_last();
+	int rc = (int)syscall(SYS_linkat, from_dir, from, to_dir, to, flags);
+	if (!rc && ours)
 		note_name(to_dir, to);
 	return rc;
 }
@@ -169,9 +202,11 @@ int linkat(int from_dir, const char *from, int to_dir, const char *to, int flags
 int unlinkat(int dir, const char *path, int flags)
 {
 	struct change change = { .kind = UNNAME };
-	int rc = (int)syscall(SYS_unlinkat, dir, path, flags);
 
 	change.dir = recording ? parent_of(dir, path, change.name) : 0;
+	if (change.dir)
+		die_if_last();
+	int rc = (int)syscall(SYS_unlinkat, dir, path, flags);
 	if (!rc && change.dir)
 		note(&change);
 	return rc;
@@ -196,6 +231,8 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
 		change.node = find_node(&st);
 	if (exchange && !fstatat(to_dir, to, &other, AT_SYMLINK_NOFOLLOW))
 		change.swapped = find_node(&other);
+	if (change.node)
+		die_if_last();
 	int rc = (int)syscall(SYS_renameat2, from_dir, from, to_dir, to, flags);
 	if (!rc && change.node)
 		note(&change);
@@ -204,22 +241,27 @@ int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsign
 
 ssize_t pwrite(int fd, const void *data, size_t len, off_t at)
 {
-	ssize_t n = syscall(SYS_pwrite64, fd, data, len, at);
 	struct change change = { .kind = WRITE, .node = node_of(fd), .at = (uint64_t)at };
+	bool last = change.node && is_last();
+	ssize_t n = syscall(SYS_pwrite64, fd, data, last ? len / 2 : len, at);
 
-	if (n <= 0 || !change.node)
-		return n;
-	change.len = (size_t)n;
-	change.data = keep_bytes(data, change.len);
-	note(&change);
+	if (change.node && n > 0) {
+		change.len = (size_t)n;
+		change.data = keep_bytes(data, change.len);
+		note(&change);
+	}
+	if (last)
+		raise(SIGKILL);
 	return n;
 }
 
 int ftruncate(int fd, off_t size)
 {
 	struct change change = { .kind = CUT, .node = node_of(fd), .at = (uint64_t)size };
-	int rc = (int)syscall(SYS_ftruncate, fd, size);
 
+	if (change.node)
+		die_if_last();
+	int rc = (int)syscall(SYS_ftruncate, fd, size);
 	if (!rc && change.node)
 		note(&change);
 	return rc;
@@ -228,9 +270,12 @@ int ftruncate(int fd, off_t size)
 static int note_sync(int fd, long sync)
 {
 	struct change change = { .kind = SYNC, .node = node_of(fd) };
-	bool fails = change.node && !disk_nodes[change.node].is_dir && !pass_syncs && fail_syncs;
+	bool is_file = change.node && !disk->node[change.node].is_dir;
+	bool fails = is_file && !pass_syncs && fail_syncs;
 
-	if (change.node && !disk_nodes[change.node].is_dir && pass_syncs)
+	if (change.node)
+		die_if_last();
+	if (is_file && pass_syncs)
 		pass_syncs--;
 	fail_syncs -= fails;
 	int rc = fails ? -1 : (int)syscall(sync, fd);
@@ -288,7 +333,7 @@ static void take_dir(unsigned node, int fd)
 		disk_must(child >= 0, entry->d_name);
 		note_name(dirfd(dir), entry->d_name);
 		unsigned number = node_of(child);
-		if (disk_nodes[number].is_dir) {
+		if (disk->node[number].is_dir) {
 			take_dir(number, child);
 		} else {
 			take_file(number, child);
@@ -305,9 +350,14 @@ void disk_record(const char *path)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	disk_must(fd >= 0 && !fstat(fd, &st), path);
-	changes.len = disk_written.len = 0;
-	disk_node_count = 1;
+	/* Another one than before: a child that records anew leaves its parent's alone. */
+	if (disk)
+		munmap(disk, sizeof *disk);
+	disk = mmap(NULL, sizeof *disk, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	disk_must(disk != MAP_FAILED, "no memory");
+	disk->nodes = 1;
 	pass_syncs = fail_syncs = 0;
+	kill_at = 0;
 	recording = true;
 	take_dir(new_node(&st), fd);
 }
@@ -315,4 +365,9 @@ void disk_record(const char *path)
 void disk_stop(void)
 {
 	recording = false;
+}
+
+bool disk_is_recording(void)
+{
+	return recording;
 }

@@ -1,6 +1,8 @@
 /* disk_build.c: what a power cut may leave. */
 #include "disk_changes.h"
 
+#include "base/buf.h"
+
 #include <string.h>
 #include <unistd.h>
 
@@ -13,39 +15,41 @@ static bool is_data(const struct change *change)
 	return change->kind == WRITE || change->kind == CUT;
 }
 
-static bool was_synced(unsigned node, size_t i, size_t end)
-{
-	for (; i < end; i++) {
-		const struct change *change = disk_change(i);
-		if (change->node == node && change->kind == SYNC_FAILED && !disk_nodes[node].is_dir)
-			return false;
-		if (change->node == node && change->kind == SYNC)
-			return true;
-	}
-	return false;
-}
-
-static bool is_certain(size_t i, size_t end)
-{
-	const struct change *change = disk_change(i);
-
-	if (is_data(change))
-		return was_synced(change->node, i, end);
-	return was_synced(change->dir, i, end) && (change->kind != RENAME || was_synced(change->to_dir, i, end));
-}
-
 static bool is_change(size_t i)
 {
-	return disk_change(i)->kind != SYNC && disk_change(i)->kind != SYNC_FAILED;
+	return disk->change[i].kind != SYNC && disk->change[i].kind != SYNC_FAILED;
+}
+
+static bool certain[CHANGES_MAX];
+
+/* Backwards, with what the next sync of each node will be. A file whose sync fails is uncertain for ever, a directory
+ * until the next one. */
+static size_t judge(size_t end)
+{
+	enum { NEVER, SYNCED, FAILED } next[NODES_MAX] = { NEVER };
+	size_t uncertain = 0;
+
+	for (size_t i = end; i-- > 0;) {
+		const struct change *change = &disk->change[i];
+		if (change->kind == SYNC)
+			next[change->node] = SYNCED;
+		else if (change->kind == SYNC_FAILED && !disk->node[change->node].is_dir)
+			next[change->node] = FAILED;
+		if (!is_change(i))
+			continue;
+		if (is_data(change))
+			certain[i] = next[change->node] == SYNCED;
+		else
+			certain[i] = next[change->dir] == SYNCED &&
+				     (change->kind != RENAME || next[change->to_dir] == SYNCED);
+		uncertain += !certain[i];
+	}
+	return uncertain;
 }
 
 size_t disk_uncertain(size_t end)
 {
-	size_t count = 0;
-
-	for (size_t i = 0; i < end; i++)
-		count += is_change(i) && !is_certain(i, end);
-	return count;
+	return judge(end);
 }
 
 /* ---- building ---- */
@@ -55,7 +59,7 @@ struct entry {
 	char name[64];
 };
 
-static struct buf files[NODES_MAX];      /* the content by node */
+static struct buf files[NODES_MAX]; /* the content by node */
 static struct entry entries[NODES_MAX];
 static unsigned entry_count;
 static uint64_t random_state;
@@ -108,7 +112,7 @@ static void put(struct buf *file, const struct change *change, size_t from, size
 {
 	grow(file, change->at + from, false);
 	grow(file, change->at + from + len, false);
-	memcpy(file->data + change->at + from, disk_written.data + change->data + from, len);
+	memcpy(file->data + change->at + from, disk->byte + change->data + from, len);
 }
 
 static void put_sectors(struct buf *file, const struct change *change)
@@ -123,13 +127,18 @@ static void put_sectors(struct buf *file, const struct change *change)
 	}
 }
 
+/* A disk writes a sector whole. */
+static bool is_atomic(const struct buf *file, const struct change *change)
+{
+	return change->at + change->len <= file->len && change->at / SECTOR == (change->at + change->len - 1) / SECTOR;
+}
+
 /* A part of a write, and perhaps the size of all of it. */
 static void tear(struct buf *file, const struct change *change)
 {
-	bool grown = draw(2), garbage = draw(2), overwrites = change->at + change->len <= file->len;
+	bool grown = draw(2), garbage = draw(2);
 
-	/* A disk writes a sector whole. */
-	if (overwrites && change->at / SECTOR == (change->at + change->len - 1) / SECTOR) {
+	if (is_atomic(file, change)) {
 		if (draw(2))
 			put(file, change, 0, change->len);
 		return;
@@ -151,14 +160,67 @@ static void tear(struct buf *file, const struct change *change)
 		grow(file, change->at + change->len, garbage);
 }
 
-static void apply(const struct change *change, bool torn)
+/* ---- the regular tears ---- */
+
+enum rest { REST_MISSING, REST_ZEROS, REST_GARBAGE, REST_ALONE, RESTS };
+
+/* Behind its first byte, at each end of a sector, before its last byte. */
+static unsigned tear_places(const struct change *change)
+{
+	return (unsigned)((change->at + change->len - 1) / SECTOR - change->at / SECTOR) + 2;
+}
+
+static size_t tear_place(const struct change *change, unsigned n)
+{
+	if (n == 0)
+		return change->len > 1;
+	if (n + 1 == tear_places(change))
+		return change->len - 1;
+	return (size_t)((change->at / SECTOR + n) * SECTOR - change->at);
+}
+
+static unsigned tears_of(size_t end)
+{
+	const struct change *last = end ? &disk->change[end - 1] : NULL;
+
+	return last && last->kind == WRITE ? RESTS * tear_places(last) : 0;
+}
+
+static void tear_at(struct buf *file, const struct change *change, unsigned n)
+{
+	size_t place = tear_place(change, n / RESTS);
+
+	if (is_atomic(file, change))
+		return;
+	if (n % RESTS == REST_ALONE) {
+		put(file, change, place, change->len - place);
+		return;
+	}
+	put(file, change, 0, place);
+	if (n % RESTS != REST_MISSING)
+		grow(file, change->at + change->len, n % RESTS == REST_GARBAGE);
+}
+
+#define FATES 6u /* fate_of() */
+
+unsigned disk_variants(size_t end)
+{
+	return judge(end) ? FATES + tears_of(end) : 1;
+}
+
+/* torn: by chance; or, from 1 on, at that place. */
+#define BY_CHANCE UINT32_MAX
+
+static void apply(const struct change *change, unsigned torn)
 {
 	struct buf *file = &files[change->node];
 
 	switch (change->kind) {
 	case WRITE:
-		if (torn)
+		if (torn == BY_CHANCE)
 			tear(file, change);
+		else if (torn)
+			tear_at(file, change, torn - 1);
 		else
 			put(file, change, 0, change->len);
 		break;
@@ -207,8 +269,8 @@ static ino_t built[NODES_MAX];
 
 ino_t disk_built_inode(ino_t recorded)
 {
-	for (unsigned i = disk_node_count; i > 1; i--)
-		if (disk_nodes[i - 1].ino == recorded)
+	for (unsigned i = disk->nodes; i > 1; i--)
+		if (disk->node[i - 1].ino == recorded)
 			return built[i - 1];
 	return 0;
 }
@@ -228,7 +290,7 @@ static void write_tree(unsigned dir, int fd)
 		const struct buf *file = &files[entry->node];
 		if (entry->dir != dir)
 			continue;
-		if (disk_nodes[entry->node].is_dir) {
+		if (disk->node[entry->node].is_dir) {
 			disk_must(!mkdirat(fd, entry->name, 0700), entry->name);
 			int child = openat(fd, entry->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 			disk_must(child >= 0, entry->name);
@@ -238,7 +300,7 @@ static void write_tree(unsigned dir, int fd)
 		}
 		int child = openat(fd, entry->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		disk_must(child >= 0 && write(child, file->data ? file->data : "", file->len) == (ssize_t)file->len,
-		     entry->name);
+			  entry->name);
 		note_inode(entry->node, child);
 		close(child);
 	}
@@ -246,11 +308,12 @@ static void write_tree(unsigned dir, int fd)
 
 void disk_build(size_t end, unsigned variant, uint64_t seed, const char *to)
 {
-	size_t count = disk_uncertain(end), n = 0;
+	size_t count = judge(end), n = 0;
+	unsigned regular = FATES + tears_of(end), torn = 0;
 
 	random_state = seed | 1;
 	entry_count = 0;
-	for (unsigned i = 0; i < disk_node_count; i++) {
+	for (unsigned i = 0; i < disk->nodes; i++) {
 		files[i].len = 0;
 		built[i] = 0;
 	}
@@ -258,10 +321,16 @@ void disk_build(size_t end, unsigned variant, uint64_t seed, const char *to)
 		enum fate fate = KEPT;
 		if (!is_change(i))
 			continue;
-		if (!is_certain(i, end))
+		if (!certain[i])
 			fate = fate_of(variant, n++, count);
+		if (variant >= FATES && variant < regular) {
+			torn = i + 1 == end ? variant - FATES + 1 : 0;
+			fate = KEPT;
+		} else {
+			torn = fate == TORN ? BY_CHANCE : 0;
+		}
 		if (fate != LOST)
-			apply(disk_change(i), fate == TORN && disk_change(i)->kind == WRITE);
+			apply(&disk->change[i], torn);
 	}
 	int fd = open(to, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	disk_must(fd >= 0, to);

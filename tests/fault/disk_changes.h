@@ -2,15 +2,16 @@
 #ifndef EVBUS_TESTS_FAULT_DISK_CHANGES_H
 #define EVBUS_TESTS_FAULT_DISK_CHANGES_H
 
-#include "base/buf.h"
 #include "disk.h"
 
 #define NODES_MAX 512u
+#define CHANGES_MAX 16384u
+#define BYTES_MAX (64u * 1024 * 1024)
 
 enum kind {
 	WRITE,
 	CUT,
-	NAME,                /* a node gets a name; what had it before loses it */
+	NAME, /* a node gets a name; what had it before loses it */
 	UNNAME,
 	RENAME,
 	SYNC,
@@ -19,12 +20,12 @@ enum kind {
 
 struct change {
 	enum kind kind;
-	unsigned node;       /* what is written, cut, named, synced; with RENAME what moves */
+	unsigned node; /* what is written, cut, named, synced; with RENAME what moves */
 	unsigned dir, to_dir;
-	unsigned swapped;    /* with RENAME_EXCHANGE: what moves the other way; else 0 */
+	unsigned swapped; /* with RENAME_EXCHANGE: what moves the other way; else 0 */
 	char name[64], to[64];
-	uint64_t at;         /* of a cut: the size */
-	size_t data, len;    /* of the bytes within disk_written */
+	uint64_t at; /* of a cut: the size */
+	size_t data, len; /* of the bytes within the recording */
 };
 
 struct node {
@@ -33,11 +34,16 @@ struct node {
 	bool is_dir;
 };
 
-extern struct node disk_nodes[NODES_MAX];    /* 0: nothing; 1: the directory that is recorded */
-extern unsigned disk_node_count;
-extern struct buf disk_written;
+/* In memory that the children share: one that is killed takes nothing of it with it. */
+struct recording {
+	size_t changes, bytes;
+	unsigned nodes;
+	struct node node[NODES_MAX]; /* 0: nothing; 1: the directory that is recorded */
+	struct change change[CHANGES_MAX];
+	char byte[BYTES_MAX];
+};
+extern struct recording *disk;
 
-struct change *disk_change(size_t i);
 void disk_must(bool condition, const char *what);
 
 #endif

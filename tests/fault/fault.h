@@ -36,7 +36,7 @@ struct run {
 	bool quick;
 	bool bare;                       /* the program does without Criterion */
 	pid_t parent;
-	char where[128];                 /* what a failure's message begins with */
+	char where[320];                 /* what a failure's message begins with */
 	char dir[PATH_MAX + 32];         /* the working directory; the bus is ./bus */
 };
 extern struct run run;

@@ -16,7 +16,7 @@ TestSuite(power_store, .timeout = 600);
 #define REGULAR_VARIANTS 6u
 #define GROUP "ledger"
 
-static size_t saved_at[EVENTS];          /* when the outcome of an event was durable; SIZE_MAX: it was not */
+static size_t saved_at[EVENTS]; /* when the outcome of an event was durable; SIZE_MAX: it was not */
 static uint64_t states, expected;
 static char modules[PATH_MAX];
 
@@ -141,8 +141,9 @@ static void check_outcomes(struct evbus *bus, const char *path, uint64_t next)
 		bool dead = n < next && is_dead(n);
 		CHECK(letters.of[n] == dead, "the checkpoint is %ju, and event %ju has %u letters", (uintmax_t)next,
 		      (uintmax_t)n, letters.of[n]);
-		CHECK(is_in_inbox(path, n) == (n < next && !is_dead(n)), "the checkpoint is %ju, and event %ju is%s in the inbox",
-		      (uintmax_t)next, (uintmax_t)n, n < next && !is_dead(n) ? " not" : "");
+		CHECK(is_in_inbox(path, n) == (n < next && !is_dead(n)),
+		      "the checkpoint is %ju, and event %ju is%s in the inbox", (uintmax_t)next, (uintmax_t)n,
+		      n < next && !is_dead(n) ? " not" : "");
 	}
 }
 
