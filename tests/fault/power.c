@@ -21,18 +21,15 @@ static void begin(uint64_t segment_max_bytes)
 
 static void end(const char *what)
 {
-	const struct states states = { .ready = log_ready,
-				       .check = log_check,
-				       .drawn = run_count(4, 1),
-				       .parts = 1,
-				       .every = run_count(2, 4),
-				       .before = "" };
+	const struct states states = {
+		.ready = log_ready, .check = log_check, .drawn = 6, .parts = 1, .every = run_count(2, 4), .before = ""
+	};
 
 	writer_close(&writers[0]);
 	log_close();
 	disk_stop();
 	states_check(&states, 0);
-	states_check_twice(&states, run_count(10, 1), log_recover);
+	states_check_twice(&states, 0, run_count(10, 1), log_recover);
 	states_end(what);
 }
 

@@ -72,7 +72,7 @@ static size_t kill_at_each(void (*prepare)(void), size_t first)
 				 .check = log_check,
 				 .drawn = run_count(1, 0),
 				 .parts = 60,
-				 .every = run_count(3, 8),
+				 .every = run_count(6, 20),
 				 .before = before };
 	bool killed = true;
 	size_t at = first;
@@ -81,7 +81,7 @@ static size_t kill_at_each(void (*prepare)(void), size_t first)
 		snprintf(before, sizeof before, "killed at change %zu, sync %u fails, ", at, plan_of.failing);
 		plan_of.second = plan_of.second ? 1 + at * 7 % 40 : 0;
 		size_t changes = states_record_killed(at, prepare, publish_some, go_on, &killed);
-		states_check(&states, changes + at % states.every);
+		states_check(&states, changes);
 	}
 	return at - first;
 }

@@ -60,20 +60,26 @@ static void check_state(const struct states *states, size_t changes, unsigned va
 	tally->ran++;
 }
 
+/* Of all moments and variants one in so many, and another one with another seed. */
+static bool is_drawn(size_t every)
+{
+	static size_t pairs;
+
+	return every < 2 || (pairs++ + run.seed) % every == 0;
+}
+
 void states_check(const struct states *states, size_t first)
 {
-	size_t end = disk_changes(), every = states->every ? states->every : 1;
-	uint64_t moments = (end - first) / every + 1,
-		 share = wanted / (states->parts ? states->parts : 1) / moments + 1;
-	unsigned drawn = wanted && share > states->drawn ? (unsigned)share : states->drawn;
+	size_t end = disk_changes(), parts = states->parts ? states->parts : 1;
 
-	if (wanted)
-		every = 1;
 	CHECK(first <= end, "nothing was recorded");
-	for (size_t i = first; i <= end; i += every) {
+	uint64_t share = wanted / parts / (end - first + 1) + 1;
+	unsigned drawn = wanted && share > states->drawn ? (unsigned)share : states->drawn;
+	for (size_t i = first; i <= end; i++) {
 		unsigned regular = disk_variants(i), variants = regular > 1 ? regular + drawn : 1;
 		for (unsigned variant = 0; variant < variants; variant++)
-			check_state(states, i, variant);
+			if (wanted || is_drawn(states->every))
+				check_state(states, i, variant);
 	}
 }
 
@@ -96,13 +102,14 @@ static void cut_in_recovery(const struct states *states, size_t changes, unsigne
 	states_check(states, begin);
 }
 
-void states_check_twice(const struct states *states, unsigned count, void (*recover)(const char *path, size_t changes))
+void states_check_twice(const struct states *states, size_t first, unsigned count,
+			void (*recover)(const char *path, size_t changes))
 {
 	uint64_t random = run.seed;
 	size_t end = disk_changes();
 
 	for (unsigned i = 0; i < count; i++) {
-		size_t changes = 1 + random_next(&random) % end;
+		size_t changes = first + random_next(&random) % (end - first + 1);
 		unsigned variant = (unsigned)(random_next(&random) % (disk_variants(changes) + 8));
 		pid_t child = fork();
 		CHECK(child >= 0, "cannot fork: %s", strerror(errno));

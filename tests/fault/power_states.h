@@ -13,7 +13,7 @@ struct states {
 	void (*check)(const char *path, size_t changes); /* what was promised until so many changes were made counts */
 	unsigned drawn; /* states of each moment, besides the regular ones */
 	unsigned parts; /* how often states_check() will be called, about */
-	unsigned every; /* of how many moments one is looked at; 0: each */
+	unsigned every; /* of how many states one is made; 0: all are */
 	const char *before; /* what was done first, for the message; "" */
 };
 
@@ -23,7 +23,8 @@ void states_begin(void);
 void states_check(const struct states *states, size_t first);
 /* The power goes, and once more while `recover` works on what is left: `count` times. It runs in a process of its own,
  * may promise more things, and must forget those that were promised behind `changes`. */
-void states_check_twice(const struct states *states, unsigned count, void (*recover)(const char *path, size_t changes));
+void states_check_twice(const struct states *states, size_t first, unsigned count,
+			void (*recover)(const char *path, size_t changes));
 /* Says `ran N of N`. */
 void states_end(const char *what);
 
