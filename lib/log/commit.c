@@ -55,11 +55,16 @@ enum evbus_code writer_cut_unsynced(struct log_writer *writer, const struct cont
 enum evbus_code writer_sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state = CONTROL_NONE;
+	enum evbus_code code = EVBUS_OK;
 	struct evbus_err why;
 
 	/* Of a page that is not the partition's any more we know nothing; whoever has the new one takes care. */
-	if (writer_is_current(writer, NULL) && control_read(&writer->control, &view) == CONTROL_OURS &&
-	    view.durable.base == writer->base && writer_cut_unsynced(writer, &view, &why) != EVBUS_OK)
+	if (writer_is_current(writer, NULL))
+		code = control_read(&writer->control, &state, &view, &why);
+	if (!code && state == CONTROL_OURS && view.durable.base == writer->base)
+		code = writer_cut_unsynced(writer, &view, &why);
+	if (code)
 		root_notice(writer->topic->root, "%s; publishing to '%s' stays halted", why.text, writer->name);
 	return err_set(err, EVBUS_IO, sys_errno,
 		       "cannot sync '%s': what was not acknowledged is cut off, and the disk wants looking after",
@@ -75,18 +80,18 @@ enum evbus_code writer_say_durable(struct log_writer *writer, const struct cell 
 }
 
 /* Others who are about to append may come along: a yield each is cheap beside a sync. */
-static enum control_state gather(struct log_writer *writer, struct control_view *view)
+static enum evbus_code gather(struct log_writer *writer, enum control_state *state, struct control_view *view,
+			      struct evbus_err *err)
 {
-	enum control_state state = control_read(&writer->control, view);
-
-	for (int i = 0; i < LEADER_YIELDS_MAX && state == CONTROL_OURS; i++) {
+	TRY(control_read(&writer->control, state, view, err));
+	for (int i = 0; i < LEADER_YIELDS_MAX && *state == CONTROL_OURS; i++) {
 		uint64_t seen = view->end.next;
 		sched_yield();
-		state = control_read(&writer->control, view);
+		TRY(control_read(&writer->control, state, view, err));
 		if (view->end.next == seen)
 			break;
 	}
-	return state;
+	return EVBUS_OK;
 }
 
 /* A leader that was killed between its sync and what it had to say, or in a roll. With the sync lock held. */
@@ -110,9 +115,13 @@ static enum evbus_code sync_failed(struct log_writer *writer, int sys_errno, str
 static enum evbus_code lead(struct log_writer *writer, uint64_t next, bool *stale, struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state;
 
-	*stale = !writer_is_current(writer, NULL) || gather(writer, &view) != CONTROL_OURS ||
-		 view.end.base != writer->base;
+	*stale = !writer_is_current(writer, NULL);
+	if (*stale)
+		return EVBUS_OK;
+	TRY(gather(writer, &state, &view, err));
+	*stale = state != CONTROL_OURS || view.end.base != writer->base;
 	if (*stale)
 		return EVBUS_OK;
 	/* An end before what was appended: an older page was put in the place of ours. */
@@ -178,15 +187,19 @@ static enum evbus_code prove(struct log_writer *writer, struct mark *mark, const
 			     struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state;
 	bool there;
 
 	/* The files, or the page, may have gone away again: then the caller looks once more. */
-	if (!writer_is_current(writer, NULL) || control_read(&writer->control, &view) != CONTROL_OURS ||
-	    view.page_id == mark->page_id)
+	if (!writer_is_current(writer, NULL))
+		return EVBUS_OK;
+	TRY(control_read(&writer->control, &state, &view, err));
+	if (state != CONTROL_OURS || view.page_id == mark->page_id)
 		return EVBUS_OK;
 	/* A page that was put back may not know of all that stands there. */
 	TRY(recover(writer, false, err));
-	if (control_read(&writer->control, &view) != CONTROL_OURS)
+	TRY(control_read(&writer->control, &state, &view, err));
+	if (state != CONTROL_OURS)
 		return EVBUS_OK;
 	TRY(still_there(writer, mark, group, &there, err));
 	if (!there || view.end.next < mark->next)
@@ -234,10 +247,13 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 			      struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state = CONTROL_NONE;
 	bool stale = false;
 
 	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
-		if (stale || control_read(&writer->control, &view) != CONTROL_OURS || view.page_id != mark->page_id) {
+		if (!stale)
+			TRY(control_read(&writer->control, &state, &view, err));
+		if (stale || state != CONTROL_OURS || view.page_id != mark->page_id) {
 			TRY(reattach_and_prove(writer, mark, group, err));
 			stale = false;
 			attempt++;

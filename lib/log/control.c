@@ -152,40 +152,50 @@ static bool take_any(const struct page *page, struct control_view *view)
 
 /* A cell that was rewritten twice while we read it does not match its checksum: read again. A page that stays so was
  * damaged by somebody else. */
-static bool read_page(const struct control *control, struct page *page, struct control_view *view)
+static enum evbus_code read_page(const struct control *control, struct page *page, struct control_view *view,
+				 bool *found, struct evbus_err *err)
 {
-	for (int tries = 0; tries < 1000; tries++) {
-		if (os_read_at(control->fd, page, sizeof *page, 0) != (ssize_t)sizeof *page ||
-		    memcmp(page->head.magic, magic, sizeof magic) || page->head.version != PAGE_VERSION ||
-		    page->head.checksum != head_checksum(&page->head))
-			return false;
-		if (memcmp(page->head.boot_id, control->boot_id, sizeof control->boot_id) != 0)
-			return take_any(page, view);
-		if (take_cell(page, CONTROL_END, &view->end) && take_cell(page, CONTROL_DURABLE, &view->durable))
-			return true;
+	*found = false;
+	for (int tries = 0; tries < 1000 && !*found; tries++) {
+		ssize_t n = os_read_at(control->fd, page, sizeof *page, 0);
+		if (n < 0)
+			return err_set(err, EVBUS_IO, errno, "cannot read '%s'", control->path);
+		if (n != (ssize_t)sizeof *page || memcmp(page->head.magic, magic, sizeof magic) ||
+		    page->head.version != PAGE_VERSION || page->head.checksum != head_checksum(&page->head))
+			return EVBUS_OK;
+		if (memcmp(page->head.boot_id, control->boot_id, sizeof control->boot_id) != 0) {
+			*found = take_any(page, view);
+			return EVBUS_OK;
+		}
+		*found = take_cell(page, CONTROL_END, &view->end) && take_cell(page, CONTROL_DURABLE, &view->durable);
 	}
-	return false;
+	return EVBUS_OK;
 }
 
-enum control_state control_read(const struct control *control, struct control_view *view)
+enum evbus_code control_read(const struct control *control, enum control_state *state, struct control_view *view,
+			     struct evbus_err *err)
 {
 	struct page page;
 	struct control_view seen;
 	struct page_head expected;
+	bool found;
 
-	if (!read_page(control, &page, &seen))
-		return CONTROL_NONE;
+	*state = CONTROL_NONE;
+	TRY(read_page(control, &page, &seen, &found, err));
+	if (!found)
+		return EVBUS_OK;
 	fill_head(control, &expected);
 	if (page.head.dev != expected.dev || page.head.ino != expected.ino || page.head.birth_s != expected.birth_s ||
 	    page.head.birth_ns != expected.birth_ns || memcmp(page.head.log_id, expected.log_id, LOG_ID_LEN) != 0)
-		return CONTROL_NONE;
+		return EVBUS_OK;
 	seen.page_id = page.head.page_id;
 	seen.word = page.word;
 	seen.syncing = page.flag[CONTROL_SYNCING] != 0;
 	seen.halt = page.flag[CONTROL_HALT] != 0;
 	*view = seen;
-	return memcmp(page.head.boot_id, expected.boot_id, sizeof expected.boot_id) ? CONTROL_OTHER_BOOT :
-										     CONTROL_OURS;
+	*state = memcmp(page.head.boot_id, expected.boot_id, sizeof expected.boot_id) ? CONTROL_OTHER_BOOT :
+											CONTROL_OURS;
+	return EVBUS_OK;
 }
 
 static enum evbus_code write_page(struct control *control, const void *data, size_t len, size_t at,

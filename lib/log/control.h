@@ -68,8 +68,10 @@ CHECKED enum evbus_code control_open(const struct topic *topic, int32_t partitio
 				     struct control *control, struct evbus_err *err);
 void control_close(struct control *control);
 
-/* *view is set unless it is CONTROL_NONE. One read. */
-enum control_state control_read(const struct control *control, struct control_view *view);
+/* *view is set unless it is CONTROL_NONE. One read. EVBUS_IO: it cannot be read, which is not to say that there is none:
+ * what a page of another boot knows must not be lost. */
+CHECKED enum evbus_code control_read(const struct control *control, enum control_state *state,
+				     struct control_view *view, struct evbus_err *err);
 
 /* Makes the page anew, and syncs it: with both locks held. */
 CHECKED enum evbus_code control_init(struct control *control, const struct cell *cell, struct evbus_err *err);

@@ -49,7 +49,7 @@ static enum evbus_code look_at_page(struct cursor *cursor, struct control_view *
 			return EVBUS_OK;
 		TRY(code);
 	}
-	*state = control_read(&cursor->control, view);
+	TRY(control_read(&cursor->control, state, view, err));
 	cursor->has_page = *state == CONTROL_OURS;
 	if (cursor->has_page)
 		cursor->word = view->word;
@@ -129,12 +129,13 @@ static bool is_from_before_a_roll(const struct control_view *view, const struct 
 static bool is_left_behind(const struct cursor *cursor, int live, const struct control_view *view, uint64_t size)
 {
 	struct control_view now;
+	enum control_state state;
 
 	/* What a sync that failed left behind is not to be read. */
 	if (size <= view->end.bytes || view->halt || view->syncing || control_is_locked(live, LOCK_APPEND))
 		return false;
-	return control_read(&cursor->control, &now) == CONTROL_OURS && now.end.base == view->end.base &&
-	       now.end.bytes == view->end.bytes;
+	return !control_read(&cursor->control, &state, &now, NULL) && state == CONTROL_OURS &&
+	       now.end.base == view->end.base && now.end.bytes == view->end.bytes;
 }
 
 /* Reads durable; *again: a roll came in between. */
@@ -168,7 +169,8 @@ static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err
 	if (state == CONTROL_OURS && view.durable.base == start.base && view.durable.ino != id.ino)
 		state = CONTROL_NONE;
 	if (state == CONTROL_OURS && is_from_before_a_roll(&view, &start, size)) {
-		*again = control_read(&cursor->control, &now) != CONTROL_OURS || now.durable.base != view.durable.base;
+		TRY(control_read(&cursor->control, &state, &now, err));
+		*again = state != CONTROL_OURS || now.durable.base != view.durable.base;
 		state = CONTROL_NONE;
 	}
 	*again = *again || (state != CONTROL_NONE && view.durable.base > start.base);

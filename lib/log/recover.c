@@ -331,11 +331,12 @@ static enum evbus_code find_base(struct log_writer *writer, const struct cell *p
 enum evbus_code recover(struct log_writer *writer, bool first, struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state;
 	struct cell start;
 	struct stat st;
 	bool before;
 
-	enum control_state state = control_read(&writer->control, &view);
+	TRY(control_read(&writer->control, &state, &view, err));
 	TRY(find_base(writer, state == CONTROL_NONE ? NULL : &view.durable, &start, err));
 	if (os.fstat(writer->fd, &st))
 		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", writer->name);

@@ -14,12 +14,13 @@ static enum evbus_code find_base(const struct log_writer *writer, uint64_t *base
 {
 	CLEANUP(segments_release) struct segments older = { 0 };
 	struct control_view view;
+	enum control_state state;
 	int64_t time_us;
 
-	bool paged = control_read(&writer->control, &view) != CONTROL_NONE;
+	TRY(control_read(&writer->control, &state, &view, err));
 	TRY(segments_list(writer->topic, writer->partition, &older, err));
-	return segment_live_base(writer->topic, writer->partition, writer->fd, &older, paged ? &view.durable : NULL, base,
-				 &time_us, err);
+	return segment_live_base(writer->topic, writer->partition, writer->fd, &older,
+				 state == CONTROL_NONE ? NULL : &view.durable, base, &time_us, err);
 }
 
 /* The line at `byte` must be the damaged one that was found, and what stands before it must lead up to it. */
@@ -29,6 +30,7 @@ static enum evbus_code check_place(const struct log_writer *writer, uint64_t off
 	CLEANUP(buf_release) struct buf buf = { 0 };
 	struct cell at = { .bytes = byte, .next = offset };
 	struct control_view view;
+	enum control_state state;
 	struct extent found;
 	struct line line;
 	uint64_t base = 0;
@@ -41,8 +43,9 @@ static enum evbus_code check_place(const struct log_writer *writer, uint64_t off
 	if (byte && is_there)
 		at.time_us = line.time_us;
 	TRY(extent_find(writer->fd, writer->name, &at, size, &found, err));
+	TRY(control_read(&writer->control, &state, &view, err));
 	/* Or the file ends there, and more was acknowledged. */
-	bool short_of = byte == size && control_read(&writer->control, &view) != CONTROL_NONE && view.durable.next > offset;
+	bool short_of = byte == size && state != CONTROL_NONE && view.durable.next > offset;
 	if (is_there && offset == (byte ? line.offset + 1 : base) && found.good.bytes == byte && (found.bad || short_of))
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFLICT, 0,

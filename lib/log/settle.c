@@ -21,12 +21,14 @@ enum look {
 static enum evbus_code look(struct log_writer *writer, struct control_view *view, enum look *found,
 			    struct evbus_err *err)
 {
+	enum control_state state;
 	uint64_t size = 0;
 
 	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
 	bool current = writer_is_current(writer, &size);
-	enum control_state state = control_read(&writer->control, view);
+	enum evbus_code code = control_read(&writer->control, &state, view, err);
 	control_unlock(writer->fd, LOCK_APPEND);
+	TRY(code);
 	*found = !current ? LOOK_OTHER_FILES : is_steady(writer, state, view, size) ? LOOK_STEADY : LOOK_ODD;
 	return EVBUS_OK;
 }

@@ -32,9 +32,11 @@ static enum evbus_code check_missing(const struct log_writer *writer, struct evb
 {
 	CLEANUP(os_close_cleanup) int older = -1;
 	struct control_view view;
+	enum control_state state;
 	uint64_t size;
 
-	if (control_read(&writer->control, &view) == CONTROL_NONE || view.durable.next == 0 ||
+	TRY(control_read(&writer->control, &state, &view, err));
+	if (state == CONTROL_NONE || view.durable.next == 0 ||
 	    segment_open(writer->topic, writer->partition, view.durable.base, O_RDONLY, &older, &size, NULL) == EVBUS_OK)
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFLICT, 0,
@@ -93,29 +95,34 @@ static enum evbus_code recover_locked(struct log_writer *writer, bool first, boo
 }
 
 /* Whether the page can be used as it is, without locks; append looks again under its own. */
-static bool page_fits(struct log_writer *writer)
+static enum evbus_code page_fits(struct log_writer *writer, bool *fits, struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state;
 	uint64_t size;
 
-	if (control_read(&writer->control, &view) != CONTROL_OURS || view.halt || !writer_is_current(writer, &size) ||
-	    size < view.end.bytes || view.end.ino != writer->id.ino)
-		return false;
-	writer->base = view.end.base;
-	return true;
+	TRY(control_read(&writer->control, &state, &view, err));
+	*fits = state == CONTROL_OURS && !view.halt && writer_is_current(writer, &size) && size >= view.end.bytes &&
+		view.end.ino == writer->id.ino;
+	if (*fits)
+		writer->base = view.end.base;
+	return EVBUS_OK;
 }
 
 static enum evbus_code attach_once(struct log_writer *writer, bool *again, struct evbus_err *err)
 {
+	bool fits = false;
+
 	*again = false;
 	TRY(attach_files(writer, err));
 	enum evbus_code code = control_lock(writer->control.fd, LOCK_PRESENCE, F_WRLCK, false, err);
 	bool first = code == EVBUS_OK;
 	if (code == EVBUS_AGAIN)
 		code = control_lock(writer->control.fd, LOCK_PRESENCE, F_RDLCK, true, err);
-	if (code != EVBUS_OK)
-		return code;
-	if (first || !page_fits(writer))
+	TRY(code);
+	if (!first)
+		TRY(page_fits(writer, &fits, err));
+	if (!fits)
 		code = recover_locked(writer, first, again, err);
 	if (first && code == EVBUS_OK)
 		code = control_lock(writer->control.fd, LOCK_PRESENCE, F_RDLCK, true, err);
@@ -125,6 +132,7 @@ static enum evbus_code attach_once(struct log_writer *writer, bool *again, struc
 static enum evbus_code attach(struct log_writer *writer, struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state;
 	bool again = true;
 
 	for (int attempt = 0; again && attempt < ATTEMPTS_MAX; attempt++) {
@@ -140,7 +148,8 @@ static enum evbus_code attach(struct log_writer *writer, struct evbus_err *err)
 	}
 	if (again)
 		return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
-	if (control_read(&writer->control, &view) == CONTROL_OURS)
+	/* Only a prediction: append looks for itself. */
+	if (!control_read(&writer->control, &state, &view, NULL) && state == CONTROL_OURS)
 		writer->expected = view.end;
 	return EVBUS_OK;
 }
@@ -230,10 +239,14 @@ static bool wants_roll(const struct log_writer *writer, const struct cell *end, 
 static enum evbus_code roll_if_wanted(struct log_writer *writer, size_t more, struct evbus_err *err)
 {
 	struct control_view view;
+	enum control_state state;
 	uint64_t size;
 
-	if (!writer_is_current(writer, &size) || control_read(&writer->control, &view) != CONTROL_OURS ||
-	    view.end.base != writer->base || view.end.bytes != size || !wants_roll(writer, &view.end, more))
+	if (!writer_is_current(writer, &size))
+		return EVBUS_OK;
+	TRY(control_read(&writer->control, &state, &view, err));
+	if (state != CONTROL_OURS || view.end.base != writer->base || view.end.bytes != size ||
+	    !wants_roll(writer, &view.end, more))
 		return EVBUS_OK;
 	if (view.halt || view.syncing || view.durable.base != writer->base)
 		return recover(writer, false, err);
@@ -395,13 +408,14 @@ static enum evbus_code check_held(const struct log_writer *writer, const struct 
 static enum evbus_code append_step(struct log_writer *writer, struct group *group, uint64_t expect, struct mark *mark,
 				   struct control_view *view, enum append_step *step, struct evbus_err *err)
 {
+	enum control_state state;
 	uint64_t size;
 	size_t more = group_room(group);
 
 	*step = APPEND_REATTACH;
 	if (!writer_is_current(writer, &size))
 		return EVBUS_OK;
-	enum control_state state = control_read(&writer->control, view);
+	TRY(control_read(&writer->control, &state, view, err));
 	if (state == CONTROL_OURS && view->end.base != writer->base)
 		return EVBUS_OK;
 	*step = APPEND_RECOVER;

@@ -30,6 +30,14 @@ static void open_page(uint64_t n)
 	cr_assert_eq(control_init(&control, &cell, &err), EVBUS_OK, "%s", err.text);
 }
 
+static enum control_state state_of(struct control_view *view)
+{
+	enum control_state state;
+
+	cr_assert_eq(control_read(&control, &state, view, &err), EVBUS_OK, "%s", err.text);
+	return state;
+}
+
 /* ---- the page ---- */
 
 Test(control, page_holds_what_was_set)
@@ -38,21 +46,21 @@ Test(control, page_holds_what_was_set)
 	struct cell cell = cell_of(2);
 
 	open_page(1);
-	cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	cr_assert(is_cell(&view.end) && is_cell(&view.durable) && !view.syncing && !view.halt);
 	uint64_t page_id = view.page_id;
 	cr_assert_eq(control_set(&control, CONTROL_END, &cell, &err), EVBUS_OK);
 	cr_assert_eq(control_flag(&control, CONTROL_HALT, true, &err), EVBUS_OK);
-	cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	cr_assert(view.end.epoch == 6 && view.durable.epoch == 3 && view.halt && !view.syncing &&
 		  view.page_id == page_id);
 	cr_assert_eq(control_set(&control, CONTROL_DURABLE, &cell, &err), EVBUS_OK);
 	cr_assert_eq(control_flag(&control, CONTROL_HALT, false, &err), EVBUS_OK);
 	cr_assert_eq(control_flag(&control, CONTROL_SYNCING, true, &err), EVBUS_OK);
-	cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	cr_assert(view.durable.epoch == 6 && !view.halt && view.syncing);
 	cr_assert_eq(control_init(&control, &cell, &err), EVBUS_OK);
-	cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	cr_assert(view.page_id != page_id && !view.syncing);
 	control_close(&control);
 }
@@ -66,14 +74,14 @@ Test(control, page_of_another_boot_has_the_copy_before_where_the_last_one_is_not
 	open_page(1);
 	cr_assert_eq(control_set(&control, CONTROL_DURABLE, &cell, &err), EVBUS_OK);
 	cr_assert_eq(pwrite(control.fd, "torn", 4, 136 + 120 + 56 + 8), 4);
-	cr_assert_eq(control_read(&control, &view), CONTROL_NONE);
+	cr_assert_eq(state_of(&view), CONTROL_NONE);
 	control_close(&control);
 	restart_machine();
 	cr_assert_eq(control_open(&topic, 0, true, &control, &err), EVBUS_OK, "%s", err.text);
-	cr_assert_eq(control_read(&control, &view), CONTROL_OTHER_BOOT);
+	cr_assert_eq(state_of(&view), CONTROL_OTHER_BOOT);
 	cr_assert(is_cell(&view.durable) && view.durable.epoch == 3);
 	cr_assert_eq(pwrite(control.fd, "torn", 4, 136 + 120 + 8), 4);
-	cr_assert_eq(control_read(&control, &view), CONTROL_NONE);
+	cr_assert_eq(state_of(&view), CONTROL_NONE);
 	control_close(&control);
 }
 
@@ -88,13 +96,13 @@ Test(control, page_is_none_in_an_empty_short_or_foreign_file)
 	memset(junk, 0x5a, sizeof junk);
 	for (size_t len = 0; len < page.len; len += 7) {
 		store(LOCK, page.data, len);
-		enum control_state state = control_read(&control, &view);
+		enum control_state state = state_of(&view);
 		cr_assert_eq(state == CONTROL_OURS, len >= 376, "%zu", len);
 		store(LOCK, junk, len);
-		cr_assert_eq(control_read(&control, &view), CONTROL_NONE);
+		cr_assert_eq(state_of(&view), CONTROL_NONE);
 	}
 	store_buf(LOCK, &page);
-	cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	control_close(&control);
 }
 
@@ -133,7 +141,7 @@ Test(control, page_with_any_bit_flipped_is_none_or_has_old_values)
 		page.data[bit / 8] ^= (char)(1 << bit % 8);
 		store_buf(LOCK, &page);
 		page.data[bit / 8] ^= (char)(1 << bit % 8);
-		enum control_state state = control_read(&control, &view);
+		enum control_state state = state_of(&view);
 		none += state == CONTROL_NONE;
 		cr_assert_neq(state, CONTROL_OTHER_BOOT, "bit %zu", bit);
 		if (state == CONTROL_OURS)
@@ -192,7 +200,7 @@ static void *read_cells(void *context)
 	uint64_t end = 0, durable = 0;
 
 	while (!stop) {
-		cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+		cr_assert_eq(state_of(&view), CONTROL_OURS);
 		cr_assert(is_cell(&view.end) && is_cell(&view.durable));
 		cr_assert(view.end.epoch >= end && view.durable.epoch >= durable);
 		end = view.end.epoch;
@@ -248,7 +256,7 @@ Test(control, cell_has_its_old_or_its_new_value_after_a_kill_at_any_byte)
 		os.pwrite = dying_pwrite;
 		done = control_set(&control, CONTROL_END, &after, &err) == EVBUS_OK;
 		os = real_os;
-		cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+		cr_assert_eq(state_of(&view), CONTROL_OURS);
 		cr_assert(!memcmp(&view.end, done ? &after : &before, sizeof before) ||
 				  (!memcmp(&view.end, &after, sizeof after) && bytes > sizeof after),
 			  "%zu bytes", bytes);
@@ -268,7 +276,7 @@ Test(control, page_is_none_or_whole_after_a_kill_at_any_byte_of_making_it)
 		os.pwrite = dying_pwrite;
 		done = control_init(&control, &cell, &err) == EVBUS_OK;
 		os = real_os;
-		enum control_state state = control_read(&control, &view);
+		enum control_state state = state_of(&view);
 		cr_assert(done ? state == CONTROL_OURS : state == CONTROL_NONE || is_cell(&view.end), "%zu bytes",
 			  bytes);
 	}
@@ -295,7 +303,7 @@ Test(control, wakes_who_waits_and_waits_no_longer_than_asked)
 	pthread_t thread;
 
 	open_page(1);
-	cr_assert_eq(control_read(&control, &view), CONTROL_OURS);
+	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	int64_t start = now_ms();
 	cr_assert(control_wait(&control, view.word, 30));
 	cr_assert(now_ms() - start >= 25);

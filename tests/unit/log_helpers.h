@@ -331,9 +331,10 @@ static inline uint64_t inode(const char *path)
 static inline enum control_state read_view(struct control_view *view)
 {
 	struct control control;
+	enum control_state state;
 
 	cr_assert_eq(control_open(&topic, 0, false, &control, &err), EVBUS_OK, "%s", err.text);
-	enum control_state state = control_read(&control, view);
+	cr_assert_eq(control_read(&control, &state, view, &err), EVBUS_OK, "%s", err.text);
 	control_close(&control);
 	return state;
 }

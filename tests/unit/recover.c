@@ -130,6 +130,25 @@ Test(recover, that_has_no_room_for_a_copy_cuts_nothing)
 	buf_release(&whole);
 }
 
+/* A page of another boot alone knows that the last line was acknowledged. */
+Test(recover, that_cannot_read_the_page_does_not_do_without_it)
+{
+	must_publish(0, 6);
+	CLEANUP(buf_release) struct buf damaged = load(LIVE);
+	damaged.data[damaged.len - 10] ^= 1;
+	store_buf(LIVE, &damaged);
+	restart_machine();
+	unsigned at = 0;
+	do {
+		faulty_begin(++at, EIO);
+		cr_assert_neq(open_writer(&writer), EVBUS_OK, "call %u, %s", at, faulty.failed);
+		faulty_end();
+		assert_file(LIVE, &damaged);
+	} while (faulty.failed);
+	cr_assert_gt(at, 20u);
+	cr_assert(strstr(err.text, "damaged at offset 5"), "%s", err.text);
+}
+
 /* ---- copies of what was cut ---- */
 
 static int64_t fake_us = 1769688000123456;
