@@ -119,6 +119,14 @@ static void tell_unreadable(struct verification *run, int32_t partition, const c
 	verify_report(run, &finding);
 }
 
+/* A file that cannot be read is what the report is about, and others are still to be looked at. That there is no memory
+ * or no descriptor left is not about the file. */
+static bool is_of_the_log(enum evbus_code code, const struct evbus_err *why)
+{
+	return code == EVBUS_CONFLICT || code == EVBUS_NONE ||
+	       (code == EVBUS_IO && (why->sys_errno == 0 || why->sys_errno == EIO));
+}
+
 static enum evbus_code visit_partition(struct verification *run, int32_t partition, struct evbus_err *err)
 {
 	uint64_t damages = run->result->damages;
@@ -131,11 +139,12 @@ static enum evbus_code visit_partition(struct verification *run, int32_t partiti
 	if (code == EVBUS_OK || code == EVBUS_IO || code == EVBUS_CONFLICT) {
 		struct evbus_err failed;
 		enum evbus_code checked = check_partition(run, partition, &failed);
-		/* A file that cannot be read is what the report is about, and others are still to be looked at. */
-		if (checked == EVBUS_IO || checked == EVBUS_CONFLICT || checked == EVBUS_NONE)
+		if (is_of_the_log(checked, &failed)) {
 			tell_unreadable(run, partition, "segment", &failed);
-		else if (checked != EVBUS_OK)
-			return err_set(err, checked, 0, "%s", failed.text);
+		} else if (checked != EVBUS_OK) {
+			*err = failed;
+			return checked;
+		}
 	}
 	if (code != EVBUS_OK && run->result->damages == damages) {
 		*err = why;
@@ -250,14 +259,16 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 	struct evbus_err why;
 	enum evbus_code code = topic_open(&run->bus->root, name, &run->topic, &why);
 	run->ids_only = false;
-	if (code == EVBUS_IO || code == EVBUS_CONFLICT) {
+	if (code != EVBUS_NONE && is_of_the_log(code, &why)) {
 		snprintf(run->topic.name, sizeof run->topic.name, "%s", name);
 		run->result->topics++;
 		tell_unreadable(run, 0, "topic", &why);
 		return EVBUS_OK;
 	}
-	if (code != EVBUS_OK)
-		return err_set(err, code, 0, "%s", why.text);
+	if (code != EVBUS_OK) {
+		*err = why;
+		return code;
+	}
 	/* Of a pattern those topics are meant that have the partition. */
 	if (run->is_pattern && run->options->partition_id >= (int32_t)run->topic.partitions)
 		return EVBUS_OK;

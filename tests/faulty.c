@@ -40,7 +40,9 @@ bool faulty_hit(const char *name, enum faulty_scope scope, unsigned kinds)
 		return false;
 	atomic_store(&faulty.failed, name);
 	if (faulty.instead) {
+		int saved = errno;
 		faulty.instead();
+		errno = saved;
 		return false;
 	}
 	errno = faulty.number != FAULTY_ANY ? faulty.number : kinds & FAULTY_IO ? EIO : ENOMEM;
@@ -108,6 +110,11 @@ FAULTY(int, fdatasync, -1, WRITING, (int fd), (fd))
 FAULTY(int, fsync, -1, WRITING, (int fd), (fd))
 FAULTY(int, fstat, -1, READING, (int fd, struct stat *st), (fd, st))
 FAULTY(int, fstatat, -1, READING, (int dir, const char *path, struct stat *st, int flags), (dir, path, st, flags))
+FAULTY(int, statx, -1, READING, (int dir, const char *path, int flags, unsigned mask, struct statx *st),
+       (dir, path, flags, mask, st))
+FAULTY(int, fstatfs, -1, READING, (int fd, struct statfs *fs), (fd, fs))
+FAULTY(DIR *, fdopendir, NULL, READING, (int fd), (fd))
+FAULTY(struct dirent *, readdir, NULL, READING, (DIR * dir), (dir))
 FAULTY(int, fchmod, -1, READING | FAULTY_READ_ONLY, (int fd, mode_t mode), (fd, mode))
 FAULTY(int, mkdirat, -1, WRITING, (int dir, const char *path, mode_t mode), (dir, path, mode))
 FAULTY(int, linkat, -1, WRITING, (int from, const char *path, int to, const char *link, int flags),
@@ -139,6 +146,10 @@ void faulty_begin(unsigned at, int number)
 	os.fsync = faulty_fsync;
 	os.fstat = faulty_fstat;
 	os.fstatat = faulty_fstatat;
+	os.statx = faulty_statx;
+	os.fstatfs = faulty_fstatfs;
+	os.fdopendir = faulty_fdopendir;
+	os.readdir = faulty_readdir;
 	os.fchmod = faulty_fchmod;
 	os.mkdirat = faulty_mkdirat;
 	os.linkat = faulty_linkat;

@@ -7,10 +7,12 @@
 
 #include "base/err.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 #include <time.h>
 
 struct os {
@@ -23,6 +25,10 @@ struct os {
 	int (*fsync)(int fd);
 	int (*fstat)(int fd, struct stat *st);
 	int (*fstatat)(int dir, const char *path, struct stat *st, int flags);
+	int (*statx)(int dir, const char *path, int flags, unsigned mask, struct statx *st);
+	int (*fstatfs)(int fd, struct statfs *fs);
+	DIR *(*fdopendir)(int fd);
+	struct dirent *(*readdir)(DIR *dir);
 	int (*fchmod)(int fd, mode_t mode);
 	int (*mkdirat)(int dir, const char *path, mode_t mode);
 	int (*linkat)(int from_dir, const char *from, int to_dir, const char *to, int flags);

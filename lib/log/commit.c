@@ -137,14 +137,18 @@ static enum evbus_code lead(struct log_writer *writer, uint64_t next, bool *stal
 
 /* Whether the i-th line of the group stands where it was written: by its checksum and its offset, which no other line in
  * its place has. */
-static bool stands(int fd, const struct mark *mark, const struct group *group, size_t i)
+static enum evbus_code stands(const struct log_writer *writer, int fd, const struct mark *mark,
+			      const struct group *group, size_t i, bool *there, struct evbus_err *err)
 {
 	const struct group_entry *entry = group_entry(group, i);
 	char head[LINE_MEMBERS_AT + 12];
 
 	assert(entry->len > sizeof head);
-	return os_read_at(fd, head, sizeof head, mark->at + entry->at) == (ssize_t)sizeof head &&
-	       memcmp(head, group->lines.data + entry->at, sizeof head) == 0;
+	ssize_t n = os_read_at(fd, head, sizeof head, mark->at + entry->at);
+	if (n < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read '%s', to see whether the event is in it", writer->name);
+	*there = n == (ssize_t)sizeof head && memcmp(head, group->lines.data + entry->at, sizeof head) == 0;
+	return EVBUS_OK;
 }
 
 /* Whether the group is still in the log. A cut takes the lines behind it, so the first and the last tell of all. */
@@ -159,8 +163,8 @@ static enum evbus_code still_there(struct log_writer *writer, const struct mark 
 		TRY(segment_open(writer->topic, writer->partition, mark->base, O_RDONLY, &older, &size, err));
 		fd = older;
 	}
-	*there = stands(fd, mark, group, 0) && stands(fd, mark, group, group_count(group) - 1);
-	return EVBUS_OK;
+	TRY(stands(writer, fd, mark, group, 0, there, err));
+	return *there ? stands(writer, fd, mark, group, group_count(group) - 1, there, err) : EVBUS_OK;
 }
 
 static enum evbus_code lost(const struct log_writer *writer, struct evbus_err *err)

@@ -83,7 +83,7 @@ static enum evbus_code identify(struct control *control, const char *name, struc
 	struct statx stx;
 
 	TRY(file_id_of(control->fd, name, &control->id, err));
-	if (statx(control->fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx))
+	if (os.statx(control->fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx))
 		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", name);
 	if (stx.stx_mask & STATX_BTIME) {
 		control->birth_s = stx.stx_btime.tv_sec;

@@ -76,12 +76,12 @@ enum evbus_code segments_list(const struct topic *topic, int32_t partition, stru
 	TRY(open_older(topic, partition, &fd, err));
 	if (fd < 0)
 		return EVBUS_OK;
-	CLEANUP(close_dir) DIR *dir = fdopendir(fd);
+	CLEANUP(close_dir) DIR *dir = os.fdopendir(fd);
 	if (!dir) {
 		os_close_cleanup(&fd);
 		return err_set(err, EVBUS_IO, errno, "cannot list '%s/partition=%d'", topic->name, partition);
 	}
-	for (struct dirent *entry; errno = 0, (entry = readdir(dir));)
+	for (struct dirent *entry; errno = 0, (entry = os.readdir(dir));)
 		if (parse_name(entry->d_name, &base))
 			TRY(buf_add(&bases, &base, sizeof base, err));
 	if (errno)

@@ -107,7 +107,7 @@ enum evbus_code root_check_local(const struct root *root, struct evbus_err *err)
 					   0x0bd00bd0,	    0x01161970,	     0x7461636f, 0x5346414f };
 	struct statfs fs;
 
-	if (fstatfs(root->fd, &fs))
+	if (os.fstatfs(root->fd, &fs))
 		return err_set(err, err_code_of(errno), errno, "cannot look at the file system of '%s'", root->path);
 	for (size_t i = 0; i < sizeof remote / sizeof *remote; i++)
 		if ((uint32_t)fs.f_type == remote[i])
@@ -126,22 +126,30 @@ static void close_dir(DIR **dir)
 		closedir(*dir);
 }
 
-/* Whether a directory holds files of partitions. What cannot be listed is told when it is opened. */
-static bool has_log(int fd)
+/* Opens a directory for listing, apart from its descriptor, which has a position of its own. */
+static enum evbus_code open_listing(int fd, const char *name, DIR **dir, struct evbus_err *err)
 {
 	int again = os.openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	CLEANUP(close_dir) DIR *dir = again < 0 ? NULL : fdopendir(again);
 
-	if (!dir) {
-		os_close_cleanup(&again);
-		return false;
-	}
-	for (struct dirent *entry; (entry = readdir(dir));)
-		if (strncmp(entry->d_name, "partition=", 10) == 0)
-			return true;
-	return false;
+	*dir = again < 0 ? NULL : os.fdopendir(again);
+	if (*dir)
+		return EVBUS_OK;
+	enum evbus_code code = err_set(err, err_code_of(errno), errno, "cannot list '%s'", name);
+	os_close_cleanup(&again);
+	return code;
 }
 
+/* Whether a directory holds files of partitions. */
+static enum evbus_code has_log(int fd, const char *name, bool *has, struct evbus_err *err)
+{
+	CLEANUP(close_dir) DIR *dir = NULL;
+
+	*has = false;
+	TRY(open_listing(fd, name, &dir, err));
+	for (struct dirent *entry; errno = 0, !*has && (entry = os.readdir(dir));)
+		*has = strncmp(entry->d_name, "partition=", 10) == 0;
+	return errno ? err_set(err, EVBUS_IO, errno, "cannot list '%s'", name) : EVBUS_OK;
+}
 
 static enum evbus_code bad_topic_json(const char *name, const char *why, struct evbus_err *err)
 {
@@ -203,9 +211,13 @@ static enum evbus_code read_topic_json(struct topic *topic, struct evbus_err *er
 static enum evbus_code read_topic(struct topic *topic, struct evbus_err *err)
 {
 	enum evbus_code code = read_topic_json(topic, err);
+	bool log;
 
-	if (code != EVBUS_NONE || !has_log(topic->fd))
+	if (code != EVBUS_NONE)
 		return code;
+	TRY(has_log(topic->fd, topic->name, &log, err));
+	if (!log)
+		return EVBUS_NONE;
 	code = read_topic_json(topic, err);
 	if (code != EVBUS_NONE)
 		return code;
@@ -343,8 +355,10 @@ enum evbus_code topic_check_in_place(const struct topic *topic, const char *doin
 
 	if (os.fstat(topic->fd, &ours))
 		return err_set(err, EVBUS_IO, errno, "cannot look at topic '%s'", topic->name);
-	if (os.fstatat(topic->root->fd, topic->name, &there, AT_SYMLINK_NOFOLLOW) || ours.st_dev != there.st_dev ||
-	    ours.st_ino != there.st_ino)
+	bool gone = os.fstatat(topic->root->fd, topic->name, &there, AT_SYMLINK_NOFOLLOW) != 0;
+	if (gone && errno != ENOENT)
+		return err_set(err, EVBUS_IO, errno, "cannot look at topic '%s'", topic->name);
+	if (gone || ours.st_dev != there.st_dev || ours.st_ino != there.st_ino)
 		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed or replaced while it was %s", topic->name,
 			       doing);
 	return EVBUS_OK;
@@ -390,30 +404,55 @@ static int by_name(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool is_of_type(const struct root *root, const char *path, mode_t type)
+/* *type: S_IFDIR …; 0 where it is not there, or may not be looked into, and then is none of ours. */
+static enum evbus_code look_at(const struct root *root, const char *path, mode_t *type, struct evbus_err *err)
 {
-	struct stat st;
+	struct stat st = { 0 };
 
-	return !os.fstatat(root->fd, path, &st, AT_SYMLINK_NOFOLLOW) && (!type || (st.st_mode & S_IFMT) == type);
+	if (!os.fstatat(root->fd, path, &st, AT_SYMLINK_NOFOLLOW) || errno == ENOENT || errno == ENOTDIR ||
+	    errno == ELOOP || errno == EACCES) {
+		*type = st.st_mode & S_IFMT;
+		return EVBUS_OK;
+	}
+	return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", path);
 }
 
-static bool is_topic(const struct root *root, const char *name)
+static enum evbus_code is_topic(const struct root *root, const char *name, bool *is, struct evbus_err *err)
 {
 	char path[NAME_IN_MESSAGE];
+	mode_t type;
 
+	*is = false;
+	if (subject_check_name("topic", name, NULL))
+		return EVBUS_OK;
+	TRY(look_at(root, name, &type, err));
+	if (type != S_IFDIR)
+		return EVBUS_OK;
 	snprintf(path, sizeof path, "%s/topic.json", name);
-	return subject_check_name("topic", name, NULL) == EVBUS_OK && is_of_type(root, name, S_IFDIR) &&
-	       is_of_type(root, path, 0);
+	TRY(look_at(root, path, &type, err));
+	*is = type != 0;
+	return EVBUS_OK;
 }
 
-static bool is_unusable(const struct root *root, const char *name)
+static enum evbus_code is_unusable(const struct root *root, const char *name, bool *is, struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int fd = -1;
+	bool topic;
+	mode_t type;
 
-	if (subject_check_name("topic", name, NULL) != EVBUS_OK || is_topic(root, name))
-		return false;
-	return is_of_type(root, name, S_IFLNK) ||
-	       (os_open_dir(root->fd, name, name, &fd, NULL) == EVBUS_OK && has_log(fd));
+	*is = false;
+	TRY(is_topic(root, name, &topic, err));
+	if (topic || subject_check_name("topic", name, NULL))
+		return EVBUS_OK;
+	TRY(look_at(root, name, &type, err));
+	*is = type == S_IFLNK;
+	if (type != S_IFDIR)
+		return EVBUS_OK;
+	enum evbus_code code = os_open_dir(root->fd, name, name, &fd, err);
+	if (code == EVBUS_NONE || code == EVBUS_CONFLICT || code == EVBUS_PERMISSION)
+		return EVBUS_OK;
+	TRY(code);
+	return has_log(fd, name, is, err);
 }
 
 /* One block: the pointers, then the texts. */
@@ -436,21 +475,21 @@ static enum evbus_code to_names(const struct buf *texts, size_t count, char ***n
 }
 
 static enum evbus_code list(const struct root *root, const char *pattern,
-			    bool (*wanted)(const struct root *root, const char *name), char ***names,
-			    struct evbus_err *err)
+			    enum evbus_code (*is_wanted)(const struct root *root, const char *name, bool *is,
+							 struct evbus_err *err),
+			    char ***names, struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf texts = { 0 };
+	CLEANUP(close_dir) DIR *dir = NULL;
 	size_t count = 0;
-	int fd = os.openat(root->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	CLEANUP(close_dir) DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	bool wanted;
 
-	if (!dir) {
-		err_set(err, err_code_of(errno), errno, "cannot list '%s'", root->path);
-		os_close_cleanup(&fd);
-		return err ? err->code : EVBUS_IO;
-	}
-	for (struct dirent *entry; errno = 0, (entry = readdir(dir));) {
-		if (!wanted(root, entry->d_name) || (pattern && !evbus_topic_matches(pattern, entry->d_name)))
+	TRY(open_listing(root->fd, root->path, &dir, err));
+	for (struct dirent *entry; errno = 0, (entry = os.readdir(dir));) {
+		if (pattern && !evbus_topic_matches(pattern, entry->d_name))
+			continue;
+		TRY(is_wanted(root, entry->d_name, &wanted, err));
+		if (!wanted)
 			continue;
 		TRY(buf_add(&texts, entry->d_name, strlen(entry->d_name) + 1, err));
 		count++;

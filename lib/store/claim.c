@@ -174,7 +174,7 @@ static enum evbus_code take(int state_dir, mode_t file_mode, const char *group, 
 	TRY(subject_check_name("topic", topic, err));
 	snprintf(wanted.place, sizeof wanted.place, "claims/%s/%s=%" PRId32, group, topic, partition_id);
 	size_t size = strlen(wanted.place) + 1;
-	struct evbus_claim *taken = malloc(sizeof *taken + size);
+	struct evbus_claim *taken = os.realloc(NULL, sizeof *taken + size);
 	if (!taken)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot claim '%s'", wanted.place);
 	taken->pid = getpid();

@@ -96,7 +96,7 @@ enum evbus_code store_open(int dir, const char *url, const struct store_options 
 		opened.options.file_mode = 0600;
 	opened.dir = path[0] == '/' ? AT_FDCWD : dir;
 	TRY(keep_path(opened.dir, path, &opened.path, err));
-	struct store *kept = malloc(sizeof *kept);
+	struct store *kept = os.realloc(NULL, sizeof *kept);
 	if (!kept) {
 		free(opened.path);
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the store '%s'", path);
