@@ -1,10 +1,7 @@
 /* Consumers of one group share the partitions of a topic and are killed at random. With an inbox an event's effect is
  * repeated at most once for each kill; every poisoned event is one dead letter; the checkpoints never pass an event
  * that had neither; and counts of attempts outlive the kills. */
-#include "fault.h"
-
-#include "bus.h"
-#include "store/table.h"
+#include "stores.h"
 
 #include <criterion/criterion.h>
 #include <signal.h>
@@ -33,24 +30,6 @@ static void setup(void)
 }
 
 TestSuite(consumers, .init = setup, .fini = run_end, .timeout = 300);
-
-/* The library is a part of this program, and its modules lie elsewhere. */
-static struct evbus *open_with_store(void)
-{
-	static const char from_tests[] = "/../../lib";
-	static char modules[PATH_MAX];
-	struct store_options options = { .module_dir = modules };
-	char exe[PATH_MAX];
-	struct evbus *bus = open_bus();
-	ssize_t len = readlink("/proc/self/exe", exe, sizeof exe - sizeof from_tests);
-
-	CHECK(len > 0, "readlink");
-	exe[len] = '\0';
-	memcpy(strrchr(exe, '/'), from_tests, sizeof from_tests);
-	CHECK(realpath(exe, modules), "realpath");
-	CHECK_OK(store_open(bus->root.fd, "sqlite:.evbus/state.db", &options, &bus->store, ERR));
-	return bus;
-}
 
 static void publish_all(void)
 {
@@ -105,7 +84,7 @@ static void handle(unsigned index, struct evbus_consumer *consumer, struct evbus
 
 static void consume(unsigned index)
 {
-	struct evbus *bus = open_with_store();
+	struct evbus *bus = open_bus();
 	struct evbus_consumer_options options = { .group = GROUP,
 						  .topic = TOPIC,
 						  .partition_id = EVBUS_PARTITION_ALL,
@@ -168,24 +147,14 @@ static void check_checkpoints(struct evbus *bus, bool at_end)
 	}
 }
 
-static enum evbus_code take_count(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+static void check_count(const char *sql, int64_t expected)
 {
-	(void)err;
-	CHECK(count == 1, "columns");
-	*(int64_t *)context = columns[0].integer;
-	return EVBUS_OK;
-}
+	int64_t found = ask_db(STATE_DB, "%s", sql);
 
-static void check_count(struct evbus *bus, const char *sql, int64_t expected)
-{
-	int64_t found = -1;
-	struct query query = { .sql = sql, .row = take_count, .context = &found };
-
-	CHECK_OK(table_read(bus->store, &query, ERR));
 	CHECK(found == expected, "%s: %lld, not %lld", sql, (long long)found, (long long)expected);
 }
 
-static void check_effects(struct evbus *bus, unsigned kills)
+static void check_effects(unsigned kills)
 {
 	unsigned poisoned = 0, repeated = 0, repeated_attempts = 0;
 
@@ -201,10 +170,10 @@ static void check_effects(struct evbus *bus, unsigned kills)
 		repeated_attempts);
 	CHECK(repeated + repeated_attempts <= kills, "%u effects and %u attempts were repeated, with %u kills",
 	      repeated, repeated_attempts, kills);
-	check_count(bus, "SELECT count(*) FROM inbox", event_count - poisoned);
-	check_count(bus, "SELECT count(*) FROM dlq WHERE state = 'DEAD' AND attempts = 3", poisoned);
-	check_count(bus, "SELECT count(*) FROM dlq", poisoned);
-	check_count(bus, "SELECT count(*) FROM retries", 0);
+	check_count("SELECT count(*) FROM inbox", event_count - poisoned);
+	check_count("SELECT count(*) FROM dlq WHERE state = 'DEAD' AND attempts = 3", poisoned);
+	check_count("SELECT count(*) FROM dlq", poisoned);
+	check_count("SELECT count(*) FROM retries", 0);
 }
 
 /* ---- the test ---- */
@@ -231,7 +200,7 @@ Test(consumers, killed_at_random_repeat_no_more_effects_than_there_are_kills)
 	read_order();
 	for (unsigned i = 0; i < CONSUMERS; i++)
 		consumers[i] = child_start(consume, i);
-	struct evbus *bus = open_with_store();
+	struct evbus *bus = open_bus();
 	for (unsigned i = 0; i < wanted; i++) {
 		pause_us((int64_t)(random_next(&dice) % 20000));
 		/* Mostly one that has the partitions; the others wait for them. */
@@ -243,7 +212,7 @@ Test(consumers, killed_at_random_repeat_no_more_effects_than_there_are_kills)
 	for (unsigned i = 0; i < CONSUMERS; i++)
 		child_join(consumers[i]);
 	check_checkpoints(bus, true);
-	check_effects(bus, kills);
+	check_effects(kills);
 	evbus_close(bus);
 	run_ran("consumers", wanted, wanted);
 }

@@ -179,14 +179,19 @@ pid_t child_start(void (*body)(unsigned index), unsigned index)
 	return pid;
 }
 
+void child_forget(pid_t pid)
+{
+	for (unsigned i = 0; i < CHILDREN_MAX; i++)
+		if (children[i] == pid)
+			children[i] = 0;
+}
+
 int child_reap(pid_t pid)
 {
 	int status;
 
 	CHECK(waitpid(pid, &status, 0) == pid, "waitpid: %s", strerror(errno));
-	for (unsigned i = 0; i < CHILDREN_MAX; i++)
-		if (children[i] == pid)
-			children[i] = 0;
+	child_forget(pid);
 	return status;
 }
 

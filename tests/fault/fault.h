@@ -82,6 +82,8 @@ pid_t child_start(void (*body)(unsigned index), unsigned index);
 void child_join(pid_t pid);
 /* It is dead or dying; says by what status. */
 int child_reap(pid_t pid);
+/* It was reaped already. */
+void child_forget(pid_t pid);
 /* Fails if any child failed so far. */
 void child_check(void);
 

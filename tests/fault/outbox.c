@@ -1,15 +1,10 @@
 /* Applications write outbox rows, drainers are killed and stopped, somebody checkpoints, the bus is full: the log has
  * each committed event once, each key in order, and none that was rolled back. */
-#include "fault.h"
-
-#include "base/module.h"
+#include "stores.h"
 
 #include <criterion/criterion.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
-#include <sqlite3.h>
-#include <stdio.h>
 #include <sys/wait.h>
 
 #define APPS 4u
@@ -42,61 +37,16 @@ static void setup(void)
 
 TestSuite(outbox, .init = setup, .fini = run_end, .timeout = 400);
 
-/* The library looks beside libevbus.so, and here there is none. */
-enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
-			    const struct evbus_module **module, struct evbus_err *err)
-{
-	char path[PATH_MAX + 64];
-	ssize_t len = readlink("/proc/self/exe", path, PATH_MAX);
-	(void)dir;
-	(void)what;
-	(void)dev_package;
-
-	path[len > 0 ? len : 0] = '\0';
-	char *slash = strrchr(path, '/');
-	snprintf(slash, sizeof path - (size_t)(slash - path), "/../../lib/libevbus-%s.so", name);
-	void *handle = dlopen(path, RTLD_LOCAL | RTLD_NOW);
-	*module = handle ? dlsym(handle, "evbus_module") : NULL;
-	return *module ? EVBUS_OK : err_set(err, EVBUS_CONFIG, 0, "cannot load '%s'", path);
-}
-
 /* ---- the database ---------------------------------------------------------------------------------------------- */
 
 static sqlite3 *open_app(void)
 {
-	sqlite3 *db;
-
-	CHECK(sqlite3_open("app.db", &db) == SQLITE_OK, "cannot open app.db");
-	sqlite3_busy_timeout(db, 60000);
-	return db;
-}
-
-static void run_sql(sqlite3 *db, const char *statement)
-{
-	char *message = NULL;
-	int rc = sqlite3_exec(db, statement, NULL, NULL, &message);
-
-	CHECK(rc == SQLITE_OK, "%s: %d: %s", statement, rc, message);
-}
-
-static int take_number(void *to, int count, char **values, char **names)
-{
-	(void)count;
-	(void)names;
-	*(int64_t *)to = values[0] ? strtoll(values[0], NULL, 10) : -1;
-	return 0;
+	return open_db("app.db");
 }
 
 static int64_t ask(const char *statement)
 {
-	sqlite3 *db = open_app();
-	int64_t number = -1;
-	char *message = NULL;
-	int rc = sqlite3_exec(db, statement, take_number, &number, &message);
-
-	CHECK(rc == SQLITE_OK, "%s: %d: %s", statement, rc, message);
-	sqlite3_close(db);
-	return number;
+	return ask_db("app.db", "%s", statement);
 }
 
 static void make_outbox(void)
@@ -282,15 +232,6 @@ static void store_log(sqlite3 *db)
 	evbus_close(bus);
 }
 
-static int64_t ask_in(sqlite3 *db, const char *statement)
-{
-	int64_t number = -1;
-
-	CHECK(sqlite3_exec(db, statement, take_number, &number, NULL) == SQLITE_OK, "%s: %s", statement,
-	      sqlite3_errmsg(db));
-	return number;
-}
-
 #define NONE_OF(db, what, from)                                                                                        \
 	do {                                                                                                           \
 		int64_t found_ = ask_in(db, "SELECT COUNT(*) FROM " from);                                             \
@@ -333,15 +274,7 @@ static void check_all(void)
 		"AS o USING (id) WHERE l.key <> 'null') WHERE before > seq");
 	NONE_OF(db, "rows were tried more than once, or are dead", "outbox WHERE attempts <> 0 OR state <> 'SENT'");
 	sqlite3_close(db);
-	char whole[20] = "";
-	db = open_app();
-	sqlite3_stmt *statement;
-	CHECK(!sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &statement, NULL), "%s", sqlite3_errmsg(db));
-	CHECK(sqlite3_step(statement) == SQLITE_ROW, "%s", sqlite3_errmsg(db));
-	snprintf(whole, sizeof whole, "%s", (const char *)sqlite3_column_text(statement, 0));
-	sqlite3_finalize(statement);
-	sqlite3_close(db);
-	CHECK(!strcmp(whole, "ok"), "the database is not whole: %s", whole);
+	check_db("app.db");
 }
 
 /* ---- the runs -------------------------------------------------------------------------------------------------- */
