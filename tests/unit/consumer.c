@@ -301,6 +301,30 @@ Test(consumer, that_follows_takes_what_comes)
 	evbus_consumer_close(consumer);
 }
 
+Test(consumer, that_follows_an_empty_topic_goes_on_after_its_first_record)
+{
+	struct evbus_consumer *consumer = CONSUMER(.follow = true);
+
+	cr_assert_null(next_within(consumer, 0));
+	for (int i = 0; i < 3; i++) {
+		publish(i, 1);
+		done(consumer, expect(consumer, i, 1));
+		cr_assert_null(next_within(consumer, 0));
+	}
+	evbus_consumer_close(consumer);
+}
+
+Test(consumer, goes_from_segment_to_segment)
+{
+	struct evbus_topic_options options = { .partitions = 1, .segment_max_bytes = 300 };
+	bool created;
+
+	OK(evbus_topic_create(bus, "small", &options, &created, &err));
+	for (int i = 0; i < 10; i++)
+		publish_many("small", 0, i, 1, 0);
+	cr_assert_eq(finish(CONSUMER(.topic = "small")), 10);
+}
+
 Test(consumer, that_follows_a_pattern_picks_up_new_topics_from_their_beginning)
 {
 	struct evbus_consumer *consumer = CONSUMER(.topic = "new.*", .follow = true, .from = "end");
