@@ -254,6 +254,7 @@ enum evbus_code consumer_save(struct evbus_consumer *consumer, bool now, struct 
 {
 	if (!consumer->dirty_us || (!now && !is_due(consumer)))
 		return EVBUS_OK;
+	os.point("consume/handled");
 	TRY(bus_store(consumer->bus, err));
 	TRY(table_begin(consumer->bus->store, err));
 	enum evbus_code code = write_all(consumer, err);

@@ -242,9 +242,11 @@ static enum evbus_code publish_and_mark(struct evbus_outbox *outbox, struct outb
 					struct evbus_drain_result *result, struct evbus_err *err)
 {
 	struct evbus_err marking;
-	enum evbus_code outage = outbox_publish(outbox, batch, err);
-	enum evbus_code code = outbox_mark(outbox, batch, result, &marking);
 
+	os.point("outbox/claimed");
+	enum evbus_code outage = outbox_publish(outbox, batch, err);
+	os.point("outbox/published");
+	enum evbus_code code = outbox_mark(outbox, batch, result, &marking);
 	/* What was given back, or is another's, comes first the next time. */
 	if (!outage && !code && !result->lost)
 		outbox_pass_goes_on(outbox);

@@ -42,6 +42,7 @@ struct os {
 	ssize_t (*getrandom)(void *data, size_t len, unsigned flags);
 	void *(*realloc)(void *block, size_t size);
 	int (*boot_id)(char id[36]);                         /* /proc/sys/kernel/random/boot_id; -1 and errno */
+	void (*point)(const char *name);                     /* no call: a place was reached; base/points.h */
 };
 
 extern struct os os;

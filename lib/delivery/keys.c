@@ -134,6 +134,8 @@ enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers,
 		code = keys_lock_ask(keys, waiter, err);
 	if (code != EVBUS_OK)
 		keys_leave(keys);
+	else
+		os.point("keys/read");
 	return code;
 }
 

@@ -144,6 +144,7 @@ enum evbus_code keys_lock_take(struct keys *keys, const struct keys_waiter *wait
 		}
 		TRY(code);
 		keys->locked = true;
+		os.point("keys/locked");
 		if (keys_hold(keys)) {
 			keys->told = keys->told && wait.begun;
 			keys->waited = wait.begun;

@@ -41,13 +41,16 @@ enum evbus_code writer_cut_unsynced(struct log_writer *writer, const struct cont
 
 	assert(cell.base == writer->base);
 	TRY(control_flag(&writer->control, CONTROL_HALT, true, err));
+	os.point("cut/marked");
 	if (os.ftruncate(writer->fd, (off_t)cell.bytes))
 		return err_set(err, EVBUS_IO, errno, "cannot cut '%s' back to byte %llu", writer->name,
 			       (unsigned long long)cell.bytes);
+	os.point("cut/done");
 	cell.epoch = (view->end.epoch > cell.epoch ? view->end.epoch : cell.epoch) + 1;
 	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
 	TRY(control_set(&writer->control, CONTROL_DURABLE, &cell, err));
 	TRY(sync_afresh(writer, err));
+	os.point("cut/synced");
 	TRY(control_flag(&writer->control, CONTROL_SYNCING, false, err));
 	return control_flag(&writer->control, CONTROL_HALT, false, err);
 }
@@ -105,6 +108,7 @@ static enum evbus_code finish_for_the_dead(struct log_writer *writer, struct evb
 
 static enum evbus_code sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err)
 {
+	os.point("sync/failed");
 	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
 	enum evbus_code code = writer_sync_failed(writer, sys_errno, err);
 	control_unlock(writer->fd, LOCK_APPEND);
@@ -130,8 +134,10 @@ static enum evbus_code lead(struct log_writer *writer, uint64_t next, bool *stal
 	if (view.durable.next >= next)
 		return EVBUS_OK;
 	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
+	os.point("sync/begins");
 	if (os.fdatasync(writer->fd))
 		return sync_failed(writer, errno, err);
+	os.point("sync/ended");
 	return writer_say_durable(writer, &view.end, err);
 }
 
@@ -237,10 +243,12 @@ static enum evbus_code commit_once(struct log_writer *writer, const struct mark 
 
 	*stale = false;
 	if (code == EVBUS_AGAIN) {
+		os.point("commit/waits");
 		control_wait(&writer->control, word, COMMIT_WAIT_MS);
 		return EVBUS_OK;
 	}
 	TRY(code);
+	os.point("commit/locked");
 	code = lead(writer, mark->next, stale, err);
 	control_unlock(writer->control.fd, LOCK_SYNC);
 	control_wake(&writer->control);

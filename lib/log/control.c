@@ -224,6 +224,7 @@ enum evbus_code control_init(struct control *control, const struct cell *cell, s
 	/* The magic last, after everything else is in its place: until then it is no page. */
 	memset(block, 0, sizeof magic);
 	TRY(write_page(control, block, sizeof block, 0, err));
+	os.point("page/written");
 	TRY(write_page(control, magic, sizeof magic, 0, err));
 	if (os.fsync(control->fd))
 		return err_set(err, EVBUS_IO, errno, "cannot sync '%s'", control->path);
@@ -246,6 +247,7 @@ enum evbus_code control_set(struct control *control, enum control_cell which, co
 	struct page_copy copy = { .cell = *cell };
 	copy.checksum = copy_checksum(&page.head, &copy);
 	TRY(write_page(control, &copy, sizeof copy, at + other * sizeof copy, err));
+	os.point("cell/copied");
 	return write_page(control, &other, sizeof other, at + offsetof(struct page_cell, selector), err);
 }
 
@@ -266,6 +268,7 @@ void control_wake(struct control *control)
 	uint32_t word = 0;
 	size_t at = offsetof(struct page, word);
 
+	os.point("wake/begins");
 	/* Not atomic, and need not be: whoever waited saw an older value, and two that write the same new one wake both. */
 	if (os_read_at(control->fd, &word, sizeof word, at) == (ssize_t)sizeof word) {
 		word++;

@@ -106,9 +106,11 @@ static enum evbus_code cut_tail(struct log_writer *writer, const struct cell *go
 	if (good->bytes == size)
 		return EVBUS_OK;
 	TRY(recover_save_tail(writer, good->bytes, size, good->next, "of an interrupted write", err));
+	os.point("recover/copied");
 	if (os.ftruncate(writer->fd, (off_t)good->bytes))
 		return err_set(err, EVBUS_IO, errno, "cannot cut '%s' to byte %llu", writer->name,
 			       (unsigned long long)good->bytes);
+	os.point("recover/cut");
 	return EVBUS_OK;
 }
 
@@ -126,6 +128,7 @@ static enum evbus_code write_again(struct log_writer *writer, uint64_t at, uint6
 			return err_set(err, EVBUS_IO, errno, "cannot write '%s' again", writer->name);
 		at += len;
 	}
+	os.point("recover/written");
 	return EVBUS_OK;
 }
 
@@ -194,6 +197,7 @@ static enum evbus_code adopt(struct log_writer *writer, const struct control_vie
 		TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
 		if (os.fdatasync(writer->fd))
 			return writer_sync_failed(writer, errno, err);
+		os.point("recover/synced");
 	}
 	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
 	if (again)
@@ -293,6 +297,7 @@ static enum evbus_code recover_anew(struct log_writer *writer, const struct cell
 	TRY(write_again(writer, from.bytes, cell.bytes, err));
 	if (os.fdatasync(writer->fd))
 		return err_set(err, EVBUS_IO, errno, "cannot sync '%s'", writer->name);
+	os.point("recover/synced");
 	TRY(sync_names(writer, err));
 	return control_init(&writer->control, &cell, err);
 }

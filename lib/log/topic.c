@@ -290,13 +290,11 @@ static enum evbus_code link_topic_json(const struct topic *topic, const struct e
 	snprintf(temporary, sizeof temporary, ".topic.json.%s", log_id);
 	snprintf(name, sizeof name, "%s/%s", topic->name, temporary);
 	TRY(os_open_file(topic->fd, temporary, O_WRONLY | O_CREAT | O_EXCL, topic->root->file_mode, name, &fd, err));
-	bool linked = false;
-	int saved = 0;
-	if (!os_write_at(fd, text, (size_t)len, 0) || os.fsync(fd) ||
-	    os.linkat(topic->fd, temporary, topic->fd, "topic.json", 0))
-		saved = errno;
-	else
-		linked = true;
+	bool written = os_write_at(fd, text, (size_t)len, 0) && !os.fsync(fd);
+	if (written)
+		os.point("topic/written");
+	bool linked = written && !os.linkat(topic->fd, temporary, topic->fd, "topic.json", 0);
+	int saved = errno;
 	os.unlinkat(topic->fd, temporary, 0);
 	if (!linked && saved != EEXIST)
 		return err_set(err, EVBUS_CANTCREATE, saved, "cannot make '%s/topic.json'", topic->name);

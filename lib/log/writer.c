@@ -85,6 +85,7 @@ static enum evbus_code recover_locked(struct log_writer *writer, bool first, boo
 	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
 	code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
 	if (code == EVBUS_OK) {
+		os.point("recover/locked");
 		*again = !writer_is_current(writer, NULL);
 		code = *again ? EVBUS_OK : recover(writer, first, err);
 		control_unlock(writer->fd, LOCK_APPEND);
@@ -115,6 +116,7 @@ static enum evbus_code attach_once(struct log_writer *writer, bool *again, struc
 
 	*again = false;
 	TRY(attach_files(writer, err));
+	os.point("open/files");
 	enum evbus_code code = control_lock(writer->control.fd, LOCK_PRESENCE, F_WRLCK, false, err);
 	bool first = code == EVBUS_OK;
 	if (code == EVBUS_AGAIN)
@@ -220,7 +222,9 @@ static enum evbus_code roll(struct log_writer *writer, const struct control_view
 	if (os.fdatasync(writer->fd))
 		return writer_sync_failed(writer, errno, err);
 	TRY(writer_say_durable(writer, &cell, err));
+	os.point("roll/synced");
 	TRY(segment_roll(writer->topic, writer->partition, writer->base, err));
+	os.point("roll/exchanged");
 	if (os.fstatat(writer->topic->fd, writer->path, &st, AT_SYMLINK_NOFOLLOW))
 		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", writer->name);
 	cell.base = cell.next;
@@ -258,6 +262,7 @@ static enum evbus_code roll_locked(struct log_writer *writer, size_t more, struc
 	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
 	enum evbus_code code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
 	if (code == EVBUS_OK) {
+		os.point("roll/locked");
 		code = roll_if_wanted(writer, more, err);
 		control_unlock(writer->fd, LOCK_APPEND);
 	}
@@ -359,6 +364,7 @@ static enum evbus_code append_here(struct log_writer *writer, struct group *grou
 		TRY(restamp(group, end.next, least_us, err));
 	*mark = (struct mark){ view->page_id, end.epoch, end.base, end.bytes, end.next, end.next + group_count(group) };
 	TRY(write_lines(writer, group, &end, err));
+	os.point("append/written");
 	end.bytes += group->lines.len;
 	end.next = mark->next;
 	end.time_us = group_entry(group, group_count(group) - 1)->time_us;
@@ -434,6 +440,7 @@ static enum evbus_code append_step(struct log_writer *writer, struct group *grou
 	*step = APPEND_DONE;
 	TRY(check_deadline(writer, group->deadline, err));
 	TRY(check_held(writer, group->held, err));
+	os.point("append/checked");
 	return append_here(writer, group, view, mark, err);
 }
 
@@ -462,8 +469,11 @@ enum evbus_code writer_append(struct log_writer *writer, struct group *group, ui
 		TRY(attach(writer, err));
 	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
 		TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+		os.point("append/locked");
 		enum evbus_code code = append_step(writer, group, expect, mark, &view, &step, err);
 		control_unlock(writer->fd, LOCK_APPEND);
+		if (code == EVBUS_OK && step == APPEND_DONE)
+			os.point("append/done");
 		if (code != EVBUS_OK || step == APPEND_DONE)
 			return code;
 		TRY(prepare(writer, step, &view, group, err));

@@ -2,7 +2,7 @@
 # The rules of the house, checked over the files as they lie and the library as it was built. Each check gathers what
 # is wrong, as FILE:LINE where there is one, and fails if that is anything.
 . "${0%/*}/../cli/lib.sh"
-plan 19
+plan 20
 
 build=${EVBUS_TEST_BUILD:-$ROOT/build}
 read -ra cc <<<"${EVBUS_TEST_CC:-cc}"
@@ -142,6 +142,15 @@ expect_status 0 evbus replay -b file:event_bus -t orders --format payload
 expect_out '{"id":"1"}
 {"id":"1"}'
 cd "$ROOT" || exit 1
+
+# A test stops a process at one of them by its name.
+t 'each place at which a test may stop a process is listed, and each one listed is there'
+sed -n 's/^\tPOINT("\([^"]*\)").*/\1/p' lib/base/points.h >"$tests_dir/points"
+sort "$tests_dir/points" | uniq -d | none 'listed twice'
+grep -ho 'os\.point("[^"]*")' "${library[@]}" | cut -d '"' -f 2 | sort -u >"$tests_dir/reached"
+expect_true 'there are some' test -s "$tests_dir/reached"
+sort "$tests_dir/points" | comm -23 - "$tests_dir/reached" | none 'listed and not there'
+sort "$tests_dir/points" | comm -13 - "$tests_dir/reached" | none 'there and not listed'
 
 t 'no function is longer than 70 lines'
 for file in "${c_files[@]}"; do
