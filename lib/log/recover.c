@@ -4,8 +4,9 @@
  *
  *	our page, same boot        lines beyond `end` were written by somebody who died before he said so: whole, correct,
  *	                           contiguous ones (whole batches) are adopted, the rest is cut. A file shorter than
- *	                           `durable` was cut or restored: refused. `syncing` set, or nobody else here: the sync of
- *	                           durable…end may have failed unheard, so those bytes are written again, and synced.
+ *	                           `durable` was cut or restored: refused. `syncing` set, or nobody else here, or an end
+ *	                           that is not the file's, for the page may be an older one that was put back: a sync of
+ *	                           what follows `durable` may have failed unheard, so it is written again, and synced.
  *	our page, other boot       the machine restarted: `durable` is a lower bound. A bad line below it is damage, refused;
  *	                           above it the longest correct prefix is kept, for writes reach the disk in any order.
  *	no page                    bad bytes with no good line behind them are an interrupted write; a bad line with good
@@ -182,27 +183,23 @@ static enum evbus_code finish_roll(struct log_writer *writer, struct control_vie
 	return EVBUS_OK;
 }
 
-/* Adopts what is good from `from` on, cuts the rest; `again`: it is written again, synced and said to be durable. */
-static enum evbus_code adopt(struct log_writer *writer, const struct control_view *view, const struct cell *from,
-			     uint64_t size, bool again, struct evbus_err *err)
+/* Adopts what is good behind `durable`, cuts the rest: what is kept is written again, synced and said to be durable. */
+static enum evbus_code adopt(struct log_writer *writer, const struct control_view *view, uint64_t size,
+			     struct evbus_err *err)
 {
 	struct extent found;
 
-	TRY(extent_find(writer->fd, writer->name, from, size, &found, err));
+	TRY(extent_find(writer->fd, writer->name, &view->durable, size, &found, err));
 	struct cell cell = found.good;
 	cell.epoch = view->end.epoch + (cell.bytes < view->end.bytes);
 	TRY(cut_tail(writer, &cell, size, err));
-	if (again) {
-		TRY(write_again(writer, from->bytes, cell.bytes, err));
-		TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
-		if (os.fdatasync(writer->fd))
-			return writer_sync_failed(writer, errno, err);
-		os.point("recover/synced");
-	}
+	TRY(write_again(writer, view->durable.bytes, cell.bytes, err));
+	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
+	if (os.fdatasync(writer->fd))
+		return writer_sync_failed(writer, errno, err);
+	os.point("recover/synced");
 	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
-	if (again)
-		return writer_say_durable(writer, &cell, err);
-	return EVBUS_OK;
+	return writer_say_durable(writer, &cell, err);
 }
 
 static enum evbus_code check_durable(struct log_writer *writer, const struct cell *durable, uint64_t size,
@@ -259,11 +256,10 @@ static enum evbus_code recover_ours(struct log_writer *writer, struct control_vi
 		TRY(writer_cut_unsynced(writer, view, err));
 		return EVBUS_OK;
 	}
-	bool again = first || view->syncing || size < view->end.bytes;
 	/* Nothing is open, nothing hangs over: the page is right as it is. */
-	if (view->end.bytes == size && (!again || (view->durable.next == view->end.next && !view->syncing)))
+	if (view->end.bytes == size && !view->syncing && (!first || view->durable.next == view->end.next))
 		return EVBUS_OK;
-	return adopt(writer, view, again ? &view->durable : &view->end, size, again, err);
+	return adopt(writer, view, size, err);
 }
 
 /* ---- no page of this boot ---- */

@@ -391,6 +391,23 @@ Test(commit, whose_leader_died_behind_the_sync_is_done_again_from_the_bytes)
 	assert_written_again(die_behind_sync, true);
 }
 
+/* The older page does not say that somebody was syncing what stands behind its end. */
+Test(commit, whose_leader_died_in_the_sync_is_done_again_from_the_bytes_also_where_an_older_page_was_put_back)
+{
+	start(3);
+	CLEANUP(buf_release) struct buf before = load(LIVE);
+	CLEANUP(buf_release) struct buf page = load(LOCK);
+	publish_and_die(3, die_in_sync);
+	store_buf(LOCK, &page);
+	note_from_here();
+	cr_assert_eq(publish(&writer, 4), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(written_from, before.len, "%ju", (uintmax_t)written_from);
+	cr_assert_eq(strncmp(done, "ws", 2), 0, "%s", done);
+	writer_close(&writer);
+	os = real_os;
+	assert_log(5);
+}
+
 /* ---- a kill at each call ---- */
 
 static void die(void)
