@@ -231,6 +231,17 @@ void notes_new(unsigned writers, unsigned events, unsigned readers, unsigned lan
 			notes->seen[r][l].crcs = notes_share((size_t)writers * events * sizeof(uint32_t));
 }
 
+void notes_free(void)
+{
+	size_t all = (size_t)notes->writers * notes->events;
+
+	munmap(notes->places, all * sizeof *notes->places);
+	for (unsigned r = 0; r < notes->readers; r++)
+		for (unsigned l = 0; l < notes->lanes; l++)
+			munmap(notes->seen[r][l].crcs, all * sizeof(uint32_t));
+	munmap(notes, sizeof *notes);
+}
+
 uint64_t place_of(int32_t lane, uint64_t offset)
 {
 	return (uint64_t)lane << 48 | offset;

@@ -112,6 +112,8 @@ struct notes {
 extern struct notes *notes;
 
 void notes_new(unsigned writers, unsigned events, unsigned readers, unsigned lanes);
+/* Where there are thousands of them, they are given back: each mapping makes a fork take longer. */
+void notes_free(void);
 void *notes_share(size_t size);          /* zeros, for as long as the test runs */
 uint64_t place_of(int32_t lane, uint64_t offset);
 void note_receipt(unsigned writer, uint64_t event, const struct evbus_record *receipt);

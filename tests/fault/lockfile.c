@@ -1,5 +1,6 @@
 /* The lock file is safe to delete at any time, and more: whatever is done to it, no receipt is a lie. */
 #include "fault.h"
+#include "harm.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -7,8 +8,6 @@
 #define WRITERS 8u
 #define LATE WRITERS
 #define EVERY_US 50000
-#define LOCK "bus/" TOPIC "/partition=0.lock"
-#define PAGE_BYTES 4096u
 
 static void setup(void)
 {
@@ -17,68 +16,6 @@ static void setup(void)
 }
 
 TestSuite(lockfile, .init = setup, .fini = run_end, .timeout = 120);
-
-/* ---- what is done to it ---- */
-
-static char copy[PAGE_BYTES];
-static ssize_t copy_len;
-
-static void take_copy(void)
-{
-	int fd = open(LOCK, O_RDONLY);
-
-	if (fd >= 0) {
-		copy_len = read(fd, copy, sizeof copy);
-		close(fd);
-	}
-}
-
-static void put(const char *path, int flags, ssize_t len)
-{
-	int fd = open(path, O_WRONLY | O_CREAT | flags, 0600);
-
-	CHECK(fd >= 0 && (len <= 0 || write(fd, copy, (size_t)len) == len), "%s: %s", path, strerror(errno));
-	close(fd);
-}
-
-enum harm {
-	REMOVED,
-	MADE_ANEW,
-	TRUNCATED,
-	CUT_SHORT,
-	COPIED_OVER,
-	COPIED_OVER_WHOLE,     /* without truncating it first */
-	REPLACED_BY_COPY,
-	HARMS,
-};
-
-static void do_harm(enum harm harm)
-{
-	switch (harm) {
-	case REMOVED:
-		CHECK(!unlink(LOCK) || errno == ENOENT, "unlink: %s", strerror(errno));
-		return;
-	case MADE_ANEW:
-		put("new.lock", O_TRUNC, 0);
-		CHECK(!rename("new.lock", LOCK), "rename: %s", strerror(errno));
-		return;
-	case TRUNCATED:
-		CHECK(!truncate(LOCK, 0) || errno == ENOENT, "truncate: %s", strerror(errno));
-		return;
-	case CUT_SHORT:
-		CHECK(!truncate(LOCK, 200) || errno == ENOENT, "truncate: %s", strerror(errno));
-		return;
-	case COPIED_OVER:
-		put(LOCK, O_TRUNC, copy_len);
-		return;
-	case COPIED_OVER_WHOLE:
-		put(LOCK, 0, copy_len);
-		return;
-	default:
-		put("new.lock", O_TRUNC, copy_len);
-		CHECK(!rename("new.lock", LOCK), "rename: %s", strerror(errno));
-	}
-}
 
 /* ---- under load ---- */
 
@@ -116,7 +53,7 @@ static void harm_under_load(const char *what, enum harm first, enum harm last, u
 	reader = child_start(follow_events, 0);
 	pause_us(EVERY_US);
 	for (; ran < rounds; ran++) {
-		if (copy_len < (ssize_t)PAGE_BYTES || random_next(&dice) % 4 == 0)
+		if (harm_copy_len < (ssize_t)PAGE_BYTES || random_next(&dice) % 4 == 0)
 			take_copy();
 		do_harm((enum harm)(first + random_next(&dice) % (last - first + 1)));
 		pause_us(EVERY_US);
