@@ -350,3 +350,28 @@ Test(control, locks_exclude_other_descriptors_and_die_with_theirs)
 	control_close(&other);
 	control_close(&control);
 }
+
+static int (*real_lock)(int fd, int cmd, struct flock *lock);
+static unsigned signals;
+
+static int lock_after_signals(int fd, int cmd, struct flock *lock)
+{
+	if (signals && cmd == F_OFD_SETLKW) {
+		signals--;
+		errno = EINTR;
+		return -1;
+	}
+	return real_lock(fd, cmd, lock);
+}
+
+Test(control, locks_are_waited_for_over_signals)
+{
+	open_page(1);
+	real_lock = os.lock;
+	os.lock = lock_after_signals;
+	signals = 3;
+	cr_assert_eq(control_lock(control.fd, LOCK_SYNC, F_WRLCK, true, &err), EVBUS_OK, "%s", err.text);
+	os.lock = real_lock;
+	cr_assert_eq(signals, 0u);
+	control_close(&control);
+}
