@@ -61,6 +61,26 @@ Test(cursor, shows_a_record_only_after_its_sync)
 	writer_close(&writer);
 }
 
+/* Lines stand behind the end that the page knows, of a writer who was killed: another time a reader syncs and shows them.
+ * But a sync may have failed unheard, and one of his own would succeed and prove nothing. */
+Test(cursor, shows_nothing_of_what_a_sync_has_failed_of)
+{
+	must_publish(0, 3);
+	CLEANUP(buf_release) struct buf file = load(LIVE);
+	struct cell durable = cell_at(&file, line_at(&file, 1)), end = cell_at(&file, line_at(&file, 2));
+	struct control control;
+
+	make_page(&end, &durable);
+	assert_log(3);
+	for (int flag = 0; flag < 2; flag++) {
+		cr_assert_eq(control_open(&topic, 0, true, &control, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(control_flag(&control, CONTROL_SYNCING, flag == CONTROL_SYNCING, &err), EVBUS_OK);
+		cr_assert_eq(control_flag(&control, CONTROL_HALT, flag == CONTROL_HALT, &err), EVBUS_OK);
+		control_close(&control);
+		assert_log(1);
+	}
+}
+
 Test(cursor, ends_where_it_is_told_to)
 {
 	struct line line;
@@ -306,6 +326,27 @@ Test(cursor, names_the_damaged_line_and_shows_all_before_it)
 		read_log(&reading);
 		cr_assert(reading.code == EVBUS_IO && reading.count == line && strstr(err.text, named), "%zu: %s", at,
 			  err.text);
+	}
+}
+
+Test(cursor, names_the_offset_of_a_line_that_is_missing)
+{
+	static struct reading reading;
+
+	must_publish(0, 6);
+	CLEANUP(buf_release) struct buf file = load(LIVE);
+	for (size_t i = 1; i < 5; i++) {
+		size_t at = line_at(&file, i), end = line_at(&file, i + 1);
+		CLEANUP(buf_release) struct buf rest = { 0 };
+		/* Of the length that was acknowledged, or the page would tell. */
+		add(&rest, file.data, at);
+		add(&rest, file.data + end, file.len - end);
+		add(&rest, file.data, end - at);
+		store_buf(LIVE, &rest);
+		read_log(&reading);
+		cr_assert(reading.code == EVBUS_IO && reading.count == i &&
+				  strstr(err.text, "a line is missing before it"),
+			  "%zu: %s", i, err.text);
 	}
 }
 

@@ -303,17 +303,17 @@ Test(recover_page, of_another_boot_while_a_writer_is_there_is_refused)
 	assert_log(4);
 }
 
-Test(recover_page, of_another_boot_with_a_log_that_is_not_the_acknowledged_one_is_refused)
+/* A log of the same topic that went another way: longer, and every line of it is good. pad: of its first event. */
+static void assert_other_log_refused(size_t pad)
 {
 	CLEANUP(buf_release) struct buf file = { 0 };
 
-	/* A log of the same topic that went another way: longer, and every line of it is good. */
 	start(3);
 	writer_close(&writer);
 	cr_assert(!rename(LIVE, "kept") && !unlink(LOCK));
 	must_open(&writer);
-	cr_assert_eq(publish_group(&writer, 100, 1, false, 999), EVBUS_OK);
-	cr_assert_eq(publish_group(&writer, 101, 9, false, 0), EVBUS_OK);
+	cr_assert_eq(publish_group(&writer, 4, 1, false, pad), EVBUS_OK);
+	cr_assert_eq(publish_group(&writer, 5, 5, false, 0), EVBUS_OK);
 	writer_close(&writer);
 	file = load(LIVE);
 	cr_assert(!rename("kept", LIVE) && !unlink(LOCK));
@@ -322,6 +322,18 @@ Test(recover_page, of_another_boot_with_a_log_that_is_not_the_acknowledged_one_i
 	replace(LIVE, file.data, file.len);
 	cr_assert_neq(open_writer(&writer), EVBUS_OK);
 	assert_file(LIVE, &file);
+}
+
+Test(recover_page, of_another_boot_with_a_log_that_is_not_the_acknowledged_one_is_refused)
+{
+	assert_other_log_refused(999);
+}
+
+Test(recover_page, of_another_boot_with_another_log_whose_lines_are_as_long_is_refused)
+{
+	assert_other_log_refused(0);
+	cr_assert_eq(err.code, EVBUS_CONFLICT);
+	cr_assert(strstr(err.text, "is not the log that was acknowledged"), "%s", err.text);
 }
 
 /* Each byte of each acknowledged line is damaged once, the machine is started anew, and the log is told to be damaged
