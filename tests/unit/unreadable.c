@@ -37,13 +37,13 @@ static enum evbus_code list(void)
 		return code;
 	cr_assert(!strcmp(names[0], "another") && !strcmp(names[1], "t") && !names[2]);
 	free(names);
-	return topic_headless(&root, NULL, &names, &err);
+	return topic_unusable(&root, NULL, &names, &err);
 }
 
 static enum evbus_code list_headless(void)
 {
 	char **names;
-	enum evbus_code code = topic_headless(&root, NULL, &names, &err);
+	enum evbus_code code = topic_unusable(&root, NULL, &names, &err);
 
 	if (code)
 		return code;
