@@ -8,7 +8,7 @@ TESTS =
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
 
-.PHONY: all with-tests platform-smoke test torture install bench lint help clean
+.PHONY: all with-tests platform-smoke test torture install bench lint fuzz help clean
 
 all: $(BUILD)/build.ninja           ## build the program and the library (the default)
 	@ninja -C $(BUILD)
@@ -46,6 +46,15 @@ bench: with-tests                   ## measure, and print each figure beside its
 lint: with-tests                    ## clang-tidy, cppcheck, shellcheck, mandoc: any finding is an error
 	@tests/deps build lint
 	@tests/lint $(BUILD)
+
+# Built by clang, beside the rest. A finding is an error; what is found is kept in build-fuzz/fuzz/finds.
+FUZZ_FLAGS = -fsanitize=fuzzer-no-link -fno-sanitize-recover=undefined
+fuzz:                               ## run each fuzzer for FUZZ_SECONDS=300, or only those named by TESTS="line json"
+	@tests/deps build fuzz
+	@[ -f build-fuzz/build.ninja ] || CC=clang meson setup build-fuzz -Dtests=true -Dfuzz=true -Db_lundef=false \
+		-Db_sanitize=address,undefined '-Dc_args=$(FUZZ_FLAGS)'
+	@ninja -C build-fuzz fuzzers
+	@tests/fuzz/run build-fuzz $(TESTS)
 
 help:                               ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'
