@@ -123,15 +123,37 @@ enum evbus_code control_open(const struct topic *topic, int32_t partition, bool 
 	return EVBUS_OK;
 }
 
-static bool take_cell(const struct page *page, enum control_cell which, struct cell *cell)
+static bool is_copy(const struct page *page, const struct page_copy *copy)
+{
+	return copy_checksum(&page->head, copy) == copy->checksum;
+}
+
+static bool is_later(const struct cell *a, const struct cell *b)
+{
+	if (a->epoch != b->epoch)
+		return a->epoch > b->epoch;
+	return a->base != b->base ? a->base > b->base : a->next > b->next;
+}
+
+/* The copy in force: the one that is selected, or the other one where that is later. It was true when it was written,
+ * before it was selected; and a selector of which a bit was flipped hides nothing. NULL: the page is damaged. */
+static const struct page_copy *copy_in_force(const struct page *page, enum control_cell which)
 {
 	const struct page_cell *from = &page->cell[which];
 
-	if (from->selector > 1 || copy_checksum(&page->head, &from->copy[from->selector]) !=
-					  from->copy[from->selector].checksum)
-		return false;
-	*cell = from->copy[from->selector].cell;
-	return true;
+	if (from->selector > 1 || !is_copy(page, &from->copy[from->selector]))
+		return NULL;
+	const struct page_copy *selected = &from->copy[from->selector], *other = &from->copy[1 - from->selector];
+	return is_copy(page, other) && is_later(&other->cell, &selected->cell) ? other : selected;
+}
+
+static bool take_cell(const struct page *page, enum control_cell which, struct cell *cell)
+{
+	const struct page_copy *copy = copy_in_force(page, which);
+
+	if (copy)
+		*cell = copy->cell;
+	return copy != NULL;
 }
 
 /* Of a page of another boot: writes reach the disk in any order, a selector before the copy that it means. The copy
@@ -142,7 +164,7 @@ static bool take_any(const struct page *page, struct control_view *view)
 
 	for (unsigned i = 0; i < 2; i++) {
 		const struct page_copy *copy = &from->copy[(from->selector + i) % 2];
-		if (copy_checksum(&page->head, copy) != copy->checksum)
+		if (!is_copy(page, copy))
 			continue;
 		view->durable = view->end = copy->cell;
 		return true;
@@ -243,7 +265,7 @@ enum evbus_code control_set(struct control *control, enum control_cell which, co
 	/* Somebody truncated it: there is no page any more, and whoever looks at it next makes it from the log. */
 	if (n != (ssize_t)sizeof page)
 		return EVBUS_OK;
-	uint32_t other = page.cell[which].selector == 0;
+	uint32_t other = copy_in_force(&page, which) == &page.cell[which].copy[0];
 	struct page_copy copy = { .cell = *cell };
 	copy.checksum = copy_checksum(&page.head, &copy);
 	TRY(write_page(control, &copy, sizeof copy, at + other * sizeof copy, err));
