@@ -75,7 +75,7 @@ static enum evbus_code measure(struct cursor *cursor, int fd, const char *name, 
 	if (found.bad && known)
 		damaged = found.good.bytes < known->bytes;
 	else if (found.bad)
-		TRY(extent_good_behind(fd, name, found.at.bytes, size, &damaged, err));
+		TRY(extent_good_behind(fd, name, &found.at, size, &damaged, err));
 	/* What was acknowledged and is not there is not the end of the log either: reading reports it. */
 	cursor->durable = known && size < known->bytes ? *known : damaged ? found.at : found.good;
 	cursor->durable.base = start->base;

@@ -52,19 +52,31 @@ enum evbus_code extent_find(int fd, const char *name, const struct cell *from, u
 	return EVBUS_OK;
 }
 
-enum evbus_code extent_good_behind(int fd, const char *name, uint64_t at, uint64_t size, bool *good,
+/* Whether it is, or was before something was done to the line breaks that no interrupted write does: a CR was put before
+ * one, or it was lost, so that the line stands behind the one before it or behind what else was put there. offset: that
+ * the line has if it is not. */
+static bool is_good_line(struct evbus_slice text, uint64_t offset)
+{
+	struct line line;
+
+	if (text.len && text.data[text.len - 1] == '\r')
+		text.len--;
+	return !line_parse(text, &line) ||
+	       (line_parse_last(text, &line) && (line.offset == offset || line.offset == offset + 1));
+}
+
+enum evbus_code extent_good_behind(int fd, const char *name, const struct cell *at, uint64_t size, bool *good,
 				   struct evbus_err *err)
 {
 	CLEANUP(scan_release) struct scan scan;
 	struct evbus_slice text;
 	enum scan_what what;
-	struct line line;
 
 	*good = false;
-	scan_init(&scan, fd, name, at, size, SCAN_CHUNK);
-	for (;;) {
+	scan_init(&scan, fd, name, at->bytes, size, SCAN_CHUNK);
+	for (uint64_t offset = at->next;; offset++) {
 		TRY(scan_next(&scan, &text, &what, err));
-		*good = what == SCAN_LINE && !line_parse(text, &line);
+		*good = what == SCAN_LINE && is_good_line(text, offset);
 		if (*good || what == SCAN_END)
 			return EVBUS_OK;
 		if (what == SCAN_LONG)

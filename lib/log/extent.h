@@ -21,8 +21,9 @@ CHECKED enum evbus_code extent_find(int fd, const char *name, const struct cell 
 CHECKED enum evbus_code extent_start(int fd, const char *name, uint64_t from, uint64_t size, const struct cell *start,
 				     struct cell *at, struct evbus_err *err);
 
-/* Whether any line that begins at byte `at`, where one begins, or behind it is correct in itself. */
-CHECKED enum evbus_code extent_good_behind(int fd, const char *name, uint64_t at, uint64_t size, bool *good,
+/* Whether any line that begins at the damaged one, *at, or behind it is correct in itself; or would be if its line break
+ * were as it was written. */
+CHECKED enum evbus_code extent_good_behind(int fd, const char *name, const struct cell *at, uint64_t size, bool *good,
 					   struct evbus_err *err);
 
 #endif

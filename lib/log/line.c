@@ -315,6 +315,23 @@ bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us)
 	return true;
 }
 
+/* Heads that are payload come behind the line's own: so many are looked at. */
+#define HEADS_MAX 64
+
+bool line_parse_last(struct evbus_slice text, struct line *line)
+{
+	const char *at = text.data, *end = text.data + text.len;
+
+	for (int i = 0; i < HEADS_MAX && at < end; i++) {
+		at = memmem(at + 1, (size_t)(end - at - 1), HEAD_A, sizeof HEAD_A - 1);
+		if (!at)
+			return false;
+		if (!line_parse((struct evbus_slice){ at, (size_t)(end - at) }, line))
+			return true;
+	}
+	return false;
+}
+
 void line_to_record(const struct line *line, struct evbus_slice topic, int32_t partition, struct evbus_record *record)
 {
 	*record = (struct evbus_record){

@@ -26,6 +26,9 @@ struct line {
 /* Reads one line (text without its newline), checksum included. NULL: it is whole; else the reason why it is not. */
 const char *line_parse(struct evbus_slice text, struct line *line);
 
+/* The same of a line that ends where text ends, and before which the newline was lost: false where there is none. */
+bool line_parse_last(struct evbus_slice text, struct line *line);
+
 /* Only the offset and the time that the head of a line claims, unproved: for searching. false: it is no such head. */
 bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us);
 

@@ -278,7 +278,7 @@ static enum evbus_code recover_anew(struct log_writer *writer, const struct cell
 	if (found.bad && known)
 		refused = found.good.bytes < known->bytes;
 	else if (found.bad)
-		TRY(extent_good_behind(writer->fd, writer->name, found.at.bytes, size, &refused, err));
+		TRY(extent_good_behind(writer->fd, writer->name, &found.at, size, &refused, err));
 	if (refused)
 		return damaged(writer, &found, err);
 	if (known)

@@ -183,6 +183,11 @@ static enum evbus_code first_offset(int fd, const char *name, const struct cell 
 	for (uint64_t i = 0;; i++) {
 		TRY(scan_next(&scan, &text, &what, err));
 		bool good = what == SCAN_LINE && !line_parse(text, &line) && line.offset >= i;
+		/* Two that have become one, as the newline between them was lost. */
+		if (!good && !paged && what == SCAN_LINE && line_parse_last(text, &line)) {
+			i++;
+			good = line.offset >= i;
+		}
 		if (good || (what == SCAN_END && !(paged && i == 0))) {
 			*base = good ? line.offset - i : 0;
 			return EVBUS_OK;

@@ -302,6 +302,32 @@ Test(recover, of_a_3_mib_log_with_one_flipped_bit_after_a_restart_cuts_nothing)
 	assert_log(321);
 }
 
+/* Without a page; whatever becomes of the line breaks, no line that can be read is taken for an interrupted write. */
+Test(recover, of_a_log_whose_line_breaks_were_changed_cuts_nothing)
+{
+	char name[256];
+
+	must_publish(0, 4);
+	CLEANUP(buf_release) struct buf log = load(LIVE);
+	for (int i = 0; i < 4; i++) {
+		CLEANUP(buf_release) struct buf file = { 0 };
+		size_t begin = line_at(&log, 3), end = begin - 1;
+		add(&file, log.data, i == 0 ? end : begin);
+		if (i == 3)
+			file.data[end] ^= 1;
+		add(&file, "\xef\xbb\xbf", i == 1 ? 3 : 0);
+		add(&file, log.data + begin, log.len - begin - (i == 2));
+		add(&file, "\r\n", i == 2 ? 2 : 0);
+		store_buf(LIVE, &file);
+		unlink(LOCK);
+		cr_assert_eq(open_writer(&writer), EVBUS_IO, "%d: %s", i, err.text);
+		cr_assert_not_null(strstr(err.text, i == 0 || i == 3 ? "damaged at offset 2" : "damaged at offset 3"), "%d: %s",
+				   i, err.text);
+		assert_file(LIVE, &file);
+		cr_assert_eq(torn_copies(name), 0);
+	}
+}
+
 /* A tail of zeros that is longer than all that can be unsynced. */
 Test(recover, of_a_log_with_16_mib_of_zeros_behind_it_keeps_the_log)
 {

@@ -125,15 +125,25 @@ static bool is_good_line(const char *text, size_t len)
 	       (len == foreign.len - foreign_second && !memcmp(text, foreign.data + foreign_second, len));
 }
 
-/* Whether a good line stands at byte `at`, where a line begins, or behind it. */
-static bool has_good_line(const struct buf *file, size_t at)
+/* Whether text ends with the n-th line that was written, and something else stands before it. */
+static bool ends_with_line(const char *text, size_t len, size_t n)
 {
-	while (at < file->len) {
+	size_t own = n < line_count ? begins[n + 1] - begins[n] : SIZE_MAX;
+
+	return own < len && !memcmp(text + len - own, whole.data + begins[n], own);
+}
+
+/* Whether a good line stands at byte `at`, where the n-th line begins, or behind it; or, where the newline before it is
+ * gone, at the end of another. */
+static bool has_good_line(const struct buf *file, size_t at, size_t n)
+{
+	for (; at < file->len; n++) {
 		const char *newline = memchr(file->data + at, '\n', file->len - at);
 		if (!newline)
 			return false;
 		size_t end = (size_t)(newline + 1 - file->data);
-		if (is_good_line(file->data + at, end - at))
+		if (is_good_line(file->data + at, end - at) || ends_with_line(file->data + at, end - at, n) ||
+		    ends_with_line(file->data + at, end - at, n + 1))
 			return true;
 		at = end;
 	}
@@ -162,7 +172,7 @@ static enum evbus_code expected_code(const struct buf *file, enum page page)
 	size_t good = good_lines(file);
 
 	if (page < OURS)
-		return has_good_line(file, begins[good]) ? EVBUS_IO : EVBUS_OK;
+		return has_good_line(file, begins[good], good) ? EVBUS_IO : EVBUS_OK;
 	if (file->len < durable_bytes(page))
 		return EVBUS_CONFLICT;
 	return begins[good] < durable_bytes(page) ? EVBUS_IO : EVBUS_OK;
