@@ -246,6 +246,10 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 	TRY(segment_open(topic, partition, last, O_RDONLY, &fd, &size, err));
 	enum evbus_code code = segment_line_before(fd, name, size, &buf, &line, &found, &why);
 	/* Damage there is found by who reads it, and must not hide what follows. */
+	if (code == EVBUS_IO && paged && paged->base > last) {
+		*base = paged->base;
+		return EVBUS_OK;
+	}
 	if (code == EVBUS_IO)
 		return offset_behind(fd, name, last, base, err);
 	if (code != EVBUS_OK)

@@ -478,3 +478,35 @@ Test(segment, that_has_the_name_of_another_is_refused)
 	cr_assert_eq(open_writer(&writer), EVBUS_IO);
 	segments_release(&older);
 }
+
+/* Whatever that line has become: the page says what begins behind it. */
+Test(segment, that_is_the_newest_older_one_does_not_hide_what_follows_when_its_last_line_is_two)
+{
+	static struct reading reading;
+	struct segments older;
+	char path[SEGMENT_PATH_MAX];
+
+	make_segments();
+	cr_assert_eq(segments_list(&topic, 0, &older, &err), EVBUS_OK);
+	segment_path(0, older.bases[older.count - 1], path);
+	segments_release(&older);
+	CLEANUP(buf_release) struct buf file = load(path);
+	file.data[file.len - 10] = '\n';
+	store_buf(path, &file);
+	read_log(&reading);
+	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "damaged at offset"), "%s", err.text);
+	must_publish(20, 1);
+}
+
+Test(segment, whose_first_two_lines_have_become_one_begins_where_it_began)
+{
+	static struct reading reading;
+
+	must_publish(0, 4);
+	CLEANUP(buf_release) struct buf file = load(LIVE);
+	file.data[line_at(&file, 1) - 1] ^= 1;
+	store_buf(LIVE, &file);
+	cr_assert(!unlink(LOCK));
+	read_log(&reading);
+	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "damaged at offset 0, byte 0"), "%s", err.text);
+}
