@@ -82,9 +82,11 @@ static enum evbus_code measure(struct cursor *cursor, int fd, const char *name, 
 	cursor->durable.ino = (uint64_t)st.st_ino;
 	/* Nor is damage: reading goes on up to it. */
 	if (damaged) {
+		cursor->damaged_at = found.at.bytes;
 		cursor->durable.bytes = size;
 		cursor->durable.next++;
 	}
+	cursor->damaged = damaged;
 	return EVBUS_OK;
 }
 
@@ -149,7 +151,7 @@ static enum evbus_code look(struct cursor *cursor, bool *again, struct evbus_err
 	struct cell start;
 	uint64_t size;
 
-	*again = false;
+	*again = cursor->damaged = false;
 	name_live(cursor, path, name);
 	TRY(look_at_page(cursor, &view, &state, err));
 	enum evbus_code code = segment_open_live(cursor->topic, cursor->partition, O_RDONLY, &live, err);
@@ -440,6 +442,8 @@ enum evbus_code cursor_next(struct cursor *cursor, uint64_t end, struct line *li
 		if (cursor->fd < 0)
 			TRY(cursor_open_segment(cursor, cursor->next, err));
 		uint64_t byte = cursor->scan.at;
+		if (cursor->damaged && cursor->base == cursor->durable.base && byte > cursor->damaged_at)
+			return damaged(cursor, cursor->damaged_at, "what stands there is no line", err);
 		if (byte >= cursor->scan.limit) {
 			TRY(reach(cursor, &passed, err));
 			if (passed)

@@ -14,6 +14,9 @@ struct cursor {
 	uint32_t word;                   /* of the futex, when durable was last read */
 	bool has_page;
 	struct cell durable;             /* reading goes up to here */
+	bool damaged;                    /* the last line up to there is damaged, at byte damaged_at: it is told, also to who
+	                                    begins behind it */
+	uint64_t damaged_at;
 	uint64_t first;                  /* the oldest offset that is there */
 
 	int fd;                          /* of the segment being read, or -1 */

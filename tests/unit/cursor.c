@@ -350,6 +350,29 @@ Test(cursor, names_the_offset_of_a_line_that_is_missing)
 	}
 }
 
+/* It stands before the line that is asked for: who begins at that line hears of it, too, as reading goes no further. */
+Test(cursor, reports_what_is_no_line_before_the_one_that_it_begins_at)
+{
+	static struct reading reading;
+
+	must_publish(0, 4);
+	CLEANUP(buf_release) struct buf whole = load(LIVE);
+	for (size_t line = 0; line < 4; line++) {
+		CLEANUP(buf_release) struct buf file = { 0 };
+		size_t at = line_at(&whole, line);
+		add(&file, whole.data, at);
+		add(&file, "\n", 1);
+		add(&file, whole.data + at, whole.len - at);
+		store_buf(LIVE, &file);
+		cr_assert_eq(cursor_open(&topic, 0, 4096, &cursor, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(cursor_seek(&cursor, line, &err), EVBUS_OK, "%s", err.text);
+		read_on(&cursor, &reading);
+		cr_assert(reading.code == EVBUS_IO && reading.count == 0, "%zu: %ju", line, (uintmax_t)reading.count);
+		cr_assert(strstr(err.text, "damaged at offset"), "%s", err.text);
+		cursor_close(&cursor);
+	}
+}
+
 /* Damage within a batch, and no page: the batch is not shown in part without a word. */
 Test(cursor, without_a_page_reports_damage_within_the_last_batch)
 {
