@@ -322,7 +322,7 @@ static enum evbus_code find_base(struct log_writer *writer, const struct cell *p
 
 	*start = (struct cell){ .ino = writer->id.ino };
 	TRY(segments_list(writer->topic, writer->partition, &older, err));
-	TRY(segments_undo_roll(writer->topic, writer->partition, &older, err));
+	TRY(segments_undo_roll(writer->topic, writer->partition, writer->fd, &older, err));
 	TRY(segment_live_base(writer->topic, writer->partition, writer->fd, &older, paged, &start->base,
 			      &start->time_us, err));
 	start->next = start->base;

@@ -264,21 +264,41 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 	return EVBUS_OK;
 }
 
-enum evbus_code segments_undo_roll(const struct topic *topic, int32_t partition, struct segments *older,
+/* The live segment of a roll that did not happen begins where the empty file says: another one was emptied since. */
+static enum evbus_code check_undone(int live, const char *name, uint64_t base, struct evbus_err *err)
+{
+	char head[LINE_HEAD_MAX];
+	uint64_t offset;
+	int64_t time_us;
+
+	ssize_t n = os_read_at(live, head, sizeof head, 0);
+	if (n < 0)
+		return err_set(err, EVBUS_IO, errno, "cannot read the segment behind '%s'", name);
+	if (!line_peek(head, (size_t)n, &offset, &time_us) || offset <= base)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_IO, 0,
+		       "'%s' is empty, and the records from offset %llu to %llu were in it: restore it from a copy", name,
+		       (unsigned long long)base, (unsigned long long)offset - 1);
+}
+
+enum evbus_code segments_undo_roll(const struct topic *topic, int32_t partition, int live, struct segments *older,
 				   struct evbus_err *err)
 {
-	char path[SEGMENT_PATH_MAX];
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
 	CLEANUP(os_close_cleanup) int fd = -1;
 	uint64_t size;
 
 	if (older->count == 0)
 		return EVBUS_OK;
-	TRY(segment_open(topic, partition, older->bases[older->count - 1], O_RDONLY, &fd, &size, err));
+	uint64_t base = older->bases[older->count - 1];
+	TRY(segment_open(topic, partition, base, O_RDONLY, &fd, &size, err));
 	if (size)
 		return EVBUS_OK;
-	segment_path(partition, older->bases[older->count - 1], path);
+	segment_path(partition, base, path);
+	snprintf(name, sizeof name, "%s/%s", topic->name, path);
+	TRY(check_undone(live, name, base, err));
 	if (os.unlinkat(topic->fd, path, 0))
-		return err_set(err, EVBUS_IO, errno, "cannot remove the empty segment '%s/%s'", topic->name, path);
+		return err_set(err, EVBUS_IO, errno, "cannot remove the empty segment '%s'", name);
 	older->count--;
 	return EVBUS_OK;
 }

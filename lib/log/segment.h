@@ -37,9 +37,10 @@ CHECKED enum evbus_code segment_live_base(const struct topic *topic, int32_t par
 					  const struct segments *older, const struct cell *paged, uint64_t *base,
 					  int64_t *time_us, struct evbus_err *err);
 
-/* Removes an empty last older segment: a roll that did not happen. With both locks held. */
-CHECKED enum evbus_code segments_undo_roll(const struct topic *topic, int32_t partition, struct segments *older,
-					   struct evbus_err *err);
+/* Removes an empty last older segment: a roll that did not happen, by what the live one begins with. With both locks
+ * held. */
+CHECKED enum evbus_code segments_undo_roll(const struct topic *topic, int32_t partition, int live,
+					   struct segments *older, struct evbus_err *err);
 
 /* Makes the live file (base `base`, synced, complete) an older segment and an empty file the live one. Both directories
  * are synced. With both locks held. */

@@ -288,6 +288,23 @@ Test(segment, that_is_left_empty_by_a_roll_that_did_not_happen_is_removed)
 	assert_whole(4);
 }
 
+/* Nor is it one, if what follows begins further on. */
+Test(segment, that_was_emptied_is_no_roll_that_did_not_happen)
+{
+	static const char path[] = "partition=0/00000000000000000000.jsonl";
+
+	for (int paged = 1; paged >= 0; paged--) {
+		open_topic(paged ? "paged" : "bare", &(struct evbus_topic_options){ .segment_max_bytes = 400 });
+		must_publish(0, 4);
+		cr_assert_eq(older_count(), 1u);
+		store(path, "", 0);
+		cr_assert(paged || !unlink(LOCK));
+		cr_assert_eq(open_writer(&writer), EVBUS_IO, "%s", err.text);
+		cr_assert(strstr(err.text, path) && strstr(err.text, "the records from offset 0 to "), "%s", err.text);
+		cr_assert(is_there(path));
+	}
+}
+
 /* ---- what a roll that was killed must have synced by its successor ---- */
 
 static uint64_t synced[64];
