@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define IDS_MAX 1000000u
+#define DIGITS_MAX 19u               /* of a number of 64 bits */
 
 struct lines {
 	FILE *file;
@@ -35,9 +36,11 @@ static bool is_id(struct evbus_slice text)
 {
 	size_t digits = 0;
 
+	if (text.len >= EVBUS_LETTER_ID_MAX_BYTES || memchr(text.data, 0, text.len))
+		return false;
 	while (digits < text.len && is_digit(text.data[text.len - digits - 1]))
 		digits++;
-	if (!digits || text.len >= EVBUS_LETTER_ID_MAX_BYTES || memchr(text.data, 0, text.len))
+	if (!digits || digits > DIGITS_MAX)
 		return false;
 	return digits == text.len || (digits + 1 < text.len && text.data[text.len - digits - 1] == ':');
 }
@@ -72,11 +75,16 @@ enum evbus_code letter_ids_add(struct letter_ids *ids, struct call *call, const 
 
 /* ---- a line ---------------------------------------------------------------------------------------------------- */
 
+static bool is_blank(char byte)
+{
+	return byte == ' ' || byte == '\t' || byte == '\r' || byte == '\n';
+}
+
 static struct evbus_slice trim(struct evbus_slice text)
 {
-	while (text.len && strchr(" \t\r\n", text.data[text.len - 1]))
+	while (text.len && is_blank(text.data[text.len - 1]))
 		text.len--;
-	while (text.len && strchr(" \t", *text.data))
+	while (text.len && is_blank(*text.data))
 		text = (struct evbus_slice){ text.data + 1, text.len - 1 };
 	return text;
 }
@@ -88,7 +96,7 @@ static struct evbus_slice first_column(char *line, const char *tab)
 	char *to = line;
 
 	for (const char *at = line; at < tab; at++) {
-		const char *letter = *at == '\\' && at + 1 < tab ? strchr(letters, *++at) : NULL;
+		const char *letter = *at == '\\' && at + 1 < tab ? memchr(letters, *++at, sizeof letters - 1) : NULL;
 
 		*to++ = letter ? bytes[letter - letters] : *at;
 	}
@@ -121,8 +129,8 @@ static struct evbus_slice id_member(struct evbus_slice line, char text[EVBUS_LET
 	id = evbus_json_find(line, "/id", NULL);
 	if (!id.data || id.data[0] != '"')
 		return (struct evbus_slice){ NULL, 0 };
-	id.len = evbus_json_text(id, text, EVBUS_LETTER_ID_MAX_BYTES);
-	return (struct evbus_slice){ text, id.len };
+	size_t len = evbus_json_text(id, text, EVBUS_LETTER_ID_MAX_BYTES);
+	return len <= EVBUS_LETTER_ID_MAX_BYTES ? (struct evbus_slice){ text, len } : (struct evbus_slice){ NULL, 0 };
 }
 
 static bool is_header(struct evbus_slice line)

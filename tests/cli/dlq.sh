@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # dlq-list, dlq-show, dlq-discard.
 . "${0%/*}/lib.sh"
-plan 21
+plan 22
 
 # letters LINE...: puts a letter for each JSON object into the store.
 letters() {
@@ -292,6 +292,15 @@ expect_equal "$(cut -f 1-3 "$OUT")" $'2\tQUEUED\tDISCARDED\n3\tDEAD\tDISCARDED\n
 expect_equal "$(states)" '1 DEAD 2 DISCARDED 3 DISCARDED 4 RETRIED'
 expect_status 0 evbus dlq-discard 2 --format tsv
 expect_equal "$(cut -f 2,3 "$OUT")" $'DISCARDED\tDISCARDED' 'what is done already is no failure'
+
+t 'an id far too long in a file, or one with a NUL, is none'
+bus
+letters '{}'
+{ printf '{"id":"' && head -c 3000000 /dev/zero | tr '\0' 1 && echo '"}'; } | expect_status 65 evbus dlq-discard --ids-from -
+printf '1\0\n' | expect_status 65 evbus dlq-discard --ids-from -
+printf '99999999999999999999\n' | expect_status 65 evbus dlq-discard --ids-from -
+expect_err_has "line 1: there is no id of a letter"
+expect_equal "$(states)" '1 DEAD'
 
 t 'nothing of another tenant is shown or changed'
 bus
