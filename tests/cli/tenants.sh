@@ -26,8 +26,8 @@ cd base || exit 1
 	evbus consume -q -t t -g letters --tenant A -- sh -c 'echo of-A >&2; exit 65'
 	evbus checkpoint-set -q -t t -g letters -o 0
 	evbus consume -q -t t -g letters --tenant B -- sh -c 'echo of-B >&2; exit 65'
-	evbus consume -q -t t -g done --inbox --tenant B -- true
-	evbus checkpoint-set -q -t t -g done -o 0
+	evbus consume -q -t t -g worked --inbox --tenant B -- true
+	evbus checkpoint-set -q -t t -g worked -o 0
 	evbus outbox-init -q
 	add_row A fails-A rows
 	add_row B fails-B rows
@@ -103,20 +103,20 @@ shows_a 0 replay -t t --tenant A -- cat
 shows_a 0 consume -t t -g new --tenant A -- cat
 shows_a 0 consume -t t -g new --tenant A -- sh -c 'cat; env'
 # The ids of B's are in the inbox; those of A's are others.
-shows_a 0 consume -t t -g done --inbox --tenant A -- cat
+shows_a 0 consume -t t -g worked --inbox --tenant A -- cat
 expect_equal "$(grep -c of-A "$OUT")" 3
 for_a 0 consume -t t -g new --tenant A --coprocess -- sh -c 'while read -r line; do echo "$line" >&2; echo ok; done'
 for_a 1 consume -t t -g new --tenant A -- sh -c 'exit 65'
 expect_equal "$(evbus dlq-list -g new --format tsv -b work/event_bus | wc -l)" 3
 
 t 'what is published once, or put into an outbox, meets no key of another tenant'
-events A >events
+events A >three
 # B's first key, as A's fourth event: not a duplicate of B's.
 echo '{"id":"4","event_type":"a","tenant_id":"A","event_key":"of B alone"}' >one
 input=one for_a 0 publish -t t --idempotent
 echo '{"id":"4","event_type":"a","tenant_id":"B","event_key":"of B alone"}' | evbus publish -q -t t --idempotent -b work/event_bus
 expect_equal "$(evbus tail -t t --event-key 'of B alone' -o beginning --count -b work/event_bus)" 2
-input=events for_a 0 publish -t t --idempotent
+input=three for_a 0 publish -t t --idempotent
 expect_equal "$(grep -o '"offset":"[0-9]*"' "$OUT" | paste -sd ' ')" '"offset":"0" "offset":"1" "offset":"2"'
 input=one for_a 0 outbox-add -t rows --tenant-id A
 for format in table json tsv; do
