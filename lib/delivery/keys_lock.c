@@ -43,12 +43,16 @@ static enum evbus_code open_lock(struct keys *keys, struct evbus_err *err)
 {
 	const struct topic *topic = keys->topic;
 	char name[NAME_IN_MESSAGE];
+	struct evbus_err why;
 
 	snprintf(name, sizeof name, "%s/%s", topic->name, lock_path);
 	enum evbus_code code =
-		os_open_file(topic->fd, lock_path, O_RDWR | O_CREAT, topic->file_mode, name, &keys->lock_fd, err);
-	if (code == EVBUS_NONE)
+		os_open_file(topic->fd, lock_path, O_RDWR | O_CREAT, topic->file_mode, name, &keys->lock_fd, &why);
+	/* It would be made if its directory were there. */
+	if (code == EVBUS_CANTCREATE && why.sys_errno == ENOENT)
 		return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed while it was open", topic->name);
+	if (code != EVBUS_OK && err)
+		*err = why;
 	TRY(code);
 	keys->lock.path = lock_path;
 	code = file_id_of(keys->lock_fd, name, &keys->lock.id, err);

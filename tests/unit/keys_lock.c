@@ -47,6 +47,15 @@ static void assert_gives_up(const struct keys_waiter *waiter)
 	close(holder);
 }
 
+Test(keys_lock, is_not_to_be_had_of_a_topic_that_was_removed)
+{
+	open_keys();
+	cr_assert(!chdir(".."));
+	scratch_remove("t");
+	cr_assert_eq(keys_enter(keys, NULL, 0, NULL, &err), EVBUS_CONFLICT);
+	cr_assert_str_eq(err.text, "topic 't' was removed while it was open");
+}
+
 Test(keys_lock, is_waited_for_until_the_caller_has_enough)
 {
 	const struct keys_waiter waiter = { .go_on = ask_some };
