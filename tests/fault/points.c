@@ -304,6 +304,18 @@ static bool is_on_platter(const struct log_image *log, uint64_t i)
 #define CASE_EVENTS 64u
 #define LAST (CASE_WRITERS - 1)
 
+bool case_is_wanted(uint64_t i, unsigned step)
+{
+	return !run.quick || i % step == run.seed % step;
+}
+
+uint64_t cases_wanted(uint64_t count, unsigned step)
+{
+	uint64_t first = run.seed % step;
+
+	return !run.quick ? count : first < count ? (count - first - 1) / step + 1 : 0;
+}
+
 void case_begin(uint64_t segment_max_bytes, unsigned lines)
 {
 	if (access("bus", F_OK) == 0)

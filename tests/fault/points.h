@@ -73,7 +73,12 @@ void platter_begin(void);
 /* So many of the next syncs of the calling process fail. */
 void platter_fail_syncs(unsigned count);
 
-/* ---- a case ---- */
+/* ---- cases ---- */
+
+/* With EVBUS_TEST_QUICK every step-th of many cases is run, by the seed, else each: whether the i-th is, and how many of
+ * so many are. */
+bool case_is_wanted(uint64_t i, unsigned step);
+uint64_t cases_wanted(uint64_t count, unsigned step);
 
 /* A new bus with the topic of one partition; the first `lines` events are of writer 0. */
 void case_begin(uint64_t segment_max_bytes, unsigned lines);
