@@ -106,3 +106,39 @@ Test(power, goes_after_writers_came_and_went)
 	}
 	end("writers that came and went");
 }
+
+/* A reader that finds no page of this boot shows what stands there, synced or not: what it shows must stay. */
+static void look_without_a_page(bool restart)
+{
+	if (restart)
+		restart_machine();
+	else
+		CHECK(!os.unlinkat(log_topic.fd, "partition=0.lock", 0), "cannot remove the lock file");
+	log_look();
+}
+
+static void goes_behind_a_look(const char *what, bool restart)
+{
+	begin(0);
+	for (unsigned i = 0; i < run_count(4, 2); i++) {
+		log_must_publish(&writers[0], 1 + i, false, 100);
+		log_append(&writers[0], 200);
+		log_append(&writers[0], 20);
+		if (restart)
+			writer_close(&writers[0]);
+		look_without_a_page(restart);
+		if (restart)
+			CHECK_OK(writer_open(&log_topic, 0, &writers[0], ERR));
+	}
+	end(what);
+}
+
+Test(power, goes_after_a_reader_without_a_page_saw_what_nobody_had_synced)
+{
+	goes_behind_a_look("readers without a page", false);
+}
+
+Test(power, goes_after_a_reader_with_a_page_of_another_boot_saw_what_nobody_had_synced)
+{
+	goes_behind_a_look("readers with a page of another boot", true);
+}
