@@ -41,4 +41,10 @@
 	POINT("outbox/published") /* and not marked */                                                                 \
 	POINT("consume/handled") /* and not recorded */
 
+static const char *const point_names[] = {
+#define POINT_NAME(name) name,
+	POINTS(POINT_NAME)
+#undef POINT_NAME
+};
+
 #endif

@@ -18,8 +18,6 @@
 
 #include "fault.h"
 
-#include "base/points.h"
-
 /* ---- actors ---- */
 
 #define ACTORS_MAX 32u

@@ -5,6 +5,8 @@
 #include "harm.h"
 #include "points.h"
 
+#include "base/points.h"
+
 #include <criterion/criterion.h>
 #include <signal.h>
 #include <sys/stat.h>
@@ -298,12 +300,7 @@ static unsigned passes_of(const struct scenario *scenario)
 }
 
 /* Those that a publisher alone comes to: commit/waits needs two, and is in schedules.c. */
-static const char *const places[] = {
-#define NAME(name) name,
-	POINTS(NAME)
-#undef NAME
-};
-#define PLACES (sizeof places / sizeof *places)
+#define PLACES (sizeof point_names / sizeof *point_names)
 static bool was_at[PLACES];
 
 static bool is_for_one(const char *place)
@@ -315,7 +312,7 @@ static bool is_for_one(const char *place)
 static void note_place(const char *place)
 {
 	for (size_t i = 0; i < PLACES; i++)
-		was_at[i] = was_at[i] || strcmp(places[i], place) == 0;
+		was_at[i] = was_at[i] || strcmp(point_names[i], place) == 0;
 }
 
 static void check_places(void)
@@ -323,10 +320,10 @@ static void check_places(void)
 	unsigned wanted = 0, found = 0;
 
 	for (size_t i = 0; i < PLACES; i++) {
-		wanted += is_for_one(places[i]);
-		found += is_for_one(places[i]) && was_at[i];
-		if (is_for_one(places[i]) && !was_at[i])
-			fprintf(stderr, "nobody was stopped at '%s'\n", places[i]);
+		wanted += is_for_one(point_names[i]);
+		found += is_for_one(point_names[i]) && was_at[i];
+		if (is_for_one(point_names[i]) && !was_at[i])
+			fprintf(stderr, "nobody was stopped at '%s'\n", point_names[i]);
 	}
 	run_ran("places", found, wanted);
 }
