@@ -4,11 +4,12 @@ PREFIX = /usr/local
 DESTDIR =
 BUILD = build
 TESTS =
+MUTANTS =
 
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
 
-.PHONY: all with-tests platform-smoke test torture install bench lint fuzz help clean
+.PHONY: all with-tests platform-smoke test torture install bench lint fuzz mutants help clean
 
 all: $(BUILD)/build.ninja           ## build the program and the library (the default)
 	@ninja -C $(BUILD)
@@ -55,6 +56,9 @@ fuzz:                               ## run each fuzzer for FUZZ_SECONDS=300, or 
 		-Db_sanitize=address,undefined '-Dc_args=$(FUZZ_FLAGS)'
 	@ninja -C build-fuzz fuzzers
 	@tests/fuzz/run build-fuzz $(TESTS)
+
+mutants: with-tests                 ## break the code in each way that tests/mutants lists, or by MUTANTS="names": a test must notice
+	@tests/mutants/run $(BUILD) $(MUTANTS)
 
 help:                               ## print this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1@\2/p' Makefile | awk -F@ '{ printf "%-22s %s\n", $$1, $$2 }'

@@ -265,9 +265,13 @@ enum evbus_code control_set(struct control *control, enum control_cell which, co
 	/* Somebody truncated it: there is no page any more, and whoever looks at it next makes it from the log. */
 	if (n != (ssize_t)sizeof page)
 		return EVBUS_OK;
-	uint32_t other = copy_in_force(&page, which) == &page.cell[which].copy[0];
+	const struct page_copy *in_force = copy_in_force(&page, which);
+	uint32_t other = in_force == &page.cell[which].copy[0], force = !other;
 	struct page_copy copy = { .cell = *cell };
 	copy.checksum = copy_checksum(&page.head, &copy);
+	/* What a killed writer had not selected yet: the copy that is selected is not to be seen half written. */
+	if (in_force && page.cell[which].selector != force)
+		TRY(write_page(control, &force, sizeof force, at + offsetof(struct page_cell, selector), err));
 	TRY(write_page(control, &copy, sizeof copy, at + other * sizeof copy, err));
 	os.point("cell/copied");
 	return write_page(control, &other, sizeof other, at + offsetof(struct page_cell, selector), err);
