@@ -275,7 +275,8 @@ static bool is_over(const struct evbus_consumer *consumer)
 {
 	if (consumer->stopped)
 		return true;
-	if (consumer->follow || consumer->out || consumer->lanes_with_letters || consumer->failure.code)
+	if (consumer->follow || consumer->out || consumer->lanes_with_letters || consumer->letters_in ||
+	    consumer->failure.code)
 		return false;
 	for (size_t i = 0; i < consumer->lane_count; i++) {
 		const struct lane *lane = consumer->lanes[i];

@@ -81,6 +81,20 @@ Test(consumer_letters, that_fail_are_dead_again_and_wait_for_somebody_to_queue_t
 	cr_assert_str_eq(sql("SELECT state || attempts || returns || reason FROM dlq"), "DEAD32refused");
 }
 
+Test(consumer_letters, that_were_taken_are_not_the_end_until_they_are_given_out)
+{
+	publish(0, 2);
+	bury(2);
+	struct evbus_consumer *consumer = CONSUMER(.concurrency = 3);
+
+	cr_assert(failed(consumer, expect_letter(consumer, 0, 1)));
+	cr_assert_not(evbus_consumer_finished(consumer));
+	done(consumer, expect_letter(consumer, 1, 2));
+	expect_end(consumer);
+	evbus_consumer_close(consumer);
+	cr_assert_str_eq(sql("SELECT group_concat(state, ',') FROM dlq"), "DEAD,RETRIED");
+}
+
 Test(consumer_letters, that_fail_are_the_end_where_a_dead_letter_is)
 {
 	publish(0, 3);
