@@ -501,8 +501,8 @@ EVBUS_CHECKED enum evbus_code evbus_consumer_open(struct evbus *bus, const struc
  * takes), a signal came, `concurrency` deliveries are out, what comes next waits for the outcome of one that is out, a
  * few MiB were read in which nothing matched, or it is at the end (evbus_consumer_finished() tells). It waits for what
  * is published, for backoff that runs out, for partitions held by others and for letters that are queued. Saves what is
- * due to be saved; a save that failed is tried again with the next call. EVBUS_IO: a line is damaged; all before it had
- * its outcome. */
+ * due to be saved; a save that failed is tried again with the next call. EVBUS_IO: a line is damaged, or could not be
+ * read or kept; all before it had its outcome, and after it nothing comes any more: open another consumer. */
 EVBUS_CHECKED enum evbus_code evbus_consumer_next(struct evbus_consumer *consumer, int timeout_ms,
 						  struct evbus_delivery **delivery, struct evbus_err *err);
 

@@ -104,12 +104,17 @@ static enum evbus_code open_place(const struct wanted *wanted, int *fd, struct e
 	return os_open_file(group, name, O_RDWR | O_CREAT, wanted->mode, wanted->place, fd, err);
 }
 
-static bool is_in_place(int state_dir, const char *place, int fd)
+static enum evbus_code look_in_place(int state_dir, const char *place, int fd, bool *in_place, struct evbus_err *err)
 {
 	struct stat ours, there;
 
-	return !os.fstat(fd, &ours) && !os.fstatat(state_dir, place, &there, AT_SYMLINK_NOFOLLOW) &&
-	       ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+	if (os.fstat(fd, &ours))
+		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", place);
+	bool gone = os.fstatat(state_dir, place, &there, AT_SYMLINK_NOFOLLOW) != 0;
+	if (gone && errno != ENOENT && errno != ENOTDIR)
+		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", place);
+	*in_place = !gone && ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+	return EVBUS_OK;
 }
 
 /* *again: it is worth another try, as somebody removed the file or its directory under us, or has just got the lock. */
@@ -117,7 +122,7 @@ static enum evbus_code try_take(const struct wanted *wanted, int *taken, bool *a
 {
 	CLEANUP(os_close_cleanup) int fd = -1;
 	struct flock whole = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-	bool told;
+	bool told, in_place;
 
 	*again = false;
 	enum evbus_code code = open_place(wanted, &fd, err);
@@ -132,7 +137,8 @@ static enum evbus_code try_take(const struct wanted *wanted, int *taken, bool *a
 		*again = !told;
 		return code;
 	}
-	if (!is_in_place(wanted->state_dir, wanted->place, fd)) {
+	TRY(look_in_place(wanted->state_dir, wanted->place, fd, &in_place, err));
+	if (!in_place) {
 		*again = true;
 		return err_set(err, EVBUS_AGAIN, 0, "'%s' is being removed over and over: try again", wanted->place);
 	}
@@ -202,7 +208,10 @@ enum evbus_code claim_try(int state_dir, mode_t file_mode, const char *group, co
 
 enum evbus_code claim_check(const struct evbus_claim *claim, int state_dir, struct evbus_err *err)
 {
-	if (is_in_place(state_dir, claim->place, claim->fd))
+	bool in_place;
+
+	TRY(look_in_place(state_dir, claim->place, claim->fd, &in_place, err));
+	if (in_place)
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFLICT, 0, "the claim '%s' was taken away from us: its file was removed or replaced",
 		       claim->place);

@@ -172,10 +172,15 @@ enum evbus_code store_file_path(const struct store_file *file, char path[PATH_MA
 	return EVBUS_OK;
 }
 
-bool store_file_is_there(const struct store_file *file)
+enum evbus_code store_file_check(const struct store_file *file, const char *path, struct evbus_err *err)
 {
 	struct stat st;
 
-	return !os.fstatat(file->dir, file->name, &st, AT_SYMLINK_NOFOLLOW) && st.st_dev == file->device &&
-	       st.st_ino == file->inode;
+	bool gone = os.fstatat(file->dir, file->name, &st, AT_SYMLINK_NOFOLLOW) != 0;
+	if (gone && errno != ENOENT)
+		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", path);
+	if (gone || st.st_dev != file->device || st.st_ino != file->inode)
+		return err_set(err, EVBUS_CONFLICT, 0,
+			       "the store '%s' was removed or replaced while it was in use: start again", path);
+	return EVBUS_OK;
 }

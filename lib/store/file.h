@@ -27,8 +27,8 @@ CHECKED enum evbus_code store_file_path(const struct store_file *file, char path
  * other names. It follows no link by itself, but waits for a FIFO for ever, and writes to what a hard link leads to. */
 CHECKED enum evbus_code store_file_check_beside(const struct store_file *file, struct evbus_err *err);
 
-/* Whether the name still leads to it. */
-bool store_file_is_there(const struct store_file *file);
+/* Whether the name still leads to it: else EVBUS_CONFLICT. path: for the message. */
+CHECKED enum evbus_code store_file_check(const struct store_file *file, const char *path, struct evbus_err *err);
 
 /* The mode of directories for files of this mode: x where it has r. */
 static inline mode_t store_dir_mode(mode_t file_mode)

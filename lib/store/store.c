@@ -179,10 +179,10 @@ static enum evbus_code check_handle(const struct store *store, struct evbus_err 
 	if (store->pid != getpid())
 		return err_set(err, EVBUS_BUG, 0,
 			       "the store '%s' was opened by another process: open it again after a fork", store->path);
-	if (store->db && !store_file_is_there(&store->file))
-		return err_set(err, EVBUS_CONFLICT, 0,
-			       "the store '%s' was removed or replaced while it was in use: start again", store->path);
-	return store->db ? store_file_check_beside(&store->file, err) : EVBUS_OK;
+	if (!store->db)
+		return EVBUS_OK;
+	TRY(store_file_check(&store->file, store->path, err));
+	return store_file_check_beside(&store->file, err);
 }
 
 static enum evbus_code make_tables(struct store *store, bool write, bool *ready, struct evbus_err *err)

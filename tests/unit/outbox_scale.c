@@ -3,11 +3,11 @@
 
 TestSuite(outbox_scale, .init = setup, .fini = teardown, .timeout = 120);
 
-static int64_t now_us(void)
+static int64_t cpu_us(void)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
@@ -60,10 +60,10 @@ Test(outbox_scale, each_statement_finds_its_rows_by_an_index)
 	check_plans();
 }
 
-/* Drains all that may go; returns the microseconds that it took. */
+/* Drains all that may go; returns the microseconds of the processor that it took, whatever else the machine does. */
 static int64_t drain_all(uint64_t wanted)
 {
-	int64_t start = now_us();
+	int64_t start = cpu_us();
 	uint64_t sent = 0;
 
 	do {
@@ -71,7 +71,7 @@ static int64_t drain_all(uint64_t wanted)
 		sent += result.sent;
 	} while (result.claimed);
 	cr_assert_eq(sent, wanted, "%d", (int)sent);
-	return now_us() - start;
+	return cpu_us() - start;
 }
 
 Test(outbox_scale, rows_that_are_done_cost_a_claim_nothing)
@@ -82,10 +82,10 @@ Test(outbox_scale, rows_that_are_done_cost_a_claim_nothing)
 	insert("x", NULL, "{}");
 	drain();
 	cr_assert_eq(result.sent, 1);
-	int64_t start = now_us();
+	int64_t start = cpu_us();
 	for (int i = 0; i < 10; i++)
 		drain();
-	cr_assert_lt(now_us() - start, 100000);
+	cr_assert_lt(cpu_us() - start, 100000);
 }
 
 /* In twice the rows it takes twice as long; were it quadratic, four times. */
