@@ -28,7 +28,8 @@ static bool hit(struct faulty_file *file, const char *name, unsigned kinds)
 {
 	bool fails = faulty_hit(name, FAULTY_FILES_OF_SQLITE, kinds);
 
-	file->number = fails ? errno : 0;
+	if (fails)
+		file->number = vfs_number = errno;
 	return fails;
 }
 
@@ -122,7 +123,8 @@ static bool hit_vfs(const char *name, unsigned kinds)
 {
 	bool fails = faulty_hit(name, FAULTY_FILES_OF_SQLITE, kinds);
 
-	vfs_number = fails ? errno : 0;
+	if (fails)
+		vfs_number = errno;
 	return fails;
 }
 

@@ -155,7 +155,7 @@ static void close_writers(void)
 Test(sweep, of_publishing_with_four_threads)
 {
 	sweep(&(struct operation){ "group commit of 4 threads", make_writers, publish_together, .finish = close_writers,
-				   .threads = true });
+				   .uncertain = true });
 }
 
 /* ---- rolling ---- */

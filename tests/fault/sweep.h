@@ -14,15 +14,16 @@
 
 struct operation {
 	const char *name;
-	void (*prepare)(void); /* what it works on, in an empty directory; nothing fails yet */
+	void (*prepare)(void); /* what it works on, in each case anew; nothing fails yet */
 	enum evbus_code (*act)(struct evbus_err *err);
 	enum evbus_code (*again)(struct evbus_err *err); /* on the same handles; NULL: act */
 	void (*others)(void); /* on handles of their own; NULL: one event is published */
 	void (*finish)(void); /* closes what prepare and act have opened */
 	void (*check)(void); /* beside the log; may be NULL */
+	void (*make)(void); /* files, once, of which each case gets a copy before prepare; may be NULL */
 	bool no_log; /* there is none to be looked at */
-	bool threads; /* calls come in no certain order */
-	unsigned scope; /* enum faulty_scope; 0: the system and memory */
+	bool uncertain; /* how many calls there are depends on time, or on other threads */
+	bool store; /* what SQLite does fails, too */
 };
 
 /* Every call of the operation and every way to fail; quick: every call and one. */
