@@ -190,7 +190,9 @@ enum evbus_code evbus_topic_create(struct evbus *bus, const char *topic, const s
 	TRY(bus_check(bus, err));
 	TRY(evbus_topic_check(topic, false, err));
 	TRY(bus_root(bus, true, err));
-	return topic_create(&bus->root, topic, options, &opened, created, err);
+	TRY(topic_create(&bus->root, topic, options, &opened, created, err));
+	/* It is promised now, also where somebody else made it. */
+	return topic_sync_names(&opened, err);
 }
 
 enum evbus_code evbus_topic_list(struct evbus *bus, const char *pattern, char ***names, struct evbus_err *err)

@@ -136,7 +136,7 @@ static enum evbus_code write_again(struct log_writer *writer, uint64_t at, uint6
 /* The names of the partition's files, up to the root's own. */
 static enum evbus_code sync_names(const struct log_writer *writer, struct evbus_err *err)
 {
-	CLEANUP(os_close_cleanup) int parent = -1, older = -1;
+	CLEANUP(os_close_cleanup) int older = -1;
 	char path[SEGMENT_PATH_MAX];
 
 	snprintf(path, sizeof path, "partition=%d", writer->partition);
@@ -145,11 +145,7 @@ static enum evbus_code sync_names(const struct log_writer *writer, struct evbus_
 		code = os_sync_dir(older, path, err);
 	if (code != EVBUS_NONE)
 		TRY(code);
-	TRY(os_sync_dir(writer->topic->fd, writer->name, err));
-	TRY(os_sync_dir(writer->topic->root->fd, writer->topic->name, err));
-	parent = os.openat(writer->topic->root->fd, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	/* A parent that we may not read was there before us. */
-	return parent < 0 ? EVBUS_OK : os_sync_dir(parent, writer->topic->root->path, err);
+	return topic_sync_names(writer->topic, err);
 }
 
 /* ---- a page of this boot ---- */

@@ -19,6 +19,7 @@ struct root {
 /* Opens DIR; with `create` makes it, its missing parents and syncs them. EVBUS_NONE where it is not there. */
 CHECKED enum evbus_code root_open(struct root *root, const char *path, bool create, struct evbus_err *err);
 void root_close(struct root *root);
+CHECKED enum evbus_code root_sync_name(const struct root *root, struct evbus_err *err);
 void root_notice(const struct root *root, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A network or FUSE file system: its locks, syncs and shared pages are not those of one kernel. */
@@ -42,6 +43,9 @@ CHECKED enum evbus_code topic_create(const struct root *root, const char *name,
 				     const struct evbus_topic_options *options, struct topic *topic, bool *created,
 				     struct evbus_err *err);
 void topic_close(struct topic *topic);
+/* Syncs the names of its files and of its directory, up to the root's own: whoever made them may have been killed before
+ * he did, or not have come to it yet. */
+CHECKED enum evbus_code topic_sync_names(const struct topic *topic, struct evbus_err *err);
 /* Whether the directory is still at its name: who follows an empty log would not notice otherwise that it was made anew.
  * doing: "read", for the message. */
 CHECKED enum evbus_code topic_check_in_place(const struct topic *topic, const char *doing, struct evbus_err *err);

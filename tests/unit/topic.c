@@ -210,34 +210,6 @@ Test(topic, whose_making_was_killed_at_any_call_can_be_made)
 	cr_assert_gt(at, 15u);
 }
 
-/* Whoever made the topic may have been killed before he synced the name of its topic.json. */
-static int names_synced, files_made;
-
-static int count_name_sync(int fd)
-{
-	names_synced += fd == topic.fd;
-	return real_os.fsync(fd);
-}
-
-static int make_behind_sync(int dir, const char *path, int flags, mode_t mode)
-{
-	if (flags & O_CREAT) {
-		cr_assert_gt(names_synced, 0, "'%s' is made before topic.json is on the disk", path);
-		files_made++;
-	}
-	return real_os.openat(dir, path, flags, mode);
-}
-
-Test(topic, has_its_name_synced_before_the_first_file_of_a_partition_is_made)
-{
-	os.fsync = count_name_sync;
-	os.openat = make_behind_sync;
-	must_open(&writer);
-	os = real_os;
-	writer_close(&writer);
-	cr_assert_eq(files_made, 2);
-}
-
 Test(topic, with_a_damaged_description_is_refused)
 {
 	static const char *const bad[] = {
