@@ -34,7 +34,7 @@ void disk_must(bool condition, const char *what)
 
 size_t disk_changes(void)
 {
-	return disk->changes;
+	return disk ? disk->changes : 0;
 }
 
 static void note(const struct change *change)

@@ -52,8 +52,11 @@ Test(power, goes_while_groups_and_atomic_batches_are_published)
 Test(power, goes_while_segments_are_rolled)
 {
 	begin(4096);
-	for (unsigned i = 0; i < 8; i++)
+	for (unsigned i = 0; i < 8; i++) {
+		log_append(&writers[0], 100); /* and who rolls has to sync it */
 		log_must_publish(&writers[0], 2, i % 3 == 2, 600);
+		log_look();
+	}
 	end("rolls");
 }
 
