@@ -58,8 +58,8 @@ ssize_t os_read_at(int fd, void *data, size_t len, uint64_t at);
 void os_close_cleanup(int *fd);
 
 /* Opens a file below dir: never through a symlink, never anything but a regular file (EVBUS_CONFLICT names what it is),
- * for writing only one that has no other name, always O_CLOEXEC. With O_CREAT: *mode* exactly, whatever the umask, if it was made here. *fd = -1 and EVBUS_NONE
- * where it is not there. name is for the message. */
+ * for writing only one that has no other name, always O_CLOEXEC. With O_CREAT: *mode* exactly, whatever the umask, if it
+ * was made here. *fd = -1 and EVBUS_NONE where it is not there. name is for the message. */
 CHECKED enum evbus_code os_open_file(int dir, const char *path, int flags, mode_t mode, const char *name, int *fd,
 				     struct evbus_err *err);
 CHECKED enum evbus_code os_open_dir(int dir, const char *path, const char *name, int *fd, struct evbus_err *err);
