@@ -288,9 +288,14 @@ bool file_is_at(const struct topic *topic, const char *path, const struct file_i
 
 	/* From the root, not from the topic's descriptor: a topic that was moved away is noticed too. */
 	snprintf(full, sizeof full, "%s/%s", topic->name, path);
-	if (os.fstatat(topic->root->fd, full, &st, AT_SYMLINK_NOFOLLOW) || st.st_dev != id->dev ||
-	    st.st_ino != id->ino || st.st_nlink == 0)
+	if (os.fstatat(topic->root->fd, full, &st, AT_SYMLINK_NOFOLLOW)) {
+		errno = errno == ENOTDIR ? ENOENT : errno;
 		return false;
+	}
+	if (st.st_dev != id->dev || st.st_ino != id->ino || st.st_nlink == 0) {
+		errno = ENOENT;
+		return false;
+	}
 	if (size)
 		*size = (uint64_t)st.st_size;
 	return true;

@@ -66,7 +66,8 @@ struct file_id {
 };
 CHECKED enum evbus_code file_id_of(int fd, const char *name, struct file_id *id, struct evbus_err *err);
 
-/* Whether a path below the topic still leads to that file; *size (may be NULL) is then its size. */
+/* Whether a path below the topic still leads to that file; *size (may be NULL) is then its size. errno: ENOENT, or why it
+ * cannot be said. */
 bool file_is_at(const struct topic *topic, const char *path, const struct file_id *id, uint64_t *size);
 
 #endif

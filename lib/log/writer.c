@@ -407,6 +407,8 @@ static enum evbus_code check_held(const struct log_writer *writer, const struct 
 {
 	if (!held || file_is_at(writer->topic, held->path, &held->id, NULL))
 		return EVBUS_OK;
+	if (errno != ENOENT)
+		return err_set(err, EVBUS_IO, errno, "cannot look at '%s/%s'", writer->topic->name, held->path);
 	return err_set(err, EVBUS_AGAIN, 0, "'%s/%s' was removed while it was held", writer->topic->name, held->path);
 }
 
