@@ -37,6 +37,8 @@ void sweep(const struct operation *operation);
 unsigned sweep_submit(unsigned batch);
 struct evbus_slice sweep_payload(unsigned event);
 void sweep_acknowledge(unsigned event, const struct evbus_record *receipt);
+/* It may have a receipt already, which must be the same. */
+void sweep_acknowledge_again(unsigned event, const struct evbus_record *receipt);
 /* Which one it is, its bytes being what they must be. */
 unsigned sweep_event_of(const struct evbus_record *record);
 /* One more through a handle. */

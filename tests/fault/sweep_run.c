@@ -48,7 +48,7 @@ unsigned sweep_event_of(const struct evbus_record *record)
 	return event;
 }
 
-void sweep_acknowledge(unsigned event, const struct evbus_record *receipt)
+void sweep_acknowledge_again(unsigned event, const struct evbus_record *receipt)
 {
 	uint64_t offset;
 
@@ -56,7 +56,14 @@ void sweep_acknowledge(unsigned event, const struct evbus_record *receipt)
 	      (int)receipt->payload.len, receipt->payload.data);
 	CHECK(decimal_parse(receipt->offset, &offset), "offset '%.*s'", (int)receipt->offset.len, receipt->offset.data);
 	int64_t before = atomic_exchange(&events[event].offset, (int64_t)offset);
-	CHECK(before == -1 || (receipt->duplicate && before == (int64_t)offset), "event %u has two receipts", event);
+	CHECK(before == -1 || before == (int64_t)offset, "event %u has receipts for %lld and %llu", event,
+	      (long long)before, (unsigned long long)offset);
+}
+
+void sweep_acknowledge(unsigned event, const struct evbus_record *receipt)
+{
+	CHECK(atomic_load(&events[event].offset) == -1, "event %u has two receipts", event);
+	sweep_acknowledge_again(event, receipt);
 }
 
 enum evbus_code sweep_publish(struct evbus *bus, struct evbus_err *err)
