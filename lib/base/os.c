@@ -242,7 +242,8 @@ enum evbus_code os_make_dir(int dir, const char *path, mode_t mode, const char *
 		*made = mine;
 	if (mine) {
 		TRY(set_dir_mode(dir, path, mode, name, err));
-		return os_sync_dir(dir, name, err);
+		TRY(os_sync_dir(dir, name, err));
+		return os_sync_parent(dir, name, err);
 	}
 	if (errno == EEXIST)
 		return EVBUS_OK;
@@ -255,4 +256,12 @@ enum evbus_code os_sync_dir(int dir, const char *name, struct evbus_err *err)
 	if (os.fsync(dir))
 		return err_set(err, EVBUS_IO, errno, "cannot sync the directory of '%s'", name);
 	return EVBUS_OK;
+}
+
+enum evbus_code os_sync_parent(int dir, const char *name, struct evbus_err *err)
+{
+	CLEANUP(os_close_cleanup) int parent = os.openat(dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+
+	/* A parent that we may not read was there before us. */
+	return parent < 0 ? EVBUS_OK : os_sync_dir(parent, name, err);
 }

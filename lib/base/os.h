@@ -63,9 +63,11 @@ void os_close_cleanup(int *fd);
 CHECKED enum evbus_code os_open_file(int dir, const char *path, int flags, mode_t mode, const char *name, int *fd,
 				     struct evbus_err *err);
 CHECKED enum evbus_code os_open_dir(int dir, const char *path, const char *name, int *fd, struct evbus_err *err);
-/* Makes it where it is missing, and syncs dir then. */
+/* Makes it where it is missing, and syncs dir then, and the name of dir: whoever made that may have been killed before. */
 CHECKED enum evbus_code os_make_dir(int dir, const char *path, mode_t mode, const char *name, bool *made,
 				    struct evbus_err *err);
 CHECKED enum evbus_code os_sync_dir(int dir, const char *name, struct evbus_err *err);
+/* Syncs the directory above, and so the name of dir. */
+CHECKED enum evbus_code os_sync_parent(int dir, const char *name, struct evbus_err *err);
 
 #endif

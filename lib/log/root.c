@@ -16,22 +16,12 @@ static void *copy_text(const char *text)
 	return copy ? memcpy(copy, text, len) : NULL;
 }
 
-static enum evbus_code sync_parent(int dir, const char *name, struct evbus_err *err)
-{
-	CLEANUP(os_close_cleanup) int parent = os.openat(dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-
-	/* A parent that we may not read was there before us. */
-	return parent < 0 ? EVBUS_OK : os_sync_dir(parent, name, err);
-}
-
-/* mkdir -p: each directory that is made is synced into its parent before the next. Whoever made the last one that is
- * there may have been killed before that. */
+/* mkdir -p: each directory that is made is synced into its parent before the next. */
 static enum evbus_code make_path(const char *path, mode_t mode, struct evbus_err *err)
 {
 	CLEANUP(free_cleanup) char *part = copy_text(path);
 	CLEANUP(os_close_cleanup) int dir = -1;
 	char *name = part;
-	bool made = false;
 
 	if (!part)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot make directory '%s'", path);
@@ -40,10 +30,7 @@ static enum evbus_code make_path(const char *path, mode_t mode, struct evbus_err
 		size_t len = strcspn(name, "/");
 		bool last = name[len] == '\0';
 		name[len] = '\0';
-		bool made_before = made;
-		TRY(os_make_dir(dir, name, mode, path, &made, err));
-		if (made && !made_before)
-			TRY(sync_parent(dir, path, err));
+		TRY(os_make_dir(dir, name, mode, path, NULL, err));
 		int next = os.openat(dir, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 		int saved = errno;
 		os.close(dir);
@@ -120,9 +107,4 @@ enum evbus_code root_check_local(const struct root *root, struct evbus_err *err)
 				       "read: put it on a local disk",
 				       root->path, remote[i]);
 	return EVBUS_OK;
-}
-
-enum evbus_code root_sync_name(const struct root *root, struct evbus_err *err)
-{
-	return sync_parent(root->fd, root->path, err);
 }

@@ -128,7 +128,7 @@ enum evbus_code topic_sync_names(const struct topic *topic, struct evbus_err *er
 {
 	TRY(os_sync_dir(topic->fd, topic->name, err));
 	TRY(os_sync_dir(topic->root->fd, topic->name, err));
-	return root_sync_name(topic->root, err);
+	return os_sync_parent(topic->root->fd, topic->root->path, err);
 }
 
 static enum evbus_code no_topic(const struct root *root, const char *name, struct evbus_err *err)

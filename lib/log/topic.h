@@ -19,7 +19,6 @@ struct root {
 /* Opens DIR; with `create` makes it, its missing parents and syncs them. EVBUS_NONE where it is not there. */
 CHECKED enum evbus_code root_open(struct root *root, const char *path, bool create, struct evbus_err *err);
 void root_close(struct root *root);
-CHECKED enum evbus_code root_sync_name(const struct root *root, struct evbus_err *err);
 void root_notice(const struct root *root, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A network or FUSE file system: its locks, syncs and shared pages are not those of one kernel. */

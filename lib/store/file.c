@@ -152,6 +152,12 @@ enum evbus_code store_file_open(int dir, const char *path, bool create, mode_t m
 	return EVBUS_OK;
 }
 
+enum evbus_code store_file_sync_names(const struct store_file *file, struct evbus_err *err)
+{
+	TRY(os_sync_dir(file->dir, file->name, err));
+	return os_sync_parent(file->dir, file->name, err);
+}
+
 void store_file_release(struct store_file *file)
 {
 	os_close_cleanup(&file->dir);

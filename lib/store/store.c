@@ -191,6 +191,8 @@ static enum evbus_code make_tables(struct store *store, bool write, bool *ready,
 		TRY(schema_version(store->db, store->path, &store->version, err));
 	if (!store->version && !write)
 		return EVBUS_OK;
+	if (!store->version)
+		TRY(store_file_sync_names(&store->file, err));
 	if (store->version != SCHEMA_VERSION)
 		TRY(schema_migrate(store->db, store->path, err));
 	store->version = SCHEMA_VERSION;

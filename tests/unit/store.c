@@ -1,6 +1,8 @@
 /* The store: what it keeps, and where. */
 #include "store_helpers.h"
 
+#include "base/os.h"
+
 #include <dirent.h>
 #include <sys/stat.h>
 
@@ -44,6 +46,42 @@ Test(store, that_is_not_there_has_no_rows_and_is_not_made_by_reading)
 	cr_assert_eq(put_code("deep/state.db"), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(position(store, 0), 1);
 	store_close(store);
+}
+
+/* Whoever made the directory and the file may have been killed before he synced their names. */
+static ino_t synced[8];
+static int syncs;
+
+static int note_sync(int fd)
+{
+	struct stat st;
+
+	cr_assert(!fstat(fd, &st) && syncs < 8);
+	synced[syncs++] = st.st_ino;
+	return fsync(fd);
+}
+
+static bool was_synced(const char *path)
+{
+	struct stat st;
+
+	cr_assert(!stat(path, &st), "%s", path);
+	for (int i = 0; i < syncs; i++)
+		if (synced[i] == st.st_ino)
+			return true;
+	return false;
+}
+
+Test(store, that_somebody_else_made_has_its_names_synced_before_the_first_row)
+{
+	struct os real = os;
+
+	cr_assert(!mkdir("left", 0700));
+	cr_assert_geq(open("left/state.db", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600), 0);
+	os.fsync = note_sync;
+	cr_assert_eq(put_code("left/state.db"), EVBUS_OK, "%s", err.text);
+	os = real;
+	cr_assert(was_synced("left") && was_synced("."));
 }
 
 Test(store, gives_back_what_was_put_and_replaces_it)
