@@ -365,7 +365,8 @@ Test(power_store, goes_after_a_consumer_was_killed_at_any_change)
 				       .parts = 30,
 				       .every = run_count(120, 300),
 				       .before = before };
-	for (size_t at = 1 + run.seed % run_count(7, 40); killed; at += run_count(7, 40), kills++) {
+	/* At each of the first, which make the store, and then at some. */
+	for (size_t at = 1; killed; at += at < 16 ? run_count(1, 5) : run_count(7, 40), kills++) {
 		snprintf(before, sizeof before, "killed at change %zu, ", at);
 		size_t changes = states_record_killed(at, publish_events, consume_all, consume_all, &killed);
 		states_check(&states, changes);
