@@ -95,6 +95,11 @@ static enum evbus_code failed(const struct sqlite *db, int rc, struct evbus_err 
 		return err_set(err, EVBUS_AGAIN, 0,
 			       "the database '%s' is busy: others kept us waiting for %d s: try again", db->path,
 			       STORE_WAIT_MS / 1000);
+	case SQLITE_PROTOCOL:
+		return err_set(err, EVBUS_AGAIN, 0,
+			       "the database '%s' is busy: another process has begun to write its WAL and does not go on: "
+			       "try again",
+			       db->path);
 	case SQLITE_NOTADB:
 		return err_set(err, EVBUS_IO, 0, "'%s' is not an SQLite database, or its header is damaged: restore it",
 			       db->path);

@@ -1,6 +1,8 @@
 /* An application's database: whatever it is set to, it stays so, and its WAL is nobody's to checkpoint but its own. */
 #include "outbox_helpers.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 TestSuite(outbox_guest, .init = setup, .fini = teardown, .timeout = 60);
@@ -157,6 +159,49 @@ Test(outbox_guest, a_busy_database_is_told_after_a_while)
 	sqlite3_close(db);
 	drain();
 	cr_assert_eq(result.sent, 1);
+}
+
+static int sleep_no_more(sqlite3_vfs *vfs, int us)
+{
+	(void)vfs;
+	return us;
+}
+
+/* Byte 120 of the index of a WAL is locked by who writes, and its header stands there twice
+ * (https://www.sqlite.org/walformat.html): one that was stopped between the two. */
+static void stop_while_writing_wal(void)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 120, .l_len = 1 };
+	int fd = open("app.db-shm", O_RDWR);
+
+	if (fd >= 0 && !fcntl(fd, F_SETLK, &lock) && pwrite(fd, "half of it", 10, 8) == 10)
+		raise(SIGSTOP);
+	_exit(1);
+}
+
+Test(outbox_guest, a_wal_that_is_being_written_by_one_that_was_stopped_is_busy)
+{
+	int status;
+
+	sql("PRAGMA journal_mode = WAL; CREATE TABLE own (x)");
+	init(outbox);
+	add_many(3);
+	sqlite3 *keeper = open_app();
+	cr_assert_eq(sqlite3_exec(keeper, "SELECT * FROM own", NULL, NULL, NULL), SQLITE_OK);
+	pid_t child = fork();
+	if (child == 0)
+		stop_while_writing_wal();
+	cr_assert(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+	/* Ten seconds, and then it gives up. */
+	sqlite3_vfs_find(NULL)->xSleep = sleep_no_more;
+	cr_assert_eq(evbus_outbox_drain(outbox, &options, &result, &err), EVBUS_AGAIN, "%d: %s", (int)err.code,
+		     err.text);
+	cr_assert(strstr(err.text, "does not go on"), "%s", err.text);
+	kill(child, SIGKILL);
+	waitpid(child, &status, 0);
+	drain();
+	cr_assert_eq(result.sent, 3);
+	sqlite3_close(keeper);
 }
 
 Test(outbox_guest, a_database_that_is_replaced_is_not_written_to)
