@@ -113,7 +113,7 @@ static bool add(struct writer *writer, unsigned at, unsigned of, struct evbus_er
 static bool publish_some(struct writer *writer, enum way way, struct evbus_err *err)
 {
 	uint64_t left = notes->events - atomic_load(&notes->submitted[writer->index]);
-	uint64_t most = way == SINGLES ? 1 : way == STREAM && !plan.may_fail ? 12000 : BATCH_MAX;
+	uint64_t most = way == SINGLES ? 1 : way == STREAM && !plan.may_fail && !plan.pause_us ? 12000 : BATCH_MAX;
 	uint64_t count = 1 + random_next(&writer->random) % most;
 
 	count = count < left ? count : left;
@@ -259,6 +259,9 @@ void follow_events(unsigned index)
 	int64_t last_us = now_us();
 	uint64_t got = 0, goal;
 
+	/* One that comes after another was killed goes on where that was. */
+	for (unsigned lane = 0; lane < notes->lanes; lane++)
+		got += atomic_load(&notes->seen[index][lane].count);
 	open_reader(bus, index, &reader);
 	while (goal = atomic_load(&notes->goal), !goal || got < goal) {
 		if (read_next(bus, index, &reader)) {

@@ -101,7 +101,7 @@ static void done_many(unsigned round)
 static void done_read(unsigned round)
 {
 	done_once(round);
-	CHECK(check_receipts() == EVENTS * round, "not all was read");
+	CHECK(check_receipts("out") == EVENTS * round, "not all was read");
 }
 
 static void prepare_replay(unsigned round)

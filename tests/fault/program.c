@@ -189,28 +189,47 @@ static int signal_of(int status)
 	return stop == (SIGTRAP | 0x80) || status >> 16 || stop == SIGSTOP ? 0 : stop;
 }
 
-struct traced program_trace(unsigned n, enum traced_calls which, const char *in, const char *out, const char *words)
+static pid_t start_traced(const char *in, const char *out, const char *words)
 {
 	const long options = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
-	struct traced traced = { .killed = false };
-	pid_t program = start(true, in, out, words), pid = program;
-	bool begun = false;
+	pid_t program = start(true, in, out, words);
 	int status;
 
 	CHECK(waitpid(program, &status, 0) == program && WIFSTOPPED(status) &&
 		      !ptrace(PTRACE_SETOPTIONS, program, NULL, options),
 	      "cannot trace: %s", strerror(errno));
 	do {
-		if (WIFSTOPPED(status)) {
-			begun = begun || status >> 8 == (SIGTRAP | PTRACE_EVENT_EXEC << 8);
-			if (begun && !traced.killed && is_call(pid, status, which) && ++traced.calls == n)
-				traced.killed = kill(program, SIGKILL) == 0;
-			/* It may be dying. */
-			ptrace(PTRACE_SYSCALL, pid, NULL, signal_of(status));
-		}
-		pid = waitpid(-1, &status, __WALL);
-		CHECK(pid > 0, "waitpid: %s", strerror(errno));
-	} while (pid != program || WIFSTOPPED(status));
+		CHECK(!ptrace(PTRACE_SYSCALL, program, NULL, NULL) && waitpid(program, &status, 0) == program &&
+			      WIFSTOPPED(status),
+		      "evbus %s: did not begin: %x", words, (unsigned)status);
+	} while (status >> 8 != (SIGTRAP | PTRACE_EVENT_EXEC << 8));
+	return program;
+}
+
+/* Lets it go on, and waits until it or a thread of it stops or ends; in *status, which. */
+static pid_t go_on(pid_t pid, int *status)
+{
+	/* It may be dying. */
+	if (WIFSTOPPED(*status))
+		ptrace(PTRACE_SYSCALL, pid, NULL, signal_of(*status));
+	pid = waitpid(-1, status, __WALL);
+	CHECK(pid > 0, "waitpid: %s", strerror(errno));
+	return pid;
+}
+
+struct traced program_trace(unsigned n, enum traced_calls which, const char *in, const char *out, const char *words)
+{
+	struct traced traced = { .killed = false };
+	pid_t program = start_traced(in, out, words), pid = program;
+	int status = SIGSTOP << 8 | 0x7f;
+
+	for (;;) {
+		pid = go_on(pid, &status);
+		if (pid == program && !WIFSTOPPED(status))
+			break;
+		if (!traced.killed && WIFSTOPPED(status) && is_call(pid, status, which) && ++traced.calls == n)
+			traced.killed = kill(program, SIGKILL) == 0;
+	}
 	child_forget(program);
 	child_check();
 	CHECK(!traced.killed || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL), "it was killed and has status %x",
@@ -219,4 +238,31 @@ struct traced program_trace(unsigned n, enum traced_calls which, const char *in,
 	      program_read("said"));
 	traced.status = traced.killed ? 0 : WEXITSTATUS(status);
 	return traced;
+}
+
+pid_t program_stop(unsigned n, const char *in, const char *out, const char *words)
+{
+	pid_t program = start_traced(in, out, words), pid = program;
+	int status = SIGSTOP << 8 | 0x7f;
+
+	for (unsigned calls = 0; calls < n && pid == program && WIFSTOPPED(status);) {
+		pid = go_on(pid, &status);
+		calls += WIFSTOPPED(status) && is_call(pid, status, CALLS_THAT_CHANGE);
+	}
+	if (pid == program && WIFSTOPPED(status)) {
+		CHECK(!kill(program, SIGSTOP) && !ptrace(PTRACE_DETACH, program, NULL, NULL) &&
+			      waitpid(program, &status, WUNTRACED) == program,
+		      "evbus %s: cannot be stopped", words);
+		if (WIFSTOPPED(status))
+			return program;
+	}
+	/* A thread is not to be let alone. */
+	if (pid != program)
+		kill(program, SIGKILL);
+	while (pid != program || WIFSTOPPED(status))
+		pid = go_on(pid, &status);
+	child_forget(program);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "evbus %s: status %x: %s", words, (unsigned)status,
+	      program_read("said"));
+	return 0;
 }

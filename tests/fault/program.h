@@ -33,4 +33,8 @@ bool program_may_trace(void);
  * at all. Handlers are not counted. */
 struct traced program_trace(unsigned n, enum traced_calls which, const char *in, const char *out, const char *words);
 
+/* The same, but it is stopped (SIGSTOP) when its n-th call that changes something is done, and not traced any more. 0: it
+ * ended before that, well. It must have one thread only. */
+pid_t program_stop(unsigned n, const char *in, const char *out, const char *words);
+
 #endif

@@ -34,8 +34,7 @@ static void on_finding(void *context, const struct evbus_finding *finding)
 	CHECK(finding->severity == EVBUS_NOTE, "damage: %s", finding->text);
 }
 
-/* Proves that the logs are whole, and reads them. */
-static void read_logs(void)
+void read_logs(void)
 {
 	const struct evbus_selection all = { .topic = ">", .partition_id = EVBUS_PARTITION_ALL };
 	const struct evbus_verify_options options = { .deep = true,
@@ -90,14 +89,14 @@ static bool is_there(const char *topic, int32_t partition_id, uint64_t offset, c
 	return false;
 }
 
-unsigned check_receipts(void)
+unsigned check_receipts(const char *path)
 {
 	char topic[24], id[24];
 	int32_t partition_id;
 	unsigned long long offset;
 	unsigned count = 0;
 
-	for (const char *line = program_read("out"), *end; (end = strchr(line, '\n')); line = end + 1, count++)
+	for (const char *line = program_read(path), *end; (end = strchr(line, '\n')); line = end + 1, count++)
 		CHECK(sscanf(line, "%23[^/]/%d/%llu/%23[^\n]", topic, &partition_id, &offset, id) == 4 &&
 			      is_there(topic, partition_id, offset, id),
 		      "it said '%.*s', which is not so", (int)(end - line), line);
@@ -171,7 +170,7 @@ static void look(const struct scene *scene, unsigned round, void (*more)(unsigne
 {
 	read_logs();
 	if (scene->receipts)
-		check_receipts();
+		check_receipts("out");
 	if (more)
 		more(round);
 }

@@ -34,13 +34,15 @@ void scenes_begin(void);
 /* quick: in the quick cut, one call of so many. */
 void scene_run(const struct scene *scene, unsigned quick);
 
+/* Proves that the logs and the store are whole, and reads the logs. */
+void read_logs(void);
 /* How often the i-th event of a round stands on a topic, when the logs were read last. */
 unsigned on_log(const char *topic, unsigned round, unsigned i);
 /* How many records there are, and the id of one of them. */
 unsigned log_count(void);
 const char *log_id_at(unsigned i);
 /* What stdout said to be there is there. What has no newline was not said. Returns how many lines there are. */
-unsigned check_receipts(void);
+unsigned check_receipts(const char *path);
 
 void write_file(const char *path, const char *text);
 /* Events with the ids "ROUND-0", "ROUND-1", … and the types t0, t1, … */
