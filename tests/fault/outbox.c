@@ -120,7 +120,7 @@ static void checkpoint_in_a_loop(unsigned index)
 /* ---- drainers -------------------------------------------------------------------------------------------------- */
 
 /* counters[0]: the log takes nothing; [1]: outages; [2]: rows sent; [3]: rows that were lost to others; [4]: those
- * that were late; [5]: drainers so far. */
+ * that were late; [5]: drainers so far; [6]: writes to an application's WAL. */
 static ssize_t write_to_full_disk(int fd, const void *data, size_t len, off_t at)
 {
 	if (atomic_load(&notes->counters[0]) && len > 100 && memcmp(data, "{\"crc32c\"", 9) == 0) {
@@ -128,6 +128,32 @@ static ssize_t write_to_full_disk(int fd, const void *data, size_t len, off_t at
 		return -1;
 	}
 	return pwrite(fd, data, len, at);
+}
+
+/* In WAL mode only a checkpoint writes to the database itself, and that is the application's to make. */
+static ssize_t (*real_pwrite)(int fd, const void *data, size_t len, off_t at);
+
+static ssize_t write_but_no_checkpoint(int fd, const void *data, size_t len, off_t at)
+{
+	char link[40], path[PATH_MAX];
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, path, sizeof path);
+	CHECK(n < 7 || memcmp(path + n - 7, "/app.db", 7) != 0, "a drainer has checkpointed the application's WAL");
+	atomic_fetch_add(&notes->counters[6], 1);
+	return real_pwrite(fd, data, len, at);
+}
+
+static void watch_writes(void)
+{
+	static const char *const names[] = { "pwrite64", "pwrite" };
+	sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+
+	for (size_t i = 0; i < 2 && !real_pwrite; i++)
+		real_pwrite = (ssize_t(*)(int, const void *, size_t, off_t))vfs->xGetSystemCall(vfs, names[i]);
+	CHECK(real_pwrite, "SQLite writes in another way");
+	for (size_t i = 0; i < 2; i++)
+		vfs->xSetSystemCall(vfs, names[i], (sqlite3_syscall_ptr)write_but_no_checkpoint);
 }
 
 static bool may_be_late;
@@ -176,6 +202,8 @@ static void run_drainer(unsigned index)
 	late_dice = run.seed ^ (atomic_fetch_add(&notes->counters[5], 1) << 20 | index);
 	os.pwrite = write_to_full_disk;
 	os.lock = lock_late;
+	if (!strcmp(setting.journal, "WAL"))
+		watch_writes();
 	while (!atomic_load(&notes->stop)) {
 		struct evbus *bus = open_bus();
 		struct evbus_outbox *outbox;
@@ -352,6 +380,8 @@ static void kill_and_stop(const char *what, const char *journal, unsigned kills,
 	}
 	finish(&crew);
 	CHECK(atomic_load(&notes->counters[4]) > 0, "none was ever late");
+	CHECK(strcmp(journal, "WAL") != 0 || atomic_load(&notes->counters[6]) > 100,
+	      "the writes of drainers are not seen");
 	run_ran(what, killed + stopped, kills + stops);
 }
 
@@ -412,4 +442,85 @@ Test(outbox, while_the_bus_is_full_no_attempt_is_counted_and_nothing_is_marked)
 	}
 	finish(&crew);
 	run_ran("outages", full, rounds);
+}
+
+/* ---- a bus that is away for ten minutes of simulated time ------------------------------------------------------ */
+
+#define AWAY_S 600
+static int64_t ahead_s;
+static bool is_away;
+
+static int clock_ahead(clockid_t clock, struct timespec *now)
+{
+	int failed = clock_gettime(clock, now);
+
+	now->tv_sec += ahead_s;
+	return failed;
+}
+
+/* The directory of the application's database has an absolute path. */
+static int open_unless_away(int dir, const char *path, int flags, mode_t mode)
+{
+	if (!is_away || *path == '/' || strstr(path, "app.db"))
+		return openat(dir, path, flags, mode);
+	errno = EHOSTDOWN;
+	return -1;
+}
+
+static ssize_t write_unless_away(int fd, const void *data, size_t len, off_t at)
+{
+	if (is_away)
+		errno = EHOSTDOWN;
+	return is_away ? -1 : pwrite(fd, data, len, at);
+}
+
+/* What `outbox-drain --follow` does: again and again, a second later each time. */
+static void drain_while_away(struct evbus_outbox *outbox)
+{
+	const struct evbus_drain_options options = { .batch = 40, .retry = EVBUS_RETRY_DEFAULT };
+	struct evbus_drain_result result;
+	struct evbus_err err;
+
+	for (unsigned i = 0; i < AWAY_S; i++, ahead_s++) {
+		enum evbus_code code = evbus_outbox_drain(outbox, &options, &result, &err);
+		CHECK(code && result.outage, "the bus is away, and it was not noticed: %d: %s", (int)code, err.text);
+		CHECK(!result.sent && !result.retried && !result.failed, "rows were sent or refused");
+	}
+}
+
+static void drain_all(struct evbus_outbox *outbox)
+{
+	const struct evbus_drain_options options = { .batch = 40, .retry = EVBUS_RETRY_DEFAULT };
+	struct evbus_drain_result result;
+
+	do
+		CHECK_OK(evbus_outbox_drain(outbox, &options, &result, ERR));
+	while (result.claimed);
+}
+
+Test(outbox, a_bus_that_is_away_for_ten_minutes_costs_no_attempt_and_marks_nothing)
+{
+	struct evbus_outbox *outbox;
+
+	setting.rows = run_count(500, 100);
+	setting.journal = "DELETE";
+	make_outbox();
+	struct evbus *bus = open_bus();
+	CHECK_OK(evbus_outbox_open(bus, "sqlite:app.db", NULL, &outbox, ERR));
+	for (unsigned i = 0; i < APPS; i++)
+		child_join(child_start(run_application, i));
+	os.clock_gettime = clock_ahead;
+	os.openat = open_unless_away;
+	os.pwrite = write_unless_away;
+	is_away = true;
+	drain_while_away(outbox);
+	CHECK(ask("SELECT COUNT(*) FROM outbox WHERE state <> 'PENDING' OR attempts <> 0 OR last_error IS NOT NULL") ==
+		      0,
+	      "something was marked");
+	is_away = false;
+	drain_all(outbox);
+	evbus_outbox_close(outbox);
+	evbus_close(bus);
+	check_all();
+	run_ran("seconds of a bus that is away", (uint64_t)ahead_s, AWAY_S);
 }

@@ -64,6 +64,85 @@ Test(writers, of_small_segments_find_batches_within_one_segment_each)
 	publish_and_follow("small segments", 3, 200000, run_count(2000, 300));
 }
 
+/* ---- as many as there may be, and each gets on ---- */
+
+#define MANY WRITERS_MAX
+#define SHARE 5u /* the slowest has at least this part of what each has in the mean */
+
+static struct pace {
+	_Atomic int64_t last_us, longest_us;
+	_Atomic uint64_t receipts;
+} * paces;
+
+static void note_pace(unsigned writer, uint64_t event)
+{
+	struct pace *pace = &paces[writer];
+	int64_t now = now_us(), wait = now - atomic_load(&pace->last_us);
+	(void)event;
+
+	if (wait > atomic_load(&pace->longest_us))
+		atomic_store(&pace->longest_us, wait);
+	atomic_store(&pace->last_us, now);
+	atomic_fetch_add(&pace->receipts, 1);
+}
+
+/* All begin at once, and end at once. */
+static void write_at_pace(unsigned writer)
+{
+	note_more = note_pace;
+	while (!atomic_load(&notes->counters[0]))
+		pause_us(1000);
+	atomic_store(&paces[writer].last_us, now_us());
+	write_events(writer);
+}
+
+static void check_paces(int64_t ran_us)
+{
+	uint64_t all = 0, least = UINT64_MAX;
+	int64_t longest_us = 0;
+
+	for (unsigned i = 0; i < MANY; i++) {
+		uint64_t receipts = atomic_load(&paces[i].receipts);
+		int64_t wait = atomic_load(&paces[i].longest_us);
+		all += receipts;
+		least = receipts < least ? receipts : least;
+		longest_us = wait > longest_us ? wait : longest_us;
+	}
+	fprintf(stderr, "%u writers: %llu receipts in %lld ms, %llu of the slowest, the longest wait %lld ms\n", MANY,
+		(unsigned long long)all, (long long)ran_us / 1000, (unsigned long long)least,
+		(long long)longest_us / 1000);
+	CHECK(least * SHARE >= all / MANY, "one of %u writers has %llu receipts, and all have %llu", MANY,
+	      (unsigned long long)least, (unsigned long long)all);
+	CHECK(longest_us * 2 < ran_us, "one waited %lld of %lld ms", (long long)longest_us / 1000,
+	      (long long)ran_us / 1000);
+}
+
+Test(writers, of_which_there_are_64_get_their_share_each)
+{
+	pid_t writers[MANY], readers[READERS];
+
+	plan = (struct plan){ .way = SINGLES };
+	notes_new(MANY, 50000, READERS, 1);
+	paces = notes_share(MANY * sizeof *paces);
+	make_topic(1, 0);
+	for (unsigned i = 0; i < READERS; i++)
+		readers[i] = child_start(follow_events, i);
+	for (unsigned i = 0; i < MANY; i++)
+		writers[i] = child_start(write_at_pace, i);
+	int64_t start = now_us();
+	atomic_store(&notes->counters[0], 1);
+	pause_us(run_count(5000, 700) * 1000);
+	atomic_store(&notes->stop, true);
+	for (unsigned i = 0; i < MANY; i++)
+		child_join(writers[i]);
+	int64_t ran_us = now_us() - start;
+	atomic_store(&notes->goal, atomic_load(&notes->acked));
+	for (unsigned i = 0; i < READERS; i++)
+		child_join(readers[i]);
+	check_paces(ran_us);
+	run_ran("64 writers", check_everything(), atomic_load(&notes->acked));
+}
+
 /* ---- a read of the page need not be one: it may be cut short anywhere, and others write meanwhile ---- */
 
 static uint64_t dice;

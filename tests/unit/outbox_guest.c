@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 
 TestSuite(outbox_guest, .init = setup, .fini = teardown, .timeout = 60);
@@ -172,6 +173,8 @@ static int sleep_no_more(sqlite3_vfs *vfs, int us)
 static void stop_while_writing_wal(void)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 120, .l_len = 1 };
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	int fd = open("app.db-shm", O_RDWR);
 
 	if (fd >= 0 && !fcntl(fd, F_SETLK, &lock) && pwrite(fd, "half of it", 10, 8) == 10)
