@@ -2,7 +2,7 @@
  *
  * Made for a build with -Db_sanitize=thread, where a report ends it. Criterion cannot run there, so this prints its TAP
  * itself. */
-#include "fault.h"
+#include "stores.h"
 
 #include <pthread.h>
 
@@ -47,6 +47,98 @@ static void run_threads(const char *what, enum way way, unsigned lanes, uint64_t
 	run_ran(what, check_everything(), (uint64_t)WRITERS * events);
 }
 
+/* ---- idempotent publishers and a group of consumers, also in threads of one process ---------------------------- */
+
+#define ONCE 5u /* threads of a kind; with both there are more than 8 */
+#define LANES 3u
+
+static unsigned once_events;
+static _Atomic uint32_t *handled;
+
+static void *publish_once(void *index)
+{
+	const struct evbus_publisher_options options = { .idempotent = true };
+	struct evbus *bus = open_bus();
+	struct evbus_publisher *publisher;
+	char payload[64];
+	(void)index;
+
+	CHECK_OK(evbus_publisher_open(bus, &options, &publisher, ERR));
+	for (unsigned i = 0; i < once_events; i++) {
+		struct evbus_event event = { .topic = TOPIC, .partition_id = (int32_t)(i % LANES) };
+		event.payload.data = payload;
+		event.payload.len = (size_t)snprintf(payload, sizeof payload, "{\"id\":\"%u\"}", i);
+		CHECK_OK(evbus_publisher_add(publisher, &event, ERR));
+		if (i % 50 == 49)
+			CHECK_OK(evbus_publisher_flush(publisher, ERR));
+	}
+	CHECK_OK(evbus_publisher_flush(publisher, ERR));
+	evbus_publisher_close(publisher);
+	evbus_close(bus);
+	return NULL;
+}
+
+/* Three of them share the partitions of a group, the others are a group each. */
+static void *consume(void *index)
+{
+	unsigned number = *(unsigned *)index, last = 0;
+	char group[16];
+	const struct evbus_consumer_options options = { .group = group,
+							.topic = TOPIC,
+							.partition_id = EVBUS_PARTITION_ALL,
+							.follow = true,
+							.inbox = true,
+							.commit_every = 50,
+							.retry = EVBUS_RETRY_DEFAULT };
+	struct evbus *bus = open_bus();
+	struct evbus_consumer *consumer;
+	struct evbus_delivery *delivery;
+
+	snprintf(group, sizeof group, "g%u", number < LANES ? 0 : number);
+	unsigned slot = number < LANES ? 0 : number;
+	CHECK_OK(evbus_consumer_open(bus, &options, &consumer, ERR));
+	while (last < once_events) {
+		CHECK_OK(evbus_consumer_next(consumer, 20, &delivery, ERR));
+		if (delivery) {
+			unsigned event = (unsigned)number_at(delivery->record->payload.data + sizeof "{\"id\":\"" - 1);
+			CHECK(event < once_events, "what is event %u?", event);
+			atomic_fetch_add(&handled[slot * once_events + event], 1);
+			atomic_fetch_add(&notes->counters[slot], 1);
+			CHECK_OK(evbus_consumer_done(consumer, delivery, ERR));
+		}
+		last = (unsigned)atomic_load(&notes->counters[slot]);
+	}
+	CHECK_OK(evbus_consumer_commit(consumer, ERR));
+	evbus_consumer_close(consumer);
+	evbus_close(bus);
+	return NULL;
+}
+
+static void run_once(const char *what, unsigned events)
+{
+	static unsigned numbers[] = { 0, 1, 2, 3, 4 };
+	pthread_t publishers[ONCE], consumers[ONCE];
+	uint64_t ran = 0;
+
+	notes_new(1, 1, 0, 1);
+	once_events = events;
+	handled = notes_share(ONCE * events * sizeof *handled);
+	make_topic(LANES, 20000);
+	for (unsigned i = 0; i < ONCE; i++)
+		start(&consumers[i], consume, &numbers[i]);
+	for (unsigned i = 0; i < ONCE; i++)
+		start(&publishers[i], publish_once, &numbers[i]);
+	for (unsigned i = 0; i < ONCE; i++)
+		pthread_join(publishers[i], NULL);
+	for (unsigned i = 0; i < ONCE; i++)
+		pthread_join(consumers[i], NULL);
+	child_check();
+	for (unsigned i = 0; i < ONCE * events; i++)
+		ran += handled[i] == 1;
+	check_db(STATE_DB);
+	run_ran(what, ran, (uint64_t)(ONCE - LANES + 1) * events);
+}
+
 static const struct stage {
 	const char *name;
 	enum way way;
@@ -59,11 +151,12 @@ static const struct stage {
 	{ "threads with everything on many partitions share nothing else", MIXED, LANES_MAX, 200000, 3000, 500 },
 };
 #define COUNT (sizeof stages / sizeof *stages)
+#define ONCE_NAME "threads that publish the same events once and consume them in groups share nothing else"
 
 int main(void)
 {
 	run.bare = true;
-	printf("1..%zu\n", COUNT);
+	printf("1..%zu\n", COUNT + 1);
 	for (size_t i = 0; i < COUNT; i++) {
 		const struct stage *stage = &stages[i];
 		run_begin(IN_MEMORY);
@@ -73,5 +166,9 @@ int main(void)
 		run_end();
 		printf("ok %zu - %s\n", i + 1, stage->name);
 	}
+	run_begin(IN_MEMORY);
+	run_once(ONCE_NAME, run_count(3000, 300));
+	run_end();
+	printf("ok %zu - %s\n", COUNT + 1, ONCE_NAME);
 	return 0;
 }
