@@ -245,7 +245,7 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 	snprintf(name, sizeof name, "%s/%s", topic->name, path);
 	TRY(segment_open(topic, partition, last, O_RDONLY, &fd, &size, err));
 	enum evbus_code code = segment_line_before(fd, name, size, &buf, &line, &found, &why);
-	/* Damage there is found by who reads it, and must not hide what follows. */
+	/* Damage there is found by who reads it, and must not hide what follows. Lines may have gone with it. */
 	if (code == EVBUS_IO && paged && paged->base > last) {
 		*base = paged->base;
 		return EVBUS_OK;

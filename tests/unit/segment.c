@@ -480,20 +480,43 @@ Test(segment, that_is_empty_and_has_no_older_ones_begins_where_the_page_says)
 /* Readers would begin behind the end, and say that there is nothing. */
 Test(segment, that_has_the_name_of_another_is_refused)
 {
-	struct segments older;
 	static struct reading reading;
-	char path[SEGMENT_PATH_MAX], wrong[SEGMENT_PATH_MAX];
+	struct segments older;
+	char path[SEGMENT_PATH_MAX];
 
-	open_rolling(300);
-	must_publish(0, 5);
-	cr_assert(segments_list(&topic, 0, &older, &err) == EVBUS_OK && older.count > 1);
+	make_segments();
+	cr_assert_eq(segments_list(&topic, 0, &older, &err), EVBUS_OK);
 	segment_path(0, older.bases[older.count - 1], path);
-	segment_path(0, 1000, wrong);
-	cr_assert(!rename(path, wrong));
+	segments_release(&older);
+	cr_assert(!rename(path, "partition=0/00000000000000001000.jsonl"));
 	read_log(&reading);
 	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "another segment's name"), "%s", err.text);
 	cr_assert_eq(open_writer(&writer), EVBUS_IO);
+}
+
+/* As many lines as there were cannot be counted any more: readers used to look a thousand times, and refused. */
+Test(segment, that_is_the_newest_older_one_does_not_hide_what_follows_when_its_last_lines_are_one)
+{
+	static struct reading reading;
+	CLEANUP(cursor_close) struct cursor cursor;
+	struct segments older;
+	char path[SEGMENT_PATH_MAX];
+
+	make_segments();
+	cr_assert_eq(segments_list(&topic, 0, &older, &err), EVBUS_OK);
+	segment_path(0, older.bases[older.count - 1], path);
 	segments_release(&older);
+	CLEANUP(buf_release) struct buf file = load(path);
+	memset(file.data + line_at(&file, 1), 'x', file.len - 1 - line_at(&file, 1));
+	store_buf(path, &file);
+	read_log(&reading);
+	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "damaged at offset"), "%s", err.text);
+	cr_assert_eq(cursor_open(&topic, 0, 4096, &cursor, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(cursor_seek(&cursor, cursor.durable.base, &err), EVBUS_OK, "%s", err.text);
+	read_on(&cursor, &reading);
+	cr_assert_eq(reading.code, EVBUS_OK, "%s", err.text);
+	must_open(&writer);
+	writer_close(&writer);
 }
 
 /* Whatever that line has become: the page says what begins behind it. */
