@@ -55,31 +55,34 @@ enum evbus_code history_error(struct buf *out, struct evbus_slice error, size_t 
 	return EVBUS_OK;
 }
 
+/* What follows an entry: behind a comma, and blanks where a database has written it anew (jsonb). */
+static struct evbus_slice behind(struct evbus_slice entries, size_t len)
+{
+	while (len < entries.len && (entries.data[len] == ',' || entries.data[len] == ' '))
+		len++;
+	return (struct evbus_slice){ entries.data + len, entries.len - len };
+}
+
 /* Where the entries lie within "[…]", and how many there are. */
 static struct evbus_slice entries_of(struct evbus_slice history, size_t *count)
 {
-	struct evbus_slice inside = { history.data + 1, history.len - 2 };
-
 	*count = 0;
 	if (history.len < 4 || history.data[0] != '[')
 		return (struct evbus_slice){ "", 0 };
+	struct evbus_slice inside = { history.data + 1, history.len - 2 };
 	for (struct evbus_slice left = inside; left.len;) {
 		size_t len = json_value_len(left);
 		if (!len)
 			break;
 		(*count)++;
-		len += len < left.len;    /* the comma */
-		left = (struct evbus_slice){ left.data + len, left.len - len };
+		left = behind(left, len);
 	}
 	return inside;
 }
 
 static struct evbus_slice without_first(struct evbus_slice entries)
 {
-	size_t len = json_value_len(entries);
-
-	len += len < entries.len;
-	return (struct evbus_slice){ entries.data + len, entries.len - len };
+	return behind(entries, json_value_len(entries));
 }
 
 enum evbus_code history_add(struct buf *out, struct evbus_slice history, int64_t attempt, int64_t at_us,

@@ -90,6 +90,25 @@ Test(history, keeps_the_latest_hundred)
 	cr_assert_eq(count, HISTORY_MAX);
 }
 
+Test(history, keeps_the_latest_hundred_where_a_database_has_put_blanks_between_them)
+{
+	CLEANUP(buf_release) struct buf blanks = { 0 };
+	size_t count = 0;
+
+	for (int64_t i = 1; i <= (int64_t)HISTORY_MAX; i++)
+		add(i, EVBUS_REASON_RETRIES, SLICE(""));
+	for (size_t i = 0; i < history.len; i++) {
+		cr_assert_eq(buf_add(&blanks, history.data + i, 1, &err), EVBUS_OK);
+		if (history.data[i] == ',' && history.data[i + 1] == '{')
+			cr_assert_eq(buf_add(&blanks, " ", 1, &err), EVBUS_OK);
+	}
+	cr_assert_eq(history_add(&next, slice_of(&blanks), 101, 0, EVBUS_REASON_RETRIES, SLICE(""), &err), EVBUS_OK);
+	for (size_t i = 0; i < next.len; i++)
+		count += next.data[i] == '{';
+	cr_assert_eq(count, HISTORY_MAX, "%zu", count);
+	cr_assert_eq(json_value_len(slice_of(&next)), next.len);
+}
+
 Test(history, is_bounded_whatever_was_said)
 {
 	static char said[100000];
