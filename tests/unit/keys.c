@@ -91,8 +91,7 @@ Test(keys, of_plain_records_are_none)
 	assert_found(3, 4, 5);
 }
 
-/* What a publisher left that was killed between its write and its sync will be in the log as soon as anybody publishes. */
-Test(keys, that_were_appended_and_not_synced_are_made_durable_and_found)
+static void assert_made_durable(bool while_others_publish)
 {
 	CLEANUP(group_release) struct group group = { 0 };
 	struct control_view view;
@@ -104,12 +103,27 @@ Test(keys, that_were_appended_and_not_synced_are_made_durable_and_found)
 	must_open(&writer);
 	add_named(&group, &writer, NULL, "k1");
 	cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK);
-	writer_close(&writer);
+	if (!while_others_publish)
+		writer_close(&writer);
 	cr_assert_eq(read_view(&view), CONTROL_OURS);
 	cr_assert_eq(view.durable.next, 1);
 	assert_found(0, 2, 3);
 	cr_assert_eq(read_view(&view), CONTROL_OURS);
 	cr_assert_eq(view.durable.next, 2);
+	if (while_others_publish)
+		writer_close(&writer);
+}
+
+/* What a publisher left that was killed between its write and its sync will be in the log as soon as anybody publishes. */
+Test(keys, that_were_appended_and_not_synced_are_made_durable_and_found)
+{
+	assert_made_durable(false);
+}
+
+/* Nobody opens the partition as its first writer then, and recovers it. */
+Test(keys, that_others_are_about_to_sync_are_made_durable_and_found)
+{
+	assert_made_durable(true);
 }
 
 Test(keys, that_stand_behind_the_end_that_the_page_knows_are_found)

@@ -129,6 +129,19 @@ Test(keys_store, of_a_topic_that_was_removed_are_gone_with_it)
 	assert_found(0, 2, 6);
 }
 
+Test(keys_store, of_a_partition_that_a_topic_has_no_more_are_gone_with_it)
+{
+	const struct evbus_topic_options two = { .partitions = 2 };
+
+	open_topic("two", &two);
+	publish_keys(1, 0, 1);
+	store_keys();
+	cr_assert(!chdir(".."));
+	scratch_remove("two");
+	open_topic("two", NULL);
+	assert_found(0, 0, 1);
+}
+
 /* ---- making the rows anew -------------------------------------------------------------------------------------- */
 
 Test(keys_store, are_made_anew_from_the_log)

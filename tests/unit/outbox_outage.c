@@ -60,6 +60,37 @@ Test(outbox_outage, what_has_its_receipt_is_marked_before_the_outage_comes_up)
 	cr_assert_str_eq(log_of("orders"), "{\"n\":1}");
 }
 
+static void insert_other(const char *id)
+{
+	char statement[128];
+
+	snprintf(statement, sizeof statement,
+		 "INSERT INTO outbox (id, topic, event_type, payload) VALUES ('%s', 'other', 't', '{}')", id);
+	sql(statement);
+}
+
+/* The topic of the last event is written first. Of its events the first has a receipt; that of the last would come behind
+ * one that there is none of. */
+Test(outbox_outage, what_one_topic_has_taken_is_marked_when_another_one_fails)
+{
+	init(outbox);
+	insert("a", NULL, "{}");
+	insert_other("b");
+	drain();
+	insert("c", NULL, "{}");
+	insert_other("d");
+	insert("e", NULL, "{}");
+	os.fdatasync = failing_sync;
+	syncs_left = 1;
+	cr_assert_eq(drain_by(outbox), EVBUS_IO, "%s", err.text);
+	os.fdatasync = fdatasync;
+	cr_assert(result.outage && result.sent == 1, "%s", states());
+	cr_assert_str_eq(states(), "SENT SENT SENT PENDING PENDING");
+	drain();
+	cr_assert(result.sent == 2 && result.duplicates == 1);
+	cr_assert_str_eq(states(), "SENT SENT SENT SENT SENT");
+}
+
 Test(outbox_outage, a_bus_that_is_not_there_is_an_outage)
 {
 	struct evbus *missing = open_bus(true);

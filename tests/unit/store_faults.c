@@ -251,8 +251,8 @@ Test(store_faults, keeps_what_was_acknowledged_when_its_writer_is_killed)
 	cr_assert(said >= 40, "%d", said);
 }
 
-/* Holds the write lock until the parent closes its end of the pipe. */
-static pid_t hold_lock(int *release)
+/* Holds the locks that a statement takes until the parent closes its end of the pipe. */
+static pid_t hold_lock(const char *sql, int *release)
 {
 	int ready[2], done[2];
 	char c = 0;
@@ -262,7 +262,7 @@ static pid_t hold_lock(int *release)
 	if (!child) {
 		sqlite3 *db;
 		close(done[1]);
-		if (sqlite3_open("state.db", &db) || sqlite3_exec(db, "BEGIN EXCLUSIVE", NULL, NULL, NULL) ||
+		if (sqlite3_open("state.db", &db) || sqlite3_exec(db, sql, NULL, NULL, NULL) ||
 		    write(ready[1], &c, 1) != 1 || read(done[0], &c, 1))
 			_exit(1);
 		_exit(0);
@@ -282,7 +282,7 @@ Test(store_faults, that_others_hold_is_waited_for_five_seconds)
 	int release;
 
 	cr_assert_eq(put(store, "g", "t", 0, 1), EVBUS_OK);
-	pid_t holder = hold_lock(&release);
+	pid_t holder = hold_lock("BEGIN EXCLUSIVE", &release);
 	int64_t start = now_ms();
 	cr_assert_eq(put(store, "g", "t", 0, 2), EVBUS_AGAIN);
 	int64_t took = now_ms() - start;
@@ -292,6 +292,23 @@ Test(store_faults, that_others_hold_is_waited_for_five_seconds)
 	close(release);
 	wait_for(holder);
 	cr_assert_eq(put(store, "g", "t", 0, 3), EVBUS_OK, "%s", err.text);
+	store_close(store);
+}
+
+/* A reader keeps nobody from writing, but from committing. */
+Test(store_faults, works_on_after_a_commit_for_which_it_was_busy)
+{
+	struct store *store = open_store("state.db");
+	int release;
+
+	cr_assert_eq(put(store, "g", "t", 0, 1), EVBUS_OK);
+	pid_t reader = hold_lock("BEGIN; SELECT * FROM checkpoints", &release);
+	cr_assert_eq(put(store, "g", "t", 0, 2), EVBUS_AGAIN, "%s", err.text);
+	close(release);
+	wait_for(reader);
+	cr_assert_eq(position(store, 0), 1);
+	cr_assert_eq(put(store, "g", "t", 0, 3), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(position(store, 0), 3);
 	store_close(store);
 }
 
@@ -327,15 +344,16 @@ Test(store_faults, keeps_its_locks_when_another_handle_is_opened_and_closed)
 	store_close(store);
 }
 
-Test(store_faults, is_left_alone_by_a_forked_child)
+/* sql: what the parent is in the middle of. */
+static void fork_within(const char *sql, int changed)
 {
 	struct store *store = open_store("state.db");
-	struct query change = { .sql = "UPDATE checkpoints SET next_offset = '2'" };
+	struct query change = { .sql = sql };
 
 	cr_assert_eq(put(store, "g", "t", 0, 1), EVBUS_OK);
 	cr_assert_eq(table_begin(store, &err), EVBUS_OK);
-	cr_assert_eq(table_write(store, &change, &err), EVBUS_OK);
-	cr_assert_eq(change.changed, 1);
+	cr_assert_eq(table_write(store, &change, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(change.changed, changed);
 	pid_t child = fork();
 	if (!child) {
 		enum evbus_code code = put(store, "g", "t", 0, 7);
@@ -347,4 +365,18 @@ Test(store_faults, is_left_alone_by_a_forked_child)
 	cr_assert_eq(position(store, 0), 2);
 	store_close(store);
 	assert_whole("state.db");
+}
+
+Test(store_faults, is_left_alone_by_a_forked_child)
+{
+	fork_within("UPDATE checkpoints SET next_offset = '2'", 1);
+}
+
+/* More than fits into the cache: what is not committed stands in the file already, and the journal leads back. */
+Test(store_faults, is_left_alone_by_a_forked_child_in_the_middle_of_much)
+{
+	fork_within("WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 19999) "
+		    "INSERT OR REPLACE INTO checkpoints SELECT 'g', CASE i WHEN 0 THEN 't' ELSE 't' || i END, 0, '2', "
+		    "'file_line', '', '', CASE i WHEN 0 THEN '' ELSE printf('%0200d', i) END FROM n",
+		    20000);
 }

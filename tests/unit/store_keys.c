@@ -79,6 +79,7 @@ Test(store_keys, that_are_there_stay_until_they_are_replaced)
 	struct key_name name = name_of("", "k");
 
 	cr_assert(add(store, "t", name, place_at(0, 1), &other));
+	cr_assert(add(store, "t", name_of("x", "k"), place_at(0, 2), &other));
 	cr_assert(add(store, "t", name, place_at(0, 1), &other));
 	cr_assert_not(add(store, "t", name, moved, &other));
 	cr_assert_eq(other.offset, 1);
@@ -87,6 +88,7 @@ Test(store_keys, that_are_there_stay_until_they_are_replaced)
 	cr_assert_eq(store_keys_replace(store, "t", &name, &moved, &err), EVBUS_OK);
 	cr_assert_eq(table_commit(store, &err), EVBUS_OK);
 	cr_assert_eq(find(store, "t", name).offset, 9);
+	cr_assert_eq(find(store, "t", name_of("x", "k")).offset, 2, "that of another tenant stays");
 	store_close(store);
 }
 
