@@ -37,6 +37,12 @@ struct control_view {
 	struct cell end, durable;
 };
 
+/* Whether both cells know of the same cuts: unless an older page was put back between the writing of one and the other. */
+static inline bool view_agrees(const struct control_view *view)
+{
+	return view->end.epoch == view->durable.epoch;
+}
+
 enum control_state {
 	CONTROL_NONE,        /* no page, or not one of this file */
 	CONTROL_OTHER_BOOT,  /* the page of this file, from before a restart of the machine */

@@ -187,7 +187,8 @@ static enum evbus_code adopt(struct log_writer *writer, const struct control_vie
 
 	TRY(extent_find(writer->fd, writer->name, &view->durable, size, &found, err));
 	struct cell cell = found.good;
-	cell.epoch = view->end.epoch + (cell.bytes < view->end.bytes);
+	cell.epoch = view->end.epoch > view->durable.epoch ? view->end.epoch : view->durable.epoch;
+	cell.epoch += cell.bytes < view->end.bytes || !view_agrees(view);
 	TRY(cut_tail(writer, &cell, size, err));
 	TRY(write_again(writer, view->durable.bytes, cell.bytes, err));
 	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
@@ -253,7 +254,8 @@ static enum evbus_code recover_ours(struct log_writer *writer, struct control_vi
 		return EVBUS_OK;
 	}
 	/* Nothing is open, nothing hangs over: the page is right as it is. */
-	if (view->end.bytes == size && !view->syncing && (!first || view->durable.next == view->end.next))
+	if (view->end.bytes == size && !view->syncing && view_agrees(view) &&
+	    (!first || view->durable.next == view->end.next))
 		return EVBUS_OK;
 	return adopt(writer, view, size, err);
 }

@@ -8,7 +8,8 @@
 static bool is_steady(const struct log_writer *writer, enum control_state state, const struct control_view *view,
 		      uint64_t size)
 {
-	return state == CONTROL_OURS && !view->halt && view->end.bytes == size && view->end.ino == writer->id.ino;
+	return state == CONTROL_OURS && !view->halt && view->end.bytes == size && view->end.ino == writer->id.ino &&
+	       view_agrees(view);
 }
 
 enum look {

@@ -427,7 +427,8 @@ static enum evbus_code append_step(struct log_writer *writer, struct group *grou
 	if (state == CONTROL_OURS && view->end.base != writer->base)
 		return EVBUS_OK;
 	*step = APPEND_RECOVER;
-	if (state != CONTROL_OURS || view->halt || view->end.bytes != size || view->end.ino != writer->id.ino)
+	if (state != CONTROL_OURS || view->halt || view->end.bytes != size || view->end.ino != writer->id.ino ||
+	    !view_agrees(view))
 		return EVBUS_OK;
 	if (expect != UINT64_MAX && view->end.next != expect)
 		return err_set(err, EVBUS_CONFLICT, 0, "the next offset of '%s' is %llu, not %llu", writer->name,

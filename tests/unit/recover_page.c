@@ -273,6 +273,32 @@ Test(recover_page, older_than_the_log_and_put_back_under_open_writers_loses_noth
 	assert_log(8);
 }
 
+/* Who was about to cut wrote the one cell before that, and the other one after it. */
+Test(recover_page, older_than_the_log_and_put_back_between_two_cells_is_mended)
+{
+	struct control_view view;
+
+	for (unsigned later = 0; later < 2; later++) {
+		unlink(LIVE);
+		unlink(LOCK);
+		start(3);
+		writer_close(&writer);
+		CLEANUP(buf_release) struct buf file = load(LIVE);
+		struct cell end = cell_at(&file, file.len), durable = end;
+		end.epoch += later == 0;
+		durable.epoch += later == 1;
+		struct control control;
+		cr_assert_eq(control_open(&topic, 0, true, &control, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(control_init(&control, later ? &end : &durable, &err), EVBUS_OK);
+		cr_assert_eq(control_set(&control, later ? CONTROL_DURABLE : CONTROL_END, later ? &durable : &end, &err),
+			     EVBUS_OK);
+		control_close(&control);
+		must_publish(3, 2);
+		cr_assert(read_view(&view) == CONTROL_OURS && view.end.epoch == view.durable.epoch);
+		assert_log(5);
+	}
+}
+
 /* It names a file that is an older segment by now, and says nothing of the live one. */
 Test(recover_page, of_before_a_roll_says_nothing_of_what_came_behind_it)
 {
