@@ -45,6 +45,8 @@ unsigned sweep_event_of(const struct evbus_record *record);
 enum evbus_code sweep_publish(struct evbus *bus, struct evbus_err *err);
 /* Through a handle of its own, so many; must succeed. */
 void sweep_publish_some(unsigned count);
+/* Somebody else publishes and stores a checkpoint. */
+void sweep_others(void);
 /* Reads the log and holds it against that; how many records there are. */
 unsigned sweep_check_log(void);
 

@@ -1,6 +1,7 @@
 /* Any call fails, of ours or of SQLite's, while a group consumes, its dead letters are retried, and what is old is
  * removed. */
-#include "sweep_store.h"
+#include "stores.h"
+#include "sweep.h"
 
 #include "consumer.h"
 
@@ -111,12 +112,13 @@ static enum evbus_code consume_anew(struct evbus_err *err)
 
 static void check_store_of_consumer(void)
 {
-	CHECK(sweep_ask("SELECT next_offset FROM checkpoints WHERE group_name = 'g'") >= EVENTS,
+	CHECK(ask_db(STATE_DB, "SELECT next_offset FROM checkpoints WHERE group_name = 'g'") >= EVENTS,
 	      "the checkpoint is behind");
-	CHECK(sweep_ask("SELECT count(*) FROM retries") == 0, "a retry is left");
-	CHECK(sweep_ask("SELECT count(*) FROM dlq") == 1 && sweep_ask("SELECT event_id FROM dlq") == REFUSED,
+	CHECK(ask_db(STATE_DB, "SELECT count(*) FROM retries") == 0, "a retry is left");
+	CHECK(ask_db(STATE_DB, "SELECT count(*) FROM dlq") == 1 &&
+		      ask_db(STATE_DB, "SELECT event_id FROM dlq") == REFUSED,
 	      "not one dead letter for one event");
-	CHECK(sweep_ask("SELECT count(*) FROM inbox") >= EVENTS - 1, "the inbox has not all that is done");
+	CHECK(ask_db(STATE_DB, "SELECT count(*) FROM inbox") >= EVENTS - 1, "the inbox has not all that is done");
 }
 
 /* slack: an event may be done once more. An attempt may always be, once more than it is counted: where it cannot be noted
@@ -147,7 +149,7 @@ static void check_consumed_anew(void)
 
 Test(sweep_consume, of_consuming)
 {
-	sweep(&(struct operation){ "consume", begin, consume, .again = consume_on, .others = sweep_store_others,
+	sweep(&(struct operation){ "consume", begin, consume, .again = consume_on, .others = sweep_others,
 				   .finish = close_all, .check = check_consumed, .make = make_log, .uncertain = true,
 				   .store = true });
 }
@@ -155,7 +157,7 @@ Test(sweep_consume, of_consuming)
 Test(sweep_consume, of_consuming_and_opening_anew)
 {
 	sweep(&(struct operation){ "consume, and begin anew", begin, consume, .again = consume_anew,
-				   .others = sweep_store_others, .finish = close_all, .check = check_consumed_anew,
+				   .others = sweep_others, .finish = close_all, .check = check_consumed_anew,
 				   .make = make_log, .uncertain = true, .store = true });
 }
 
@@ -214,7 +216,7 @@ static void check_letter(void)
 
 Test(sweep_consume, of_retrying_a_dead_letter)
 {
-	sweep(&(struct operation){ "dead letter and dlq-retry", begin, retry_letter, .others = sweep_store_others,
+	sweep(&(struct operation){ "dead letter and dlq-retry", begin, retry_letter, .others = sweep_others,
 				   .finish = close_all, .check = check_letter, .make = make_letter, .uncertain = true,
 				   .store = true });
 }
@@ -236,8 +238,8 @@ static enum evbus_code change_letter(struct evbus_err *err)
 
 Test(sweep_consume, of_changing_a_dead_letter)
 {
-	sweep(&(struct operation){ "dlq-discard", begin, change_letter, .others = sweep_store_others,
-				   .finish = close_all, .make = make_letter, .uncertain = true, .store = true });
+	sweep(&(struct operation){ "dlq-discard", begin, change_letter, .others = sweep_others, .finish = close_all,
+				   .make = make_letter, .uncertain = true, .store = true });
 }
 
 /* ---- retention ------------------------------------------------------------------------------------------------- */
@@ -261,12 +263,12 @@ static enum evbus_code remove_old_rows(struct evbus_err *err)
 
 static void check_removed(void)
 {
-	CHECK(sweep_ask("SELECT count(*) FROM inbox") == 0 && sweep_ask("SELECT count(*) FROM dlq") == 0,
+	CHECK(ask_db(STATE_DB, "SELECT count(*) FROM inbox") == 0 && ask_db(STATE_DB, "SELECT count(*) FROM dlq") == 0,
 	      "something is left");
 }
 
 Test(sweep_consume, of_retention)
 {
-	sweep(&(struct operation){ "sweep", begin, remove_old_rows, .others = sweep_store_others, .finish = close_all,
+	sweep(&(struct operation){ "sweep", begin, remove_old_rows, .others = sweep_others, .finish = close_all,
 				   .check = check_removed, .make = make_old_rows, .uncertain = true, .store = true });
 }

@@ -1,6 +1,7 @@
 /* Any call fails, of ours or of SQLite's, while events are published idempotently, and while an outbox is filled and
  * drained. */
-#include "sweep_store.h"
+#include "stores.h"
+#include "sweep.h"
 
 #include <criterion/criterion.h>
 
@@ -83,7 +84,7 @@ static void want_more(void)
 
 Test(sweep_outbox, of_publishing_idempotently)
 {
-	sweep(&(struct operation){ "idempotent publish", want_more, publish_once, .others = sweep_store_others,
+	sweep(&(struct operation){ "idempotent publish", want_more, publish_once, .others = sweep_others,
 				   .finish = close_all, .make = make_keys, .uncertain = true, .store = true });
 }
 
@@ -119,7 +120,7 @@ static void publish_known(void)
 
 Test(sweep_outbox, of_rebuilding_the_index_of_keys)
 {
-	sweep(&(struct operation){ "verify --rebuild-keys", only_open, rebuild_keys, .others = sweep_store_others,
+	sweep(&(struct operation){ "verify --rebuild-keys", only_open, rebuild_keys, .others = sweep_others,
 				   .finish = close_all, .check = publish_known, .make = make_keys, .uncertain = true,
 				   .store = true });
 }
@@ -186,12 +187,12 @@ static void make_log(void)
 
 static void check_pairs(void)
 {
-	CHECK(sweep_ask("SELECT count(*) % 2 FROM outbox") == 0, "there is half a transaction");
+	CHECK(ask_db(STATE_DB, "SELECT count(*) %% 2 FROM outbox") == 0, "there is half a transaction");
 }
 
 Test(sweep_outbox, of_filling_an_outbox)
 {
-	sweep(&(struct operation){ "outbox-init, -add and -list", only_open, fill_outbox, .others = sweep_store_others,
+	sweep(&(struct operation){ "outbox-init, -add and -list", only_open, fill_outbox, .others = sweep_others,
 				   .finish = close_all, .check = check_pairs, .make = make_log, .store = true });
 }
 
@@ -262,14 +263,15 @@ static enum evbus_code drain_later(struct evbus_err *err)
 
 static void check_drained(void)
 {
-	CHECK(sweep_ask("SELECT count(*) FROM outbox WHERE state = 'SENT' AND attempts = 0 AND receipt IS NOT NULL") ==
+	CHECK(ask_db(STATE_DB,
+		     "SELECT count(*) FROM outbox WHERE state = 'SENT' AND attempts = 0 AND receipt IS NOT NULL") ==
 		      ROWS,
 	      "not every row is sent");
 }
 
 Test(sweep_outbox, of_draining_an_outbox)
 {
-	sweep(&(struct operation){ "outbox-drain", begin_draining, drain, drain_later, .others = sweep_store_others,
+	sweep(&(struct operation){ "outbox-drain", begin_draining, drain, drain_later, .others = sweep_others,
 				   .finish = close_all, .check = check_drained, .make = make_rows, .uncertain = true,
 				   .store = true });
 }

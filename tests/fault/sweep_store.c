@@ -1,5 +1,6 @@
 /* Any call fails, of ours or of SQLite's, while the store is written: checkpoints and claims. */
-#include "sweep_store.h"
+#include "stores.h"
+#include "sweep.h"
 
 #include <criterion/criterion.h>
 
@@ -35,7 +36,7 @@ static void make_log(void)
 static void make_log_and_store(void)
 {
 	make_log();
-	sweep_store_others();
+	sweep_others();
 }
 
 /* ---- checkpoints ----------------------------------------------------------------------------------------------- */
@@ -59,14 +60,14 @@ static enum evbus_code set_checkpoint(struct evbus_err *err)
 
 Test(sweep_store, of_setting_a_checkpoint)
 {
-	sweep(&(struct operation){ "checkpoint-set", only_open, set_checkpoint, .others = sweep_store_others,
+	sweep(&(struct operation){ "checkpoint-set", only_open, set_checkpoint, .others = sweep_others,
 				   .finish = close_it, .make = make_log_and_store, .store = true });
 }
 
 Test(sweep_store, of_setting_the_first_checkpoint_of_a_bus)
 {
-	sweep(&(struct operation){ "the first checkpoint of a bus", only_open, set_checkpoint,
-				   .others = sweep_store_others, .finish = close_it, .make = make_log, .store = true });
+	sweep(&(struct operation){ "the first checkpoint of a bus", only_open, set_checkpoint, .others = sweep_others,
+				   .finish = close_it, .make = make_log, .store = true });
 }
 
 static enum evbus_code restore_and_remove(struct evbus_err *err)
@@ -83,13 +84,14 @@ static enum evbus_code restore_and_remove(struct evbus_err *err)
 
 static void check_restored(void)
 {
-	CHECK(sweep_ask("SELECT count(*) FROM checkpoints WHERE group_name IN ('one', 'two')") == 1, "not one is left");
+	CHECK(ask_db(STATE_DB, "SELECT count(*) FROM checkpoints WHERE group_name IN ('one', 'two')") == 1,
+	      "not one is left");
 }
 
 Test(sweep_store, of_restoring_and_removing_checkpoints)
 {
 	sweep(&(struct operation){ "checkpoint restore and remove", only_open, restore_and_remove,
-				   .others = sweep_store_others, .finish = close_it, .make = make_log_and_store,
+				   .others = sweep_others, .finish = close_it, .make = make_log_and_store,
 				   .check = check_restored, .store = true });
 }
 
@@ -108,6 +110,6 @@ static enum evbus_code claim(struct evbus_err *err)
 
 Test(sweep_store, of_claims)
 {
-	sweep(&(struct operation){ "claims", only_open, claim, .others = sweep_store_others, .finish = close_it,
+	sweep(&(struct operation){ "claims", only_open, claim, .others = sweep_others, .finish = close_it,
 				   .make = make_log_and_store, .store = true });
 }
