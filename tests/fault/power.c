@@ -22,7 +22,7 @@ static void begin(uint64_t segment_max_bytes)
 static void end(const char *what)
 {
 	const struct states states = {
-		.ready = log_ready, .check = log_check, .drawn = 6, .parts = 1, .every = run_count(2, 4), .before = ""
+		.ready = log_ready, .check = log_check, .drawn = 6, .parts = 1, .every = run_count(2, 8), .before = ""
 	};
 
 	writer_close(&writers[0]);

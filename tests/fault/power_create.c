@@ -164,7 +164,7 @@ Test(power_create, of_a_bus_and_topics_leaves_whole_topics_or_none)
 {
 	begin();
 	const struct states states = {
-		.ready = ready, .check = check, .drawn = 12, .parts = 1, .every = run_count(1, 12), .before = ""
+		.ready = ready, .check = check, .drawn = 12, .parts = 1, .every = run_count(3, 12), .before = ""
 	};
 	prepare();
 	disk_record("live");
@@ -183,7 +183,7 @@ Test(power_create, by_who_is_killed_at_any_change_leaves_topics_that_another_can
 
 	begin();
 	const struct states states = {
-		.ready = ready, .check = check, .drawn = 1, .parts = 60, .every = run_count(4, 40), .before = before
+		.ready = ready, .check = check, .drawn = 1, .parts = 40, .every = run_count(12, 40), .before = before
 	};
 	for (size_t at = 1; killed; at += run_count(1, 4), kills++) {
 		snprintf(before, sizeof before, "killed at change %zu, ", at);

@@ -71,7 +71,7 @@ static size_t kill_at_each(void (*prepare)(void), size_t first)
 	struct states states = { .ready = log_ready,
 				 .check = log_check,
 				 .drawn = run_count(1, 0),
-				 .parts = 60,
+				 .parts = 30,
 				 .every = run_count(6, 20),
 				 .before = before };
 	bool killed = true;

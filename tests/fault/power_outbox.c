@@ -298,7 +298,7 @@ Test(power_outbox, goes_after_a_drainer_was_killed_at_any_change)
 	const struct states states = { .ready = bus_ready,
 				       .check = check,
 				       .drawn = 1,
-				       .parts = 30,
+				       .parts = 15,
 				       .every = run_count(60, 300),
 				       .before = before };
 	for (size_t at = 1 + run.seed % run_count(11, 40); killed; at += run_count(11, 40), kills++) {

@@ -14,6 +14,7 @@ struct tally {
 
 static struct tally *tally;
 static uint64_t wanted, only; /* 0: not said */
+static bool all; /* no regular state is left out */
 static const char *twice = ""; /* where the first cut was */
 
 static uint64_t setting(const char *name)
@@ -28,6 +29,7 @@ void states_begin(void)
 	run_begin(IN_MEMORY);
 	tally = notes_share(sizeof *tally);
 	wanted = setting("EVBUS_TEST_STATES");
+	all = wanted > 0;
 	only = setting("EVBUS_TEST_STATE");
 	CHECK(!mkdir("live", 0700), "cannot make a directory");
 }
@@ -78,7 +80,7 @@ void states_check(const struct states *states, size_t first)
 	for (size_t i = first; i <= end; i++) {
 		unsigned regular = disk_variants(i), variants = regular > 1 ? regular + drawn : 1;
 		for (unsigned variant = 0; variant < variants; variant++)
-			if (wanted || is_drawn(states->every))
+			if (all || is_drawn(states->every))
 				check_state(states, i, variant);
 	}
 }
@@ -114,6 +116,7 @@ void states_check_twice(const struct states *states, size_t first, unsigned coun
 		pid_t child = fork();
 		CHECK(child >= 0, "cannot fork: %s", strerror(errno));
 		if (!child) {
+			wanted /= 4 * count;
 			cut_in_recovery(states, changes, variant, recover);
 			_exit(0);
 		}
@@ -125,6 +128,8 @@ void states_check_twice(const struct states *states, size_t first, unsigned coun
 
 void states_end(const char *what)
 {
+	if (wanted)
+		fprintf(stderr, "%s: EVBUS_TEST_SEED=%ju\n", what, (uintmax_t)run.seed);
 	run_ran(what, tally->ran, tally->expected);
 	CHECK(!only || tally->ran == 1, "there is no state %ju", (uintmax_t)only);
 	run_end();

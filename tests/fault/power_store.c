@@ -362,7 +362,7 @@ Test(power_store, goes_after_a_consumer_was_killed_at_any_change)
 	const struct states states = { .ready = bus_ready,
 				       .check = check_consumed,
 				       .drawn = 1,
-				       .parts = 30,
+				       .parts = 20,
 				       .every = run_count(120, 300),
 				       .before = before };
 	/* At each of the first, which make the store, and then at some. */
