@@ -363,7 +363,7 @@ Test(power_store, goes_after_a_consumer_was_killed_at_any_change)
 				       .check = check_consumed,
 				       .drawn = 1,
 				       .parts = 20,
-				       .every = run_count(120, 300),
+				       .every = run_count(300, 400),
 				       .before = before };
 	/* At each of the first, which make the store, and then at some. */
 	for (size_t at = 1; killed; at += at < 16 ? run_count(1, 5) : run_count(7, 40), kills++) {
