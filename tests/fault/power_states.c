@@ -80,7 +80,8 @@ void states_check(const struct states *states, size_t first)
 	for (size_t i = first; i <= end; i++) {
 		unsigned regular = disk_variants(i), variants = regular > 1 ? regular + drawn : 1;
 		for (unsigned variant = 0; variant < variants; variant++)
-			if (all || is_drawn(states->every))
+			/* And always that all is lost in the end that was never synced. */
+			if (all || (i == end && variant == 0) || is_drawn(states->every))
 				check_state(states, i, variant);
 	}
 }
