@@ -236,5 +236,5 @@ TestSuite(kill_each, .init = scenes_begin, .fini = run_end, .timeout = 400);
 Test(kill_each, call_of_what_changes_a_log_leaves_one_that_is_whole_and_goes_on)
 {
 	for (size_t i = 0; i < sizeof scenes / sizeof *scenes; i++)
-		scene_run(&scenes[i], 17);
+		scene_run(&scenes[i], 29);
 }
