@@ -34,7 +34,7 @@ bool program_may_trace(void);
 struct traced program_trace(unsigned n, enum traced_calls which, const char *in, const char *out, const char *words);
 
 /* The same, but it is stopped (SIGSTOP) when its n-th call that changes something is done, and not traced any more. 0: it
- * ended before that, well. It must have one thread only. */
+ * ended before that, with 0 or 75. It must have one thread only. */
 pid_t program_stop(unsigned n, const char *in, const char *out, const char *words);
 
 #endif

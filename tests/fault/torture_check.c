@@ -65,7 +65,8 @@ static void check_ends(void)
 void check_progress(void)
 {
 	check_ends();
-	if (access(STATE_DB, F_OK))
+	/* The first of those who make it may have been killed over it. */
+	if (access(STATE_DB, F_OK) || !ask_db(STATE_DB, "SELECT count(*) FROM sqlite_master WHERE name = 'retries'"))
 		return;
 	sqlite3 *db = open_db(STATE_DB);
 	char statement[500];

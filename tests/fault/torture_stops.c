@@ -155,7 +155,7 @@ static void check_sent_both(void)
 }
 
 #define CONSUME "consume -q -t " TOPIC " -g "
-#define DRAIN "outbox-drain --lease 100ms" RECEIPT APP
+#define DRAIN "outbox-drain --lease 1s" RECEIPT APP
 
 static const struct pair pairs[] = {
 	{ "publish, no bus", prepare_two, "publish -t " TOPIC RECEIPT, "publish -t " TOPIC RECEIPT, true, 1,
