@@ -372,6 +372,8 @@ static void check_publishing(const struct hurt *hurt, const struct reading *read
 		CHECK(strstr(publishing->err.text, "'" TOPIC), "no topic is named: %s", publishing->err.text);
 		return;
 	}
+	CHECK(hurt->page == NO_PAGE || !hurt->path || strcmp(hurt->path, LIVE) != 0 || hurt->with.len >= whole.live.len,
+	      "an event is published behind a log that was cut");
 	bool at_end = publishing->offset == LINES;
 	CHECK(at_end || (hurt->may_end && !reading->code && publishing->offset == reading->count),
 	      "published at offset %llu, and there were %u", (unsigned long long)publishing->offset, LINES);
