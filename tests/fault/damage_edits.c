@@ -157,11 +157,10 @@ static uint64_t try_line(unsigned line)
 
 Test(damage_edits, of_lines_are_named)
 {
-	unsigned step = run_count(1, 13), first;
 	uint64_t of = 0, ran = 0;
 
 	damage_begin(ONE_SEGMENT);
-	first = (unsigned)(run.seed % step);
+	unsigned step = run_count(1, 13), first = (unsigned)(run.seed % step);
 	for (unsigned line = first; line < LINES; line += step) {
 		of += PAGES * (14u - (line == 0 ? 4 : line == LINES - 1));
 		ran += try_line(line);
@@ -189,10 +188,10 @@ Test(damage_edits, of_all_newlines_are_named)
 
 Test(damage_edits, of_any_bytes_are_named)
 {
-	unsigned tries = run_count(RANDOM_TRIES, 30);
 	char bytes[400];
 
 	damage_begin(ONE_SEGMENT);
+	unsigned tries = run_count(RANDOM_TRIES, 30);
 	uint64_t state = run.seed;
 	for (unsigned i = 0; i < tries; i++) {
 		size_t from = random_next(&state) % whole.live.len, lost = random_next(&state) % sizeof bytes,

@@ -150,7 +150,7 @@ static void feed(const char *what, const char *words, int64_t time_us)
 	pid_t pid = program_start("in", "/dev/null", words);
 	int fd = open_to_write("in");
 
-	for (int64_t begin = now_us(), now = begin; now - begin < time_us; now = now_us()) {
+	for (int64_t begin = now_us(), now = begin; now - begin < time_us || !early.threads; now = now_us()) {
 		size_t len = make_chunk(chunk, &number, &state);
 		write_all(fd, chunk, len);
 		bytes += len;
@@ -162,7 +162,6 @@ static void feed(const char *what, const char *words, int64_t time_us)
 	close(fd);
 	int status = child_reap(pid);
 	CHECK(status == 0, "%s ends with status %x: %s", what, (unsigned)status, program_read("said"));
-	CHECK(early.threads, "%s: too slow: %llu bytes", what, (unsigned long long)bytes);
 	check_use(what, &early, &late, bytes);
 	run_ran(what, number, number);
 }
