@@ -53,7 +53,7 @@ static void fill_standard_descriptors(void)
 
 	for (int fd = 0; fd <= 2; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", modes[fd]) != fd)
-			abort();
+			_exit(EVBUS_IO);
 }
 
 /* What was ignored at the start (nohup, a shell's background job) stays ignored. */
@@ -71,6 +71,8 @@ void process_begin(void)
 {
 	fill_standard_descriptors();
 	signal(SIGPIPE, SIG_IGN);
+	/* A file that may not grow as large is a failure that is told, and not a death in the middle of it. */
+	signal(SIGXFSZ, SIG_IGN);
 	if (pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK))
 		stop_pipe[0] = stop_pipe[1] = -1;
 	catch_signal(SIGINT);
