@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define IDS_MAX 1000000u
-#define DIGITS_MAX 19u               /* of a number of 64 bits */
+#define DIGITS_MAX 19u /* of a number of 64 bits */
 
 struct lines {
 	FILE *file;
