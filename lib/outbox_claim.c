@@ -92,7 +92,7 @@ static enum evbus_code take_open(void *context, const struct value *columns, siz
 	*row = (struct outbox_open){
 		.seq = columns[0].integer,
 		.state = outbox_state_of(outbox, &columns[1]),
-		.attempts = columns[2].integer,
+		.attempts = outbox_attempts(&columns[2]),
 		.due_us = outbox_time(&columns[3]),
 		.expires_us = outbox_time(&columns[5]),
 		.lease_ms = owner->kind == VALUE_TEXT ? lease_of(owner->bytes) : 0,

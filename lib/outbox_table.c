@@ -192,6 +192,13 @@ int64_t outbox_time_of(struct evbus_slice text)
 
 #define MILLISECONDS_FROM INT64_C(100000000000) /* as seconds it would be the year 5138 */
 
+int64_t outbox_attempts(const struct value *value)
+{
+	if (value->kind != VALUE_INTEGER || value->integer < 0)
+		return 0;
+	return value->integer < OUTBOX_ATTEMPTS_MAX ? value->integer : OUTBOX_ATTEMPTS_MAX;
+}
+
 int64_t outbox_time(const struct value *value)
 {
 	if (value->kind == VALUE_TEXT)
@@ -322,11 +329,10 @@ enum evbus_code outbox_hold(struct evbus_outbox *outbox, const struct value *col
 	char *block = os.realloc(NULL, size_of(columns, digits) + more);
 	if (!block)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot read the outbox '%s'", outbox->name);
-	const struct value *attempts = &columns[OUTBOX_ATTEMPTS];
 	*held = (struct outbox_held){ .block = block };
 	held->row.seq = columns[OUTBOX_SEQ].integer;
 	held->row.state = outbox_state_of(outbox, &columns[OUTBOX_STATE]);
-	held->row.attempts = attempts->kind == VALUE_INTEGER ? attempts->integer : 0;
+	held->row.attempts = outbox_attempts(&columns[OUTBOX_ATTEMPTS]);
 	char *end = copy_texts(columns, held);
 	if (kept)
 		add_kept_count(kept, end, held);

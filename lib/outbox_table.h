@@ -11,6 +11,7 @@
 #include "store/table.h"
 
 #define OUTBOX_OWNER_MAX_BYTES 320u
+#define OUTBOX_ATTEMPTS_MAX INT32_MAX
 #define OUTBOX_LEASE_MAX_MS (24 * 3600000)
 
 enum outbox_sql {
@@ -146,6 +147,8 @@ enum evbus_outbox_state outbox_state_of(const struct evbus_outbox *outbox, const
  * milliseconds since 1970; 0: none, or not understood. */
 int64_t outbox_time(const struct value *value);
 int64_t outbox_time_of(struct evbus_slice text);
+/* From 0 to OUTBOX_ATTEMPTS_MAX, whatever stands there: it is counted on. */
+int64_t outbox_attempts(const struct value *value);
 
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
 

@@ -262,6 +262,18 @@ Test(outbox_drain, a_batch_is_no_larger_than_asked_and_goes_on_where_the_last_on
 			 "{\"id\":\"e6\"} {\"id\":\"e7\"} {\"id\":\"e8\"}");
 }
 
+/* The numbers are an application's, too. */
+Test(outbox_drain, attempts_beyond_all_bounds_are_counted_on_from_where_that_can_be)
+{
+	init(outbox);
+	fill(3, 0);
+	sql("UPDATE outbox SET topic = 'no topic', attempts = CASE seq WHEN 1 THEN 9223372036854775807 WHEN 2 THEN "
+	    "-9223372036854775808 ELSE 1.5 END");
+	drain();
+	cr_assert_eq(result.failed, 3);
+	cr_assert_str_eq(sql("SELECT attempts FROM outbox ORDER BY seq"), "2147483648 1 1");
+}
+
 Test(outbox_drain, rows_behind_a_given_one_are_left_alone)
 {
 	options.up_to_seq = 2;
