@@ -66,9 +66,9 @@ static void make_file(const char *path)
 /* A directory that has all names in it that a bus could look for. */
 static void make_outside(void)
 {
-	static const char *const names[] = {
+	static const char names[][32] = {
 		"file",     "topic.json",       "partition=0.jsonl", "partition=0.lock",          "keys.lock",
-		"state.db", "state.db-journal", TOPIC "=0",          "00000000000000000000.jsonl"
+		"state.db", "state.db-journal", "orders=0",          "00000000000000000000.jsonl"
 	};
 	char path[PATH_MAX];
 
