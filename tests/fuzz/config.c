@@ -86,7 +86,7 @@ static void check_said(const struct evbus_err *err, enum evbus_code code)
 static void judge(struct config *config, const char *profile)
 {
 	struct config *plain = fuzz_block(sizeof *plain);
-	struct evbus_err err;
+	struct evbus_err err, err_too;
 	enum evbus_code code = read_config(config, config->tree, profile, &err);
 
 	if (code) {
@@ -97,9 +97,10 @@ static void judge(struct config *config, const char *profile)
 	}
 	/* All of it is judged, whatever is chosen; but for which bus, and how many topics, it comes to in the end. */
 	plain->tree = (struct tree){ .root = NULL };
-	enum evbus_code without = read_config(plain, config->tree, NULL, &err);
-	if (profile && !code && without)
-		MUST(strstr(err.text, "backend") || strstr(err.text, "topics in all"));
+	enum evbus_code without = read_config(plain, config->tree, NULL, &err_too);
+	const char *why = code ? err.text : err_too.text;
+	if (!code != !without)
+		MUST(strstr(why, "backend") || strstr(why, "topics in all") || strstr(why, "has no profile"));
 	/* What was kept was added to the tree, and is given back with it. */
 	config->tree = plain->tree;
 	free(plain);

@@ -17,6 +17,18 @@ static struct evbus_slice text_of(const struct buf *buf)
 	return (struct evbus_slice){ buf->data, buf->len };
 }
 
+/* How many entries an array has. */
+static size_t count_of(struct evbus_slice array)
+{
+	size_t count = 0, at = 1;
+
+	for (size_t len;
+	     at < array.len && (len = json_value_len((struct evbus_slice){ array.data + at, array.len - at })); count++)
+		for (at += len; at < array.len && strchr(", \t\r\n", array.data[at]);)
+			at++;
+	return count;
+}
+
 static void check_error(struct evbus_slice error, size_t most)
 {
 	CLEANUP(buf_release) struct buf kept = { 0 }, again = { 0 };
@@ -43,8 +55,10 @@ static void check_add(struct evbus_slice history, struct evbus_slice error)
 	MUST(!is_array(history) || is_array(text_of(&added)));
 	if (!was && history.len > 2)
 		return;
+	size_t count = was ? count_of(history) : 0;
+	MUST(count_of(text_of(&added)) == (count < HISTORY_MAX ? count + 1 : HISTORY_MAX));
 	MUST(history_read(text_of(&added), &ends) && ends.last_us == ADDED_US && ends.reason == EVBUS_REASON_TIMEOUT);
-	MUST(ends.first_us == (was ? before.first_us : ADDED_US) || added.len > HISTORY_MAX * 60);
+	MUST(ends.first_us == (was ? before.first_us : ADDED_US) || count >= HISTORY_MAX);
 	MUST(history_add(&twice, text_of(&added), 8, ADDED_US + 1, EVBUS_REASON_SIGNAL, error, &err) == EVBUS_OK);
 	MUST(history_read(text_of(&twice), &before) && before.last_us == ADDED_US + 1);
 	MUST(before.returns <= ends.returns);
@@ -62,7 +76,9 @@ static void check_join(struct evbus_slice first, struct evbus_slice second)
 	if (!history_read(first, &a) || !history_read(second, &b))
 		return;
 	MUST(history_read(text_of(&joined), &ends) && ends.last_us == b.last_us && ends.reason == b.reason);
-	MUST(ends.first_us == a.first_us || joined.len > HISTORY_MAX * 60);
+	size_t count = count_of(first) + count_of(second), joined_count = count_of(text_of(&joined));
+	MUST(joined_count == (count < HISTORY_MAX ? count : HISTORY_MAX));
+	MUST(ends.first_us == a.first_us || joined_count == HISTORY_MAX);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -77,7 +93,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	check_error(slice_of(&error), HISTORY_ERROR_MAX_BYTES);
 	check_error(slice_of(&error), 16);
-	check_add(slice_of(&a), slice_of(&error));
+	/* A column that is NULL is none, too. */
+	check_add(a.len ? slice_of(&a) : (struct evbus_slice){ NULL, 0 }, slice_of(&error));
 	check_join(slice_of(&a), slice_of(&b));
 	if (reason_parse(slice_of(&error), &reason))
 		MUST(same(slice_of(&error),

@@ -104,6 +104,7 @@ struct reading {
 	enum evbus_code code; /* what ended it */
 	bool opened;
 	uint64_t first, next, count;
+	uint64_t live_bytes; /* that are durable */
 	int64_t times[RECORDS_MAX];
 };
 
@@ -151,6 +152,7 @@ static void open_and_read(const struct files *files, struct cursor *cursor, stru
 
 	*reading = (struct reading){ .code = cursor_open(&topic, 0, 4096, cursor, &err) };
 	reading->opened = !reading->code;
+	reading->live_bytes = reading->opened ? cursor->durable.bytes : 0;
 	if (reading->opened)
 		read_on(cursor, files, reading);
 	else
@@ -241,6 +243,10 @@ static bool look_at_all(uint64_t pick, struct reading *reading)
 		cursor_close(&cursor);
 	}
 	bool whole = check_verify(reading);
+	if (whole && !files.older.data && reading->live_bytes <= files.live.len) {
+		struct evbus_slice durable = { files.live.data, (size_t)reading->live_bytes };
+		MUST(wild || image_prefix(durable, reading->first, 0).bytes == durable.len);
+	}
 	must_be_unchanged(&files, true);
 	return whole;
 }

@@ -56,7 +56,11 @@ static void try_record(struct evbus_slice text)
 	} else {
 		MUST(within(record.payload, text));
 	}
-	/* A text that is no JSON is refused; so may be one that has a member twice that it is read by. */
+	/* Blanks around it are no part of it. A text that is no JSON is refused; so may be one with a member twice. */
+	while (text.len && strchr(" \t\r\n", text.data[0]))
+		text = (struct evbus_slice){ text.data + 1, text.len - 1 };
+	while (text.len && strchr(" \t\r\n", text.data[text.len - 1]))
+		text.len--;
 	if (evbus_envelope_read(text, &envelope, &why) && why.column)
 		MUST(code != EVBUS_OK);
 	else if (!code)

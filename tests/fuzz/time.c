@@ -21,8 +21,10 @@ static int64_t slow_time(const char *text, size_t len)
 		    &tm.tm_sec) == 6);
 	const char *at = text + 19;
 	for (size_t i = 0; *at == '.' || (*at >= '0' && *at <= '9'); at++)
-		if (*at != '.')
+		if (*at != '.') {
+			MUST(i < 9);
 			fraction[i++] = *at;
+		}
 	zone = *at;
 	if (zone == '+' || zone == '-')
 		MUST(sscanf(at + 1, "%2d:%2d", &hours, &minutes) == 2 && at + 6 == text + len);
@@ -32,7 +34,9 @@ static int64_t slow_time(const char *text, size_t len)
 	tm.tm_sec -= leap;
 	tm.tm_year -= 1900;
 	tm.tm_mon--;
-	int64_t seconds = timegm(&tm) - (zone == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
+	struct tm real = tm;
+	int64_t seconds = timegm(&real) - (zone == '-' ? -1 : 1) * (hours * 3600 + minutes * 60);
+	MUST(real.tm_mday == tm.tm_mday && real.tm_mon == tm.tm_mon && real.tm_hour == tm.tm_hour);
 	fraction[6] = '\0';
 	return seconds * 1000000 + (leap ? 999999 : strtol(fraction, NULL, 10));
 }
@@ -60,6 +64,14 @@ static void check_number(int64_t time_us)
 	clock_format(time_us, text);
 	MUST(clock_parse_exact(text, &back) && back == shown);
 	MUST(slow_time(text, sizeof text) == shown);
+
+	/* What the C library prints is read. */
+	char printed[64];
+	time_t seconds = shown / 1000000;
+	struct tm tm;
+	MUST(gmtime_r(&seconds, &tm));
+	size_t len = strftime(printed, sizeof printed, shown % 2 ? "%FT%TZ" : "%Ft%T+00:00", &tm);
+	MUST(clock_parse(printed, len, &back) && back == shown - shown % 1000000);
 }
 
 static void check_forms(const char *text)
