@@ -105,7 +105,7 @@ grep '^evbus_' "$tests_dir/exported" | comm -13 "$tests_dir/declared" - | none '
 
 t 'every header compiles alone'
 for header in "${headers[@]}"; do
-	"${cc[@]}" -std=c17 -D_GNU_SOURCE -DEVBUS_VERSION='""' -Wall -Wextra -Wpedantic -Werror -Ilib -Icmd -I"${header%/*}" \
+	"${cc[@]}" -std=c17 -D_GNU_SOURCE -DEVBUS_VERSION='""' -Wall -Wextra -Wpedantic -Werror -Ilib -Icmd -Itests -I"${header%/*}" \
 		-fsyntax-only -x c "$header" 2>&1 | head -n 5
 done | none 'does not compile'
 
