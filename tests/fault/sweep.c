@@ -72,7 +72,10 @@ static enum evbus_code publish_group(bool atomic, struct evbus_err *err)
 		event[i] = sweep_submit(atomic ? batch : 0);
 		struct evbus_event one = { .topic = TOPIC,
 					   .payload = sweep_payload(event[i]),
-					   .partition_id = EVBUS_PARTITION_ANY };
+					   .key = SLICE("k"),
+					   .partition_id = EVBUS_PARTITION_ANY,
+					   .origin = SLICE("others/0/7"),
+					   .returns = i };
 		TRY(evbus_publisher_add(publisher, &one, err));
 	}
 	enum evbus_code code = evbus_publisher_flush(publisher, err);

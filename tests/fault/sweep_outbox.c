@@ -51,7 +51,8 @@ static enum evbus_code publish_once(struct evbus_err *err)
 	for (unsigned i = 0; i < 5; i++) {
 		struct evbus_event event = { .topic = TOPIC,
 					     .payload = sweep_payload(wanted[i]),
-					     .partition_id = EVBUS_PARTITION_ANY };
+					     .partition_id = EVBUS_PARTITION_ANY,
+					     .tenant_id = SLICE("a tenant") };
 		TRY(evbus_publisher_add(publisher, &event, err));
 	}
 	enum evbus_code code = evbus_publisher_flush(publisher, err);
