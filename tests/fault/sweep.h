@@ -10,7 +10,6 @@
 #define EVBUS_TESTS_FAULT_SWEEP_H
 
 #include "fault.h"
-#include "faulty.h"
 
 struct operation {
 	const char *name;

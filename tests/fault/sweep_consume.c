@@ -1,5 +1,6 @@
 /* Any call fails, of ours or of SQLite's, while a group consumes, its dead letters are retried, and what is old is
  * removed. */
+#include "faulty.h"
 #include "stores.h"
 #include "sweep.h"
 

@@ -1,5 +1,6 @@
 /* Any call fails, of ours or of SQLite's, while events are published idempotently, and while an outbox is filled and
  * drained. */
+#include "faulty.h"
 #include "stores.h"
 #include "sweep.h"
 

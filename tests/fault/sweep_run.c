@@ -1,4 +1,5 @@
 /* sweep_run.c: the cases of a sweep, one after the other, and what each of them leaves. */
+#include "faulty.h"
 #include "stores.h"
 #include "sweep.h"
 

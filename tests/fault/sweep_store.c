@@ -1,4 +1,5 @@
 /* Any call fails, of ours or of SQLite's, while the store is written: checkpoints and claims. */
+#include "faulty.h"
 #include "stores.h"
 #include "sweep.h"
 
