@@ -5,6 +5,7 @@
 #include "log/writer.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <fcntl.h>
 
 #define RECORDS 20u

@@ -37,7 +37,10 @@ static enum evbus_code list(void)
 		return code;
 	cr_assert(!strcmp(names[0], "another") && !strcmp(names[1], "t") && !names[2]);
 	free(names);
-	return topic_unusable(&root, NULL, &names, &err);
+	code = topic_unusable(&root, NULL, &names, &err);
+	if (!code)
+		free(names);
+	return code;
 }
 
 static enum evbus_code list_headless(void)
