@@ -248,6 +248,7 @@ Test(control, cell_has_its_old_or_its_new_value_after_a_kill_at_any_byte)
 
 	open_page(1);
 	for (size_t bytes = 0; !done; bytes++) {
+		/* They only grow: of two copies that are whole the later one counts. */
 		struct cell before = cell_of(100 + 2 * bytes), after = cell_of(101 + 2 * bytes);
 		cr_assert_eq(control_set(&control, CONTROL_END, &before, &err), EVBUS_OK);
 		write_bytes = bytes;
