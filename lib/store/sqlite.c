@@ -258,11 +258,15 @@ static enum evbus_code step_all(struct sqlite *db, sqlite3_stmt *statement, stru
 	return EVBUS_OK;
 }
 
+static enum evbus_code connect_to(struct sqlite *db, struct evbus_err *err);
+
 static enum evbus_code run(struct sqlite *db, struct query *query, struct evbus_err *err)
 {
 	sqlite3_stmt *statement = NULL;
 
 	assert(!db->running);
+	if (!db->handle)
+		TRY(connect_to(db, err));
 	TRY(prepare(db, query->sql, &statement, err));
 	enum evbus_code code = bind_all(db, statement, query, err);
 	if (!code)
@@ -314,11 +318,24 @@ static enum evbus_code refuse_wal(struct sqlite *db, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
+static void disconnect(struct sqlite *db)
+{
+	for (size_t i = 0; i < KEPT_MAX; i++)
+		sqlite3_finalize(db->kept[i].statement);
+	memset(db->kept, 0, sizeof db->kept);
+	sqlite3_close(db->handle);
+	db->handle = NULL;
+}
+
+/* Some failures have done it already. When it fails itself, as without memory, the transaction would stay open and keep
+ * everybody out: then the connection goes, and what its end leaves the next one to open the database rolls back. */
 static void rollback(struct db *db)
 {
-	/* Some failures have done it already. When it fails itself, the next one to open the database does it. */
-	if (!sqlite3_get_autocommit(of(db)->handle))
-		(void)run_text(of(db), "ROLLBACK", NULL);
+	struct sqlite *sqlite = of(db);
+
+	if (sqlite->handle && !sqlite3_get_autocommit(sqlite->handle) && run_text(sqlite, "ROLLBACK", NULL) &&
+	    !sqlite3_get_autocommit(sqlite->handle))
+		disconnect(sqlite);
 }
 
 static enum evbus_code begin(struct db *db, struct evbus_err *err)
@@ -345,9 +362,7 @@ static void close_db(struct db *db)
 {
 	struct sqlite *sqlite = of(db);
 
-	for (size_t i = 0; i < KEPT_MAX; i++)
-		sqlite3_finalize(sqlite->kept[i].statement);
-	sqlite3_close(sqlite->handle);
+	disconnect(sqlite);
 	free(sqlite->path);
 	free(sqlite);
 }
@@ -407,9 +422,10 @@ static enum evbus_code connect_to(struct sqlite *db, struct evbus_err *err)
 	int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
 	if (!db->handle)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open '%s'", db->path);
-	if (rc)
-		return failed(db, rc, err);
-	return settle(db, err);
+	enum evbus_code code = rc ? failed(db, rc, err) : settle(db, err);
+	if (code)
+		disconnect(db);
+	return code;
 }
 
 static enum evbus_code open_db(const char *path, bool guest, struct db **db, struct evbus_err *err);

@@ -100,7 +100,7 @@ expect_lines 1
 expect_equal "$(sqlite3 x.db 'SELECT "order", "group", "where", "table" FROM "select"')" '1|A|a|drop table'
 expect_status 0 evbus outbox-list --outbox sqlite:x.db --map "$map" --tenant A --format tsv
 expect_lines 1
-echo "names that are none: ran $ran" >&2
+ran 'names that are none' "$ran" 112
 
 t 'rows that somebody else wrote are given out as they are, to the bounds of 64 bits'
 fresh
@@ -115,4 +115,4 @@ timeout 20 evbus outbox-drain >"$OUT" 2>"$ERR"
 expect_equal "$(evbus tail -t o -o beginning --where /id=1 --count)" 1
 expect_equal "$(sqlite3 "$db" "SELECT count(*) FROM outbox WHERE state = 'PROCESSING'")" 0
 ok
-LC_ALL=C grep -aq $'[\001-\011\013-\037\177]' "$ERR" && fail "control characters: $(cat -v "$ERR")"
+! LC_ALL=C grep -aq $'[\001-\011\013-\037\177]' "$ERR" || fail "control characters: $(cat -v "$ERR")"
