@@ -6,10 +6,13 @@ BUILD = build
 TESTS =
 MUTANTS =
 
+# States that `make torture-night` makes for each of the 25 tests of power cuts: a million in all.
+STATES = 40000
+
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
 
-.PHONY: all with-tests platform-smoke test torture install bench lint fuzz mutants help clean
+.PHONY: all with-tests platform-smoke test torture torture-night branches install bench lint fuzz mutants help clean
 
 all: $(BUILD)/build.ninja           ## build the program and the library (the default)
 	@ninja -C $(BUILD)
@@ -34,6 +37,16 @@ torture: with-tests                 ## run the fault harness with its full count
 	@ninja -C $(BUILD)
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite fault $(TESTS)
 	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt
+
+# Hours: by another seed each time, which a failure prints.
+torture-night: with-tests           ## make a million states that a power cut may leave
+	@ninja -C $(BUILD)
+	@EVBUS_TEST_STATES=$(STATES) meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite night -t 0
+	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt
+
+branches:                           ## list the failures in lib/log, lib/store, lib/delivery that no test brings about
+	@tests/deps build test
+	@tests/fault/branches
 
 install: all                        ## install under PREFIX (/usr/local), staged below DESTDIR
 	@grep -qx 'prefix = $(PREFIX)' $(TOLD) || { meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD); }
