@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 
 #define RSS_MAX_KIB (64 * 1024)
-#define GROWTH_MAX_KIB 4096
+#define GROWTH_MAX_KIB 16384 /* buffers reach their size when the disk is slow for the first time */
 #define SEGMENT_BYTES (8u << 20)
 #define CHUNK_BYTES (1u << 20)
 /* A sanitizer keeps for a while what is freed. */

@@ -257,9 +257,10 @@ static bool is_noticed(const char *place, enum thing thing)
 {
 	if (!strcmp(place, STATE "/state.db-journal"))
 		return thing != PIPE && thing != HARD_LINK;
-	return strcmp(place, STATE) != 0 || thing != LINK_TO_DIRECTORY;
+	/* And its directory, to sync it. */
+	return strcmp(place, STATE) != 0 || (thing != LINK_TO_DIRECTORY && thing != PIPE);
 }
-#define NOT_NOTICED 3u
+#define NOT_NOTICED 4u
 
 static uint64_t seen[ROLES];
 static int64_t seen_us[ROLES];
