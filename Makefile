@@ -9,6 +9,9 @@ MUTANTS =
 # States that `make torture-night` makes for each of the 25 tests of power cuts: a million in all.
 STATES = 40000
 
+# Tests at once: they wait for the disk, and for each other, as long as they work.
+ABREAST = $$((2 * $$(nproc)))
+
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
 
@@ -31,11 +34,11 @@ platform-smoke: all                 ## install what is missing, build, and run t
 
 test: with-tests                    ## run the tests, or only those named by TESTS="version publish"
 	@ninja -C $(BUILD)
-	@EVBUS_TEST_QUICK=1 meson test -C $(BUILD) --no-rebuild --print-errorlogs $(TESTS)
+	@EVBUS_TEST_QUICK=1 meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $(ABREAST) $(TESTS)
 
 torture: with-tests                 ## run the fault harness with its full counts, or TESTS="fault-power" of it
 	@ninja -C $(BUILD)
-	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite fault $(TESTS)
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $(ABREAST) --suite fault $(TESTS)
 	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt
 
 # Hours: by another seed each time, which a failure prints.

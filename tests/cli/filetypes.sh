@@ -135,7 +135,7 @@ judge() {
 		[[ $said == $(said_of "$2" "$3") ]] || fail "$about: it says: $said"
 	elif [ "$1" = F ]; then
 		wanted=75
-	elif [[ $1 == [VW] && $3 == event_bus/o ]]; then
+	elif [[ $1 == [VWB] && $3 == event_bus/o ]]; then
 		wanted=1
 		[[ $(<"$OUT") == *"group 'g' has a checkpoint here, and the topic is gone"* ]] || fail "$about: $(<"$OUT")"
 	fi
