@@ -121,7 +121,7 @@ static enum evbus_code prove(struct cursor *cursor, enum seek_by by, uint64_t va
 }
 
 /* The times at both ends of the open segment, to aim by; where they cannot be read, the search bisects. */
-static enum evbus_code bound_times(struct cursor *cursor, struct seek *seek, struct evbus_err *err)
+static void bound_times(const struct cursor *cursor, struct seek *seek)
 {
 	CLEANUP(buf_release) struct buf buf = { 0 };
 	char head[LINE_HEAD_MAX];
@@ -136,35 +136,32 @@ static enum evbus_code bound_times(struct cursor *cursor, struct seek *seek, str
 		seek->low = (uint64_t)time_us;
 	if (cursor->base == cursor->durable.base)
 		seek->high = (uint64_t)cursor->durable.time_us + 1;
-	else if (segment_line_before(cursor->fd, cursor->name, cursor->scan.limit, &buf, &line, &found, err) ==
+	else if (segment_line_before(cursor->fd, cursor->name, cursor->scan.limit, &buf, &line, &found, NULL) ==
 			 EVBUS_OK &&
 		 found)
 		seek->high = (uint64_t)line.time_us + 1;
-	return EVBUS_OK;
 }
 
-/* *at: where the record seems to begin; the end of the segment where it seems to have none. *sure: no head on the way was
- * damaged. */
-static enum evbus_code seek_in_segment(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t following,
-				       uint64_t *at, bool *sure, struct evbus_err *err)
+/* *at: where the record seems to begin; the end of the segment where it seems to have none. false: a head on the way is
+ * damaged or could not be read, and nothing is known. */
+static bool seek_in_segment(const struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t following,
+			    uint64_t *at)
 {
 	struct seek seek = { cursor->fd, cursor->name, cursor->scan.limit, by, cursor->base, following };
 
 	if (by == SEEK_TIME)
-		TRY(bound_times(cursor, &seek, err));
-	enum evbus_code code = seek_find(&seek, value, at, err);
-	*sure = code == EVBUS_OK;
-	return code == EVBUS_IO ? EVBUS_OK : code;
+		bound_times(cursor, &seek);
+	return seek_find(&seek, value, at, NULL) == EVBUS_OK;
 }
 
 static enum evbus_code seek_by(struct cursor *cursor, enum seek_by by, uint64_t value, struct evbus_err *err)
 {
 	uint64_t base, following, at;
-	bool sure, proved = false;
+	bool proved = false;
 
 	TRY(choose_segment(cursor, by, value, &base, &following, err));
 	TRY(cursor_open_segment(cursor, base, err));
-	TRY(seek_in_segment(cursor, by, value, following, &at, &sure, err));
+	bool sure = seek_in_segment(cursor, by, value, following, &at);
 	if (sure && at < cursor->scan.limit)
 		TRY(prove(cursor, by, value, at, &proved, err));
 	if (proved)
