@@ -263,6 +263,29 @@ Test(control, cell_has_its_old_or_its_new_value_after_a_kill_at_any_byte)
 	control_close(&control);
 }
 
+/* The copy of who was killed before he selected it is in force, and stays there until the next one is whole. */
+Test(control, cell_that_was_not_selected_any_more_is_kept_until_the_next_one_is_written)
+{
+	struct cell second = cell_of(2), third = cell_of(3);
+	struct control_view view;
+
+	open_page(1);
+	write_bytes = sizeof(struct cell) + 8;
+	os.pwrite = dying_pwrite;
+	cr_assert_eq(control_set(&control, CONTROL_END, &second, &err), EVBUS_IO);
+	for (size_t bytes = 0; bytes < 4; bytes++) {
+		write_bytes = bytes;
+		cr_assert_eq(control_set(&control, CONTROL_END, &third, &err), EVBUS_IO);
+		cr_assert(strstr(err.text, "cannot write '" LOCK "'"), "%s", err.text);
+		cr_assert_eq(state_of(&view), CONTROL_OURS);
+		cr_assert(!memcmp(&view.end, &second, sizeof second));
+	}
+	os = real_os;
+	cr_assert_eq(control_set(&control, CONTROL_END, &third, &err), EVBUS_OK);
+	cr_assert(state_of(&view) == CONTROL_OURS && !memcmp(&view.end, &third, sizeof third));
+	control_close(&control);
+}
+
 Test(control, page_is_none_or_whole_after_a_kill_at_any_byte_of_making_it)
 {
 	struct cell cell = cell_of(5);

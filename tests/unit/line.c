@@ -1,8 +1,10 @@
 /* line.c: what a line looks like, byte for byte, and that nothing else passes for one. */
 #include "base/crc32c.h"
+#include "base/os.h"
 #include "log/line.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -113,6 +115,40 @@ Test(line, has_tenant_and_event_key_between_partition_key_and_batch)
 }
 
 /* Whatever the key holds, it is read as it was written, and no part of it is taken for anything else. */
+static void *no_memory(void *block, size_t size)
+{
+	(void)block;
+	(void)size;
+	return NULL;
+}
+
+/* Wherever the buffer ends, and cannot grow. */
+Test(line, without_memory_is_refused)
+{
+	static const char text[50];
+	struct line_body body = { .key = { text, 50 },
+				  .origin = { text, 50 },
+				  .returns = 1234567890,
+				  .tenant_id = { text, 50 },
+				  .event_key = { text, 50 },
+				  .payload = SLICE("{}") };
+	enum evbus_code code = EVBUS_IO;
+	struct os real = os;
+	uint32_t split;
+	size_t room;
+
+	for (room = 1; code; room++) {
+		CLEANUP(line_release) struct buf out = { .data = malloc(room), .size = room };
+		cr_assert_not_null(out.data);
+		os.realloc = no_memory;
+		code = line_add(&out, &body, 42, TIME_US, &split, &err);
+		os = real;
+		cr_assert(code == EVBUS_OK || (code == EVBUS_IO && err.sys_errno == ENOMEM), "%zu bytes", room);
+		cr_assert_leq(out.len, room);
+	}
+	cr_assert_gt(room, 1200u, "a NUL takes six bytes");
+}
+
 Test(line, keeps_keys_with_quotes_escapes_and_controls)
 {
 	static const char *const keys[] = { "",

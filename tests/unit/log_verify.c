@@ -391,3 +391,50 @@ Test(log_verify, says_so_when_it_cannot_read)
 	} while (faulty.failed);
 	cr_assert_gt(at, 30u);
 }
+
+/* ---- whoever looks on ---- */
+
+static uint64_t ends_at;
+static unsigned asked;
+
+static enum evbus_code end_at(struct log_verify *verify, const struct line *line, uint64_t byte, struct evbus_err *error)
+{
+	(void)verify;
+	(void)byte;
+	return line->offset == ends_at ? err_set(error, EVBUS_DATA, 0, "enough") : EVBUS_OK;
+}
+
+static enum evbus_code end_later(struct log_verify *verify, struct evbus_err *error)
+{
+	(void)verify;
+	return ++asked == ends_at ? err_set(error, EVBUS_DATA, 0, "enough") : EVBUS_OK;
+}
+
+Test(log_verify, ends_where_it_is_told_to)
+{
+	struct log_verify verify = { .topic = &topic, .finding = on_finding, .progress = on_progress, .record = end_at };
+
+	must_publish(0, 8);
+	for (ends_at = 0; ends_at < 8; ends_at++) {
+		verify.records = 0;
+		cr_assert_eq(log_verify(&verify, &err), EVBUS_DATA);
+		cr_assert_str_eq(err.text, "enough");
+		cr_assert_eq(verify.records, ends_at + 1);
+	}
+	verify.record = NULL;
+	verify.progress = end_later;
+	must_open(&writer);
+	cr_assert_eq(publish_group(&writer, 8, 12, false, 900000), EVBUS_OK, "%s", err.text);
+	writer_close(&writer);
+	/* Every 4 MiB, and at the end. */
+	for (ends_at = 1; ends_at <= 3; ends_at++) {
+		asked = 0;
+		cr_assert_eq(log_verify(&verify, &err), EVBUS_DATA);
+		cr_assert_eq(asked, ends_at);
+	}
+	ends_at = 0;
+	asked = 0;
+	cr_assert_eq(log_verify(&verify, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(asked, 3u);
+	cr_assert_eq(finding_count, 0);
+}

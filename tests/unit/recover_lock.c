@@ -178,3 +178,93 @@ Test(recover_lock, file_of_a_log_that_is_replaced_between_any_two_calls_leaves_t
 	}
 	buf_release(&other_log);
 }
+
+/* ---- over and over: nobody goes on for ever ---- */
+
+static const char *lost_at;
+
+static void lose(const char *name)
+{
+	if (!strcmp(name, lost_at))
+		unlink(LOCK);
+}
+
+static void lose_at(const char *name)
+{
+	lost_at = name;
+	os.point = lose;
+	unlink(LOCK);
+}
+
+static void assert_given_up(enum evbus_code code)
+{
+	os.point = real_os.point;
+	cr_assert_eq(code, EVBUS_AGAIN, "%s", err.text);
+	cr_assert_str_eq(err.text, "the files of 't/" LIVE "' are being replaced");
+}
+
+Test(recover_lock, file_that_is_removed_whenever_the_log_is_opened_is_given_up)
+{
+	must_publish(0, 3);
+	lose_at("recover/locked");
+	assert_given_up(open_writer(&writer));
+	must_publish(3, 1);
+	assert_log(4);
+}
+
+Test(recover_lock, file_that_is_removed_whenever_it_was_made_is_given_up_and_nothing_is_appended)
+{
+	start(3);
+	lose_at("wake/begins");
+	assert_given_up(publish(&writer, 3));
+	assert_log(3);
+	cr_assert_eq(publish(&writer, 3), EVBUS_OK, "%s", err.text);
+	writer_close(&writer);
+	assert_log(4);
+}
+
+Test(recover_lock, file_that_is_removed_whenever_it_was_made_is_given_up_and_nothing_is_acknowledged)
+{
+	CLEANUP(group_release) struct group group = { 0 };
+	struct mark mark;
+
+	start(3);
+	add_event(&group, &writer, 3, 0);
+	cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK, "%s", err.text);
+	lose_at("wake/begins");
+	assert_given_up(writer_commit(&writer, &mark, &group, &err));
+	writer_close(&writer);
+	must_publish(4, 1);
+	assert_log(5);
+}
+
+Test(recover_lock, file_that_is_removed_whenever_it_was_made_is_given_up_by_who_settles)
+{
+	struct control_view view;
+
+	start(3);
+	append_only(&writer, 3);
+	lose_at("wake/begins");
+	assert_given_up(writer_settle(&writer, &view, &err));
+	cr_assert_eq(writer_settle(&writer, &view, &err), EVBUS_OK, "%s", err.text);
+	writer_close(&writer);
+	assert_log(4);
+}
+
+/* The page is of a segment that is not there: a reader does not look for it for ever. */
+Test(recover_lock, file_that_never_fits_the_log_is_told_to_readers)
+{
+	static struct reading reading;
+	struct control_view view;
+
+	must_publish(0, 3);
+	cr_assert_eq(read_view(&view), CONTROL_OURS);
+	struct cell later = view.end;
+	later.base = later.next = 100;
+	make_page(&later, &later);
+	read_log(&reading);
+	cr_assert_eq(reading.code, EVBUS_CONFLICT);
+	cr_assert_str_eq(err.text, "'t/" LIVE "' and its control page do not fit together");
+	make_page(&view.end, &view.end);
+	assert_log(3);
+}

@@ -1,6 +1,7 @@
 /* recover.c: what is done with a log that was cut anywhere in its last lines, whatever stands behind the cut, and
  * whatever the page says of it (the table of recoveries). What is expected is worked out here from the bytes that were
  * written, without the library's reading of them. */
+#include "faulty.h"
 #include "log_helpers.h"
 
 TestSuite(recover_tail, .init = enter, .fini = leave, .timeout = 60);
@@ -381,4 +382,52 @@ Test(recover_tail, is_judged_without_a_page_where_the_page_was_copied)
 Test(recover_tail, is_judged_without_a_page_where_the_page_was_cut_short)
 {
 	sweep(CUT_SHORT, 11);
+}
+
+/* ---- cut by hand meanwhile ---- */
+
+static void cut_by_hand(void)
+{
+	cr_assert(!truncate(LIVE, (off_t)whole.len));
+}
+
+/* Just before the at-th call. */
+static bool copied_while_it_is_cut(unsigned at, unsigned *told)
+{
+	struct log_writer writer;
+	char name[256];
+
+	unlink(LIVE);
+	unlink(LOCK);
+	remove_torn();
+	must_publish(0, 3);
+	whole = load(LIVE);
+	add(&whole, "{\"off", 6);
+	store_buf(LIVE, &whole);
+	whole.len -= 6;
+	faulty_begin(at, EIO);
+	faulty.instead = cut_by_hand;
+	enum evbus_code code = open_writer(&writer);
+	faulty_end();
+	if (code) {
+		cr_assert(code == EVBUS_IO && err.sys_errno == EIO, "call %u: %s", at, err.text);
+		cr_assert(strstr(err.text, "cannot copy what is cut off to 'partition=0.torn-3-"), "%s", err.text);
+		cr_assert_eq(torn_copies(name), 0, "call %u", at);
+		must_open(&writer);
+		++*told;
+	}
+	cr_assert_eq(publish(&writer, 3), EVBUS_OK, "%s", err.text);
+	writer_close(&writer);
+	assert_log(4);
+	buf_release(&whole);
+	return faulty.failed != NULL;
+}
+
+Test(recover_tail, that_is_cut_by_hand_while_it_is_copied_is_told_and_leaves_no_copy)
+{
+	unsigned at = 1, told = 0;
+
+	while (copied_while_it_is_cut(at, &told))
+		at++;
+	cr_assert_gt(told, 0u);
 }

@@ -1,5 +1,6 @@
 /* seek.c and cursor_seek.c: any offset and any time is found, with few reads, also across segments and past damage. */
 #include "log/seek.h"
+#include "faulty.h"
 #include "log_helpers.h"
 
 TestSuite(seek, .init = enter, .fini = leave, .timeout = 60);
@@ -340,5 +341,62 @@ Test(seek, is_not_misled_in_a_log_that_is_larger_than_one_read)
 		cr_assert(code == EVBUS_IO ? cursor.next <= n : got && line.offset <= n, "%ju: %ju", (uintmax_t)n,
 			  (uintmax_t)cursor.next);
 	}
+	close(fd);
+}
+
+/* ---- faults ---- */
+
+static size_t medium_size(void)
+{
+	return 1500 + (size_t)any(3000);
+}
+
+/* One that cannot be read on the way is gone round. */
+Test(seek, is_right_or_says_so_when_any_call_fails)
+{
+	CLEANUP(cursor_close) struct cursor cursor;
+
+	write_log(300, medium_size, 10);
+	cr_assert_eq(cursor_open(&topic, 0, 65536, &cursor, &err), EVBUS_OK, "%s", err.text);
+	for (uint64_t n = 0; n < 300; n += SWEEP_STEP) {
+		unsigned at = 0;
+		do {
+			cursor_close_segment(&cursor);
+			faulty_begin(++at, FAULTY_ANY);
+			enum evbus_code code = n % 2 ? cursor_seek(&cursor, n, &err) :
+						       cursor_seek_time(&cursor, time_of[n], &err);
+			faulty_end();
+			cr_assert(code == EVBUS_OK || (faulty.failed && code == EVBUS_IO && err.sys_errno), "call %u, %s: %s",
+				  at, faulty.failed, err.text);
+			uint64_t next = code ? 0 : next_offset(&cursor);
+			cr_assert(code || (n % 2 ? next == n : time_of[next] == time_of[n]), "call %u, %s", at,
+				  faulty.failed);
+		} while (faulty.failed);
+		cr_assert_gt(at, 3u);
+	}
+}
+
+/* The lines' ends lie everywhere in what is read at once: also so that of the next line only a part of its head is in it. */
+Test(seek, says_so_when_any_head_cannot_be_read)
+{
+	unsigned failures = 0;
+
+	write_log(300, medium_size, 10);
+	CLEANUP(buf_release) struct buf file = load(LIVE);
+	int fd = open(LIVE, O_RDONLY | O_CLOEXEC);
+	struct seek seek = { fd, LIVE, file.len, SEEK_OFFSET, 0, 300 };
+	for (uint64_t n = 0; n < 300; n += SWEEP_STEP) {
+		unsigned at = 0;
+		do {
+			uint64_t found = 0;
+			faulty_begin(++at, FAULTY_ANY);
+			enum evbus_code code = seek_find(&seek, n, &found, &err);
+			faulty_end();
+			cr_assert_eq(code, faulty.failed ? EVBUS_IO : EVBUS_OK, "call %u, %s", at, faulty.failed);
+			cr_assert(code ? err.sys_errno != 0 : found == line_at(&file, n), "call %u: %s", at, err.text);
+			failures += code != EVBUS_OK;
+		} while (faulty.failed);
+	}
+	cr_assert_gt(failures, 600u / SWEEP_STEP);
 	close(fd);
 }
