@@ -246,14 +246,18 @@ enum evbus_code segment_live_base(const struct topic *topic, int32_t partition, 
 	TRY(segment_open(topic, partition, last, O_RDONLY, &fd, &size, err));
 	enum evbus_code code = segment_line_before(fd, name, size, &buf, &line, &found, &why);
 	/* Damage there is found by who reads it, and must not hide what follows. Lines may have gone with it. */
-	if (code == EVBUS_IO && paged && paged->base > last) {
+	if (code && paged && paged->base > last) {
 		*base = paged->base;
+		*time_us = paged->next == paged->base ? paged->time_us : 0;
 		return EVBUS_OK;
 	}
-	if (code == EVBUS_IO)
+	/* What cannot be read just now is no damage: its time would be lost, and the next record might get an earlier one. */
+	if (code && why.sys_errno) {
+		*err = why;
+		return code;
+	}
+	if (code)
 		return offset_behind(fd, name, last, base, err);
-	if (code != EVBUS_OK)
-		return err_set(err, code, 0, "%s", why.text);
 	if (found && line.offset < last)
 		return err_set(err, EVBUS_IO, 0,
 			       "'%s' has another segment's name: it ends with offset %llu; a segment is named by its first "

@@ -360,3 +360,58 @@ Test(segment, whose_roll_was_killed_has_its_names_synced_by_who_goes_on)
 	os = real_os;
 	assert_whole(4);
 }
+
+/* ---- the time of the last record ---- */
+
+static int clock_that_went_back(clockid_t clock, struct timespec *now)
+{
+	int result = real_os.clock_gettime(clock, now);
+
+	now->tv_sec -= 3600;
+	return result;
+}
+
+/* The only record of it is in the older segment. */
+static void roll_by_hand(bool paged)
+{
+	must_publish(0, 3);
+	CLEANUP(buf_release) struct buf file = load(LIVE);
+	struct cell end = cell_at(&file, file.len);
+	cr_assert_eq(segment_roll(&topic, 0, 0, &err), EVBUS_OK, "%s", err.text);
+	end = (struct cell){ .epoch = 1, .base = end.next, .ino = inode(LIVE), .next = end.next, .time_us = end.time_us };
+	cr_assert(!unlink(LOCK));
+	if (paged)
+		make_page(&end, &end);
+}
+
+static bool time_is_kept(unsigned at, int number, bool paged)
+{
+	char name[32];
+
+	snprintf(name, sizeof name, "%d-%d-%u", paged, number, at);
+	open_topic(name, NULL);
+	roll_by_hand(paged);
+	if (paged)
+		restart_machine();
+	os.clock_gettime = clock_that_went_back;
+	faulty_begin(at, number);
+	enum evbus_code code = open_writer(&writer);
+	faulty_end();
+	if (code)
+		must_open(&writer);
+	cr_assert_eq(publish(&writer, 3), EVBUS_OK, "%s", err.text);
+	writer_close(&writer);
+	os = real_os;
+	assert_whole(4);
+	return faulty.failed != NULL;
+}
+
+Test(segment, whose_last_line_cannot_be_read_now_is_not_damaged_and_its_time_is_kept)
+{
+	for (int i = 0; i < 4; i++) {
+		unsigned at = 1;
+		while (time_is_kept(at, i & 1 ? EIO : ENOMEM, i & 2))
+			at++;
+		cr_assert_gt(at, 20u);
+	}
+}
