@@ -397,7 +397,8 @@ Test(log_verify, says_so_when_it_cannot_read)
 static uint64_t ends_at;
 static unsigned asked;
 
-static enum evbus_code end_at(struct log_verify *verify, const struct line *line, uint64_t byte, struct evbus_err *error)
+static enum evbus_code end_at(struct log_verify *verify, const struct line *line, uint64_t byte,
+			      struct evbus_err *error)
 {
 	(void)verify;
 	(void)byte;
@@ -412,7 +413,9 @@ static enum evbus_code end_later(struct log_verify *verify, struct evbus_err *er
 
 Test(log_verify, ends_where_it_is_told_to)
 {
-	struct log_verify verify = { .topic = &topic, .finding = on_finding, .progress = on_progress, .record = end_at };
+	struct log_verify verify = {
+		.topic = &topic, .finding = on_finding, .progress = on_progress, .record = end_at
+	};
 
 	must_publish(0, 8);
 	for (ends_at = 0; ends_at < 8; ends_at++) {

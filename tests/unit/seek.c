@@ -363,11 +363,11 @@ Test(seek, is_right_or_says_so_when_any_call_fails)
 		do {
 			cursor_close_segment(&cursor);
 			faulty_begin(++at, FAULTY_ANY);
-			enum evbus_code code = n % 2 ? cursor_seek(&cursor, n, &err) :
-						       cursor_seek_time(&cursor, time_of[n], &err);
+			enum evbus_code code =
+				n % 2 ? cursor_seek(&cursor, n, &err) : cursor_seek_time(&cursor, time_of[n], &err);
 			faulty_end();
-			cr_assert(code == EVBUS_OK || (faulty.failed && code == EVBUS_IO && err.sys_errno), "call %u, %s: %s",
-				  at, faulty.failed, err.text);
+			cr_assert(code == EVBUS_OK || (faulty.failed && code == EVBUS_IO && err.sys_errno),
+				  "call %u, %s: %s", at, faulty.failed, err.text);
 			uint64_t next = code ? 0 : next_offset(&cursor);
 			cr_assert(code || (n % 2 ? next == n : time_of[next] == time_of[n]), "call %u, %s", at,
 				  faulty.failed);

@@ -378,7 +378,9 @@ static void roll_by_hand(bool paged)
 	CLEANUP(buf_release) struct buf file = load(LIVE);
 	struct cell end = cell_at(&file, file.len);
 	cr_assert_eq(segment_roll(&topic, 0, 0, &err), EVBUS_OK, "%s", err.text);
-	end = (struct cell){ .epoch = 1, .base = end.next, .ino = inode(LIVE), .next = end.next, .time_us = end.time_us };
+	end = (struct cell){
+		.epoch = 1, .base = end.next, .ino = inode(LIVE), .next = end.next, .time_us = end.time_us
+	};
 	cr_assert(!unlink(LOCK));
 	if (paged)
 		make_page(&end, &end);
