@@ -262,6 +262,10 @@ enum evbus_code os_sync_parent(int dir, const char *name, struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int parent = os.openat(dir, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
 
-	/* A parent that we may not read was there before us. */
-	return parent < 0 ? EVBUS_OK : os_sync_dir(parent, name, err);
+	if (parent >= 0)
+		return os_sync_dir(parent, name, err);
+	/* One that we may not read was there before us; and without one, dir was removed, which others notice. */
+	if (errno == EACCES || errno == EPERM || errno == ENOENT)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_IO, errno, "cannot sync the directory of '%s'", name);
 }
