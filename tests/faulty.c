@@ -115,7 +115,10 @@ FAULTY(int, statx, -1, READING, (int dir, const char *path, int flags, unsigned 
 FAULTY(int, fstatfs, -1, READING, (int fd, struct statfs *fs), (fd, fs))
 FAULTY(DIR *, fdopendir, NULL, READING, (int fd), (fd))
 FAULTY(struct dirent *, readdir, NULL, READING, (DIR * dir), (dir))
+FAULTY(ssize_t, readlink, -1, READING, (const char *path, char *to, size_t size), (path, to, size))
 FAULTY(int, fchmod, -1, READING | FAULTY_READ_ONLY, (int fd, mode_t mode), (fd, mode))
+FAULTY(int, chmod, -1, READING | FAULTY_READ_ONLY, (const char *path, mode_t mode), (path, mode))
+FAULTY(int, mknodat, -1, WRITING, (int dir, const char *path, mode_t mode, dev_t device), (dir, path, mode, device))
 FAULTY(int, mkdirat, -1, WRITING, (int dir, const char *path, mode_t mode), (dir, path, mode))
 FAULTY(int, linkat, -1, WRITING, (int from, const char *path, int to, const char *link, int flags),
        (from, path, to, link, flags))
@@ -150,7 +153,10 @@ void faulty_begin(unsigned at, int number)
 	os.fstatfs = faulty_fstatfs;
 	os.fdopendir = faulty_fdopendir;
 	os.readdir = faulty_readdir;
+	os.readlink = faulty_readlink;
 	os.fchmod = faulty_fchmod;
+	os.chmod = faulty_chmod;
+	os.mknodat = faulty_mknodat;
 	os.mkdirat = faulty_mkdirat;
 	os.linkat = faulty_linkat;
 	os.unlinkat = faulty_unlinkat;

@@ -29,7 +29,10 @@ struct os {
 	int (*fstatfs)(int fd, struct statfs *fs);
 	DIR *(*fdopendir)(int fd);
 	struct dirent *(*readdir)(DIR *dir);
+	ssize_t (*readlink)(const char *path, char *to, size_t size);
 	int (*fchmod)(int fd, mode_t mode);
+	int (*chmod)(const char *path, mode_t mode);
+	int (*mknodat)(int dir, const char *path, mode_t mode, dev_t device);
 	int (*mkdirat)(int dir, const char *path, mode_t mode);
 	int (*linkat)(int from_dir, const char *from, int to_dir, const char *to, int flags);
 	int (*unlinkat)(int dir, const char *path, int flags);

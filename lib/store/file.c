@@ -66,7 +66,7 @@ static enum evbus_code set_mode(int fd, mode_t mode, const char *path, struct ev
 	char self[40];
 
 	snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-	if (chmod(self, mode))
+	if (os.chmod(self, mode))
 		return err_set(err, err_code_of(errno), errno, "cannot set the mode of '%s'", path);
 	return EVBUS_OK;
 }
@@ -117,7 +117,7 @@ static enum evbus_code look(struct store_file *file, const char *path, bool mine
 
 static enum evbus_code make(struct store_file *file, const char *path, mode_t mode, bool *made, struct evbus_err *err)
 {
-	*made = mknodat(file->dir, file->name, S_IFREG | mode, 0) == 0;
+	*made = os.mknodat(file->dir, file->name, S_IFREG | mode, 0) == 0;
 	if (!*made && errno == EEXIST)
 		return EVBUS_OK;
 	if (!*made) {
@@ -168,7 +168,7 @@ enum evbus_code store_file_path(const struct store_file *file, char path[PATH_MA
 	char self[40], dir[PATH_MAX];
 
 	snprintf(self, sizeof self, "/proc/self/fd/%d", file->dir);
-	ssize_t len = readlink(self, dir, sizeof dir - 1);
+	ssize_t len = os.readlink(self, dir, sizeof dir - 1);
 	if (len < 0)
 		return err_set(err, EVBUS_IO, errno, "cannot tell the directory of '%s'", file->name);
 	dir[len] = '\0';

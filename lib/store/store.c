@@ -72,12 +72,14 @@ static enum evbus_code check_path(const char *path, bool is_url, const char *wha
 static enum evbus_code keep_path(int dir, const char *path, char **kept, struct evbus_err *err)
 {
 	CLEANUP(free_cleanup) char *cwd = NULL;
-	char *text;
 
 	if (dir == AT_FDCWD && path[0] != '/' && !(cwd = getcwd(NULL, 0)))
 		return err_set(err, EVBUS_IO, errno, "cannot tell the working directory");
-	if (asprintf(&text, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", path) < 0)
+	size_t size = (cwd ? strlen(cwd) + 1 : 0) + strlen(path) + 1;
+	char *text = os.realloc(NULL, size);
+	if (!text)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the store '%s'", path);
+	snprintf(text, size, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", path);
 	*kept = text;
 	return EVBUS_OK;
 }
