@@ -44,12 +44,12 @@ struct kept {
 struct sqlite {
 	struct db db;              /* first: what callers hold */
 	sqlite3 *handle;
-	char *path;
 	int64_t waiting_since_ms;
 	struct kept kept[KEPT_MAX];
 	size_t kept_next;
 	bool guest;
 	bool running;              /* a row callback: no other query may push its statement out of kept */
+	char path[];
 };
 
 static struct sqlite *of(struct db *db)
@@ -363,8 +363,7 @@ static void close_db(struct db *db)
 	struct sqlite *sqlite = of(db);
 
 	disconnect(sqlite);
-	free(sqlite->path);
-	free(sqlite);
+	sqlite3_free(sqlite);
 }
 
 /* Of the connection, all of them: the database keeps none. */
@@ -453,16 +452,12 @@ static const struct store_driver driver = {
 static enum evbus_code open_db(const char *path, bool guest, struct db **db, struct evbus_err *err)
 {
 	assert(path[0] == '/');
-	struct sqlite *opened = calloc(1, sizeof *opened);
-	char *copy = strdup(path);
-	if (!opened || !copy) {
-		free(opened);
-		free(copy);
+	size_t size = strlen(path) + 1;
+	struct sqlite *opened = sqlite3_malloc64(sizeof *opened + size);
+	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open '%s'", path);
-	}
-	opened->db.driver = &driver;
-	opened->path = copy;
-	opened->guest = guest;
+	*opened = (struct sqlite){ .db.driver = &driver, .guest = guest };
+	memcpy(opened->path, path, size);
 	enum evbus_code code = connect_to(opened, err);
 	if (code) {
 		close_db(&opened->db);
