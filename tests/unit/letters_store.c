@@ -1,4 +1,5 @@
 /* The table of dead letters, as consumers use it. */
+#include "faulty.h"
 #include "store_helpers.h"
 
 #include "event/history.h"
@@ -382,6 +383,77 @@ Test(letters_store, that_are_damaged_are_named)
 	cr_assert_eq(letters_put(store, &row, &id, &err), EVBUS_IO);
 	cr_assert_str_eq(err.text, "the dead letter '1' is damaged: evbus did not write it so");
 	table_rollback(store);
+	store_close(store);
+}
+
+/* A number that was given out must not be given out again. */
+Test(letters_store, without_the_number_of_the_last_one_are_not_made)
+{
+	static const char *const numbers[] = { "-5", "1.5", "9223372036854775807" };
+	struct store *store = open_store("state.db");
+	struct letter_row row = row_at("g", "0"), next = row_at("g", "1");
+	char text[100];
+	int64_t id = 77;
+
+	put_letter(store, &row);
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		snprintf(text, sizeof text, "UPDATE counters SET value = %s", numbers[i]);
+		sql("state.db", text);
+		cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(letters_put(store, &next, &id, &err), EVBUS_IO, "%s", numbers[i]);
+		cr_assert_str_eq(err.text, "the number of the last dead letter is damaged: restore the store");
+		cr_assert_eq(id, 77);
+		table_rollback(store);
+	}
+	sql("state.db", "UPDATE counters SET value = 1");
+	cr_assert_eq(put_letter(store, &next), 2);
+	store_close(store);
+}
+
+Test(letters_store, that_the_database_refuses_do_not_change)
+{
+	struct store *store = open_store("state.db");
+	struct letter_row row = row_at("g", "0");
+	bool changed = true;
+
+	put_letter(store, &row);
+	queue();
+	sql("state.db", "CREATE TRIGGER no BEFORE UPDATE ON dlq BEGIN SELECT RAISE(ABORT, 'not today'); END");
+	cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(letters_failed(store, 1, "timeout", SLICE("slow"), SLICE("[]"), LATER, &changed, &err),
+		     EVBUS_CONFLICT);
+	cr_assert(strstr(err.text, "state.db' refuses the row: not today") && changed, "%s", err.text);
+	table_rollback(store);
+	sql("state.db", "DROP TRIGGER no");
+	cr_assert(failed(store, 1));
+	store_close(store);
+}
+
+/* Of both, each request for memory in turn. */
+Test(letters_store, that_die_again_without_memory_are_as_they_were)
+{
+	struct store *store = open_store("state.db");
+	struct letter_row row = row_at("g", "0");
+	unsigned at = 0;
+	int64_t id = 77;
+	bool hit = true;
+
+	put_letter(store, &row);
+	while (hit) {
+		cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+		faulty_begin(++at, ENOMEM);
+		faulty.scope = FAULTY_MEMORY;
+		enum evbus_code code = letters_put(store, &row, &id, &err);
+		hit = faulty.failed != NULL;
+		faulty_end();
+		cr_assert_eq(code, hit ? EVBUS_IO : EVBUS_OK, "request %u: %s", at, err.text);
+		cr_assert_eq(id, hit ? 77 : 1);
+		cr_assert(!hit || err.sys_errno == ENOMEM, "%s", err.text);
+		table_rollback(store);
+	}
+	cr_assert_gt(at, 2);
+	queue();
+	cr_assert_eq(queued(store, "g", 0).attempts, 1);
 	store_close(store);
 }
 

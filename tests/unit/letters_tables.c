@@ -202,6 +202,48 @@ Test(letters_tables, of_a_database_that_is_not_there_are_a_failure)
 	evbus_outbox_close(outbox);
 }
 
+/* ---- decisions that cannot be read or taken back ----------------------------------------------------------------- */
+
+Test(letters_tables, whose_decision_is_damaged_are_neither_dead_nor_discarded)
+{
+	static const char *const changes[] = { "decided_by = x'37'", "decided_at = x'00'" };
+	char text[100];
+
+	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
+	make_table(1);
+	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+		cr_assert_eq(change("app.db:1", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+		snprintf(text, sizeof text, "UPDATE outbox_decisions SET %s", changes[i]);
+		sql("state.db", text);
+		cr_assert_eq(list_code(&any), EVBUS_IO, "%s", changes[i]);
+		cr_assert(strstr(err.text, "the decision about row 1 of the outbox '") &&
+				  strstr(err.text, "is damaged"),
+			  "%s", err.text);
+		cr_assert_str_eq(listed, "");
+		sql("state.db", "DELETE FROM outbox_decisions");
+		cr_assert_eq(letter("app.db:1")->state, EVBUS_LETTER_DEAD);
+	}
+	evbus_outbox_close(outbox);
+}
+
+Test(letters_tables, whose_decisions_cannot_be_read_or_removed_stay_as_they_are)
+{
+	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
+	make_table(1);
+	cr_assert_eq(change("app.db:1", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
+	sql("state.db", "CREATE TRIGGER no BEFORE DELETE ON outbox_decisions BEGIN SELECT RAISE(ABORT, 'no'); END");
+	cr_assert_eq(change("app.db:1", EVBUS_LETTER_UNDO), EVBUS_CONFLICT);
+	cr_assert(strstr(err.text, "state.db' refuses the row: no"), "%s", err.text);
+	cr_assert_eq(letter("app.db:1")->state, EVBUS_LETTER_DISCARDED);
+	sql("state.db", "DROP TRIGGER no; ALTER TABLE outbox_decisions RENAME TO away");
+	cr_assert_eq(list_code(&any), EVBUS_CONFIG);
+	cr_assert(strstr(err.text, "outbox_decisions") && !listed[0], "%s", err.text);
+	sql("state.db", "ALTER TABLE away RENAME TO outbox_decisions");
+	cr_assert_eq(change("app.db:1", EVBUS_LETTER_UNDO), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(letter("app.db:1")->state, EVBUS_LETTER_DEAD);
+	evbus_outbox_close(outbox);
+}
+
 /* ---- sweeping -------------------------------------------------------------------------------------------------- */
 
 Test(letters_tables, that_are_sent_and_old_are_swept)

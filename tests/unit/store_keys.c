@@ -217,3 +217,58 @@ Test(store_keys, are_searched_for_and_not_walked_through)
 	cr_assert_lt(os_now_us() - start, 2000000);
 	store_close(store);
 }
+
+/* ---- what is not as it must be --------------------------------------------------------------------------------- */
+
+/* Neither found nor missing: what is missing would be published. */
+Test(store_keys, that_are_damaged_are_named)
+{
+	static const char *const changes[] = { "record_offset = 'x'", "record_offset = 7.5", "partition_id = -1",
+					       "log_id = x'00'", "published_at = 'a time that is longer than one is'" };
+	struct store *store = open_store("state.db");
+	struct key_name name = name_of("", "k");
+	struct key_place place = place_at(0, 9), other;
+	char text[200];
+
+	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+		cr_assert(add(store, "t", name, place, &other));
+		snprintf(text, sizeof text, "UPDATE event_keys SET %s", changes[i]);
+		sql("state.db", text);
+		cr_assert_eq(store_keys_find(store, "t", &name, 1, &place, &err), EVBUS_IO, "%s", changes[i]);
+		cr_assert(strstr(err.text, "evbus verify --rebuild-keys"), "%s", err.text);
+		cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(store_keys_add(store, "t", &name, &place, &other, &err), EVBUS_IO, "%s", changes[i]);
+		cr_assert_not(other.found);
+		table_rollback(store);
+		sql("state.db", "DELETE FROM event_keys");
+	}
+	store_close(store);
+}
+
+Test(store_keys, without_one_of_their_tables_are_not_removed_from_the_other)
+{
+	static const char *const tables[] = { "event_keys", "key_progress" };
+	struct store *store = open_store("state.db");
+	struct key_progress progress = { .indexed_to = 1 };
+	struct key_place other;
+	char text[100];
+
+	cr_assert(add(store, "t", name_of("", "k"), place_at(0, 1), &other));
+	for (int i = 0; i < 2; i++) {
+		snprintf(text, sizeof text, "ALTER TABLE %s RENAME TO away", tables[i]);
+		sql("state.db", text);
+		cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(store_keys_clear(store, "t", &err), EVBUS_CONFIG);
+		cr_assert(strstr(err.text, tables[i]), "%s", err.text);
+		table_rollback(store);
+		snprintf(text, sizeof text, "ALTER TABLE away RENAME TO %s", tables[i]);
+		sql("state.db", text);
+		cr_assert(find(store, "t", name_of("", "k")).found);
+	}
+	cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(store_key_progress_set(store, "t", 0, &progress, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(store_keys_clear(store, "t", &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(table_commit(store, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_not(find(store, "t", name_of("", "k")).found);
+	store_close(store);
+}

@@ -1,4 +1,5 @@
 /* A store of version 1 becomes one of version 2, whole or not at all, and keeps its checkpoints. */
+#include "base/os.h"
 #include "store_helpers.h"
 
 #include <signal.h>
@@ -198,4 +199,53 @@ Test(store_migrate, on_a_full_disk_is_not_half_done)
 {
 	int stopped = stopped_somewhere(false);
 	cr_assert(stopped > 10, "%d", stopped);
+}
+
+/* ---- a version that is not as it must be ------------------------------------------------------------------------- */
+
+Test(store_migrate, leaves_a_store_alone_whose_version_is_no_number)
+{
+	static const char *const versions[] = { "'x'", "-1", "NULL", "1.5" };
+	char text[200];
+
+	for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
+		make_version_1();
+		snprintf(text, sizeof text,
+			 "DROP TABLE evbus_schema; CREATE TABLE evbus_schema (id, version); "
+			 "INSERT INTO evbus_schema VALUES (1, %s)",
+			 versions[i]);
+		sql("state.db", text);
+		cr_assert_eq(put_code("state.db"), EVBUS_IO, "%s", versions[i]);
+		cr_assert_str_eq(err.text, "the version of the tables is not a number: restore the store");
+		cr_assert_eq(get_code("state.db"), EVBUS_IO);
+		cr_assert_eq(tables(), 2);
+		unlink("state.db");
+	}
+}
+
+static bool upgraded;
+
+/* Between our look and our transaction a newer evbus makes its tables. */
+static int upgrade_first(int fd)
+{
+	if (!upgraded)
+		sql("state.db", "CREATE TABLE evbus_schema (id BIGINT PRIMARY KEY, version BIGINT NOT NULL); "
+				"INSERT INTO evbus_schema VALUES (1, 3)");
+	upgraded = true;
+	return fsync(fd);
+}
+
+Test(store_migrate, makes_no_tables_in_a_store_that_a_newer_evbus_made_meanwhile)
+{
+	const struct os real = os;
+
+	sql("state.db", "PRAGMA user_version = 0");
+	int fd = open("state.db", O_WRONLY | O_CREAT, 0600);
+	cr_assert(fd >= 0 && !close(fd));
+	os.fsync = upgrade_first;
+	cr_assert_eq(put_code("state.db"), EVBUS_CONFIG);
+	os = real;
+	cr_assert(strstr(err.text, "has tables of version 3, and this evbus knows them up to 2: use a newer evbus"),
+		  "%s", err.text);
+	cr_assert(upgraded && tables() == 1 && version() == 3);
 }
