@@ -35,7 +35,8 @@ CHECKED enum evbus_code cursor_open(const struct topic *topic, int32_t partition
 				    struct evbus_err *err);
 void cursor_close(struct cursor *cursor);
 
-/* To an offset from first to durable.next; EVBUS_NONE where older segments were removed. */
+/* To an offset from first to durable.next; EVBUS_NONE where older segments were removed. Where it fails otherwise, the
+ * cursor is nowhere until it is moved again. */
 CHECKED enum evbus_code cursor_seek(struct cursor *cursor, uint64_t offset, struct evbus_err *err);
 /* To the first record published at or after a time. */
 CHECKED enum evbus_code cursor_seek_time(struct cursor *cursor, int64_t time_us, struct evbus_err *err);

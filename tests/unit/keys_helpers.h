@@ -129,6 +129,31 @@ static inline void assert_found(unsigned first, unsigned end, unsigned of)
 	close_keys();
 }
 
+/* ---- a row of k5 in the store, right or wrong ------------------------------------------------------------------ */
+
+__attribute__((unused)) static const struct key_name name_of_k5 = { { "", 0 }, { "k5", 2 } };
+
+static inline void put_row(const struct key_place *place)
+{
+	struct key_place other;
+
+	cr_assert_eq(table_begin(rows, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(store_keys_add(rows, topic.name, &name_of_k5, place, &other, &err), EVBUS_OK, "%s", err.text);
+	if (other.found)
+		cr_assert_eq(store_keys_replace(rows, topic.name, &name_of_k5, place, &err), EVBUS_OK);
+	cr_assert_eq(table_commit(rows, &err), EVBUS_OK);
+}
+
+static inline struct key_place place_at(uint64_t offset, const char *log_id)
+{
+	struct key_place place = { .found = true, .offset = offset, .published_at = "2026-01-01T00:00:00.000000Z" };
+
+	snprintf(place.log_id, sizeof place.log_id, "%s", log_id);
+	return place;
+}
+
+/* ---- the log, behind the library's back ------------------------------------------------------------------------ */
+
 /* The log as it was, in the place of the one that there is: cp -a of a copy. */
 static inline void restore_log(const struct buf *copy)
 {

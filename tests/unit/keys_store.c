@@ -5,27 +5,6 @@ TestSuite(keys_store, .init = setup, .fini = teardown, .timeout = 60);
 
 /* ---- the store, older and newer -------------------------------------------------------------------------------- */
 
-static const struct key_name name_of_k5 = { { "", 0 }, { "k5", 2 } };
-
-static void put_row(const struct key_place *place)
-{
-	struct key_place other;
-
-	cr_assert_eq(table_begin(rows, &err), EVBUS_OK, "%s", err.text);
-	cr_assert_eq(store_keys_add(rows, topic.name, &name_of_k5, place, &other, &err), EVBUS_OK, "%s", err.text);
-	if (other.found)
-		cr_assert_eq(store_keys_replace(rows, topic.name, &name_of_k5, place, &err), EVBUS_OK);
-	cr_assert_eq(table_commit(rows, &err), EVBUS_OK);
-}
-
-static struct key_place place_at(uint64_t offset, const char *log_id)
-{
-	struct key_place place = { .found = true, .offset = offset, .published_at = "2026-01-01T00:00:00.000000Z" };
-
-	snprintf(place.log_id, sizeof place.log_id, "%s", log_id);
-	return place;
-}
-
 Test(keys_store, that_the_store_has_at_a_record_that_does_not_bear_them_do_not_count)
 {
 	publish_keys(0, 0, 3);

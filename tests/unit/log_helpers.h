@@ -282,6 +282,20 @@ static inline size_t line_at(const struct buf *file, size_t i)
 	return at;
 }
 
+/* Damages a record in the live segment that begins at offset 0, or mends it. */
+static inline void flip_payload(uint64_t offset)
+{
+	CLEANUP(buf_release) struct buf file = load(LIVE);
+	size_t end = line_at(&file, offset + 1);
+
+	for (char *at = file.data + line_at(&file, offset); at < file.data + end; at++)
+		if (!strncmp(at, "{\"n\":", 5)) {
+			at[5] ^= 1;
+			break;
+		}
+	store_buf(LIVE, &file);
+}
+
 /* How many copies of what was cut there are, and the name of one of them. */
 static inline int torn_copies(char name[256])
 {
