@@ -90,6 +90,7 @@ Test(keys_faults, of_a_log_that_was_cut_since_are_not_stored)
 	struct key_progress progress;
 
 	publish_keys(0, 0, 2);
+	store_keys();
 	CLEANUP(buf_release) struct buf copy = load(LIVE);
 	publish_keys(0, 2, 2);
 	open_keys();
@@ -99,7 +100,7 @@ Test(keys_faults, of_a_log_that_was_cut_since_are_not_stored)
 	publish_keys(0, 40, 2);
 	cr_assert_eq(keys_save(keys, &err), EVBUS_CONFLICT, "of the same length again");
 	cr_assert_eq(store_key_progress(rows, topic.name, &progress, 1, &err), EVBUS_OK, "%s", err.text);
-	cr_assert_not(progress.found);
+	cr_assert_eq(progress.indexed_to, 2);
 	close_keys();
 	store_keys();
 	enter_keys();
@@ -137,6 +138,22 @@ Test(keys_faults, that_are_too_many_for_memory_and_cannot_be_stored_stop_who_pub
 	keys_leave(keys);
 	close_keys();
 	assert_found(0, 8, 10);
+}
+
+Test(keys_faults, whose_rows_cannot_be_removed_are_not_made_anew)
+{
+	uint64_t count = 77;
+	bool fitted;
+
+	publish_keys(0, 0, 4);
+	store_keys();
+	change_store("ALTER TABLE event_keys RENAME TO away");
+	cr_assert_eq(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err), EVBUS_CONFIG);
+	cr_assert(strstr(err.text, "no such table: event_keys") && count == 77, "%s", err.text);
+	change_store("ALTER TABLE away RENAME TO event_keys");
+	assert_found(0, 4, 6);
+	cr_assert_eq(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
+	cr_assert(count == 4 && fitted);
 }
 
 /* ---- a lock file that does not stay ------------------------------------------------------------------------------- */
@@ -234,8 +251,13 @@ Test(keys_faults, are_found_by_the_store_whichever_call_fails)
 static void prepare_a_row_behind_the_end(void)
 {
 	struct key_place place = place_at(20, topic.log_id);
+	struct key_progress progress = { .indexed_to = 21, .fingerprint = "01234567" };
 
+	memcpy(progress.log_id, topic.log_id, sizeof progress.log_id);
 	put_row(&place);
+	cr_assert_eq(table_begin(rows, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(store_key_progress_set(rows, topic.name, 0, &progress, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(table_commit(rows, &err), EVBUS_OK, "%s", err.text);
 	enter_keys();
 }
 
