@@ -108,6 +108,7 @@ static enum evbus_code look_in_place(int state_dir, const char *place, int fd, b
 {
 	struct stat ours, there;
 
+	*in_place = false;
 	if (os.fstat(fd, &ours))
 		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", place);
 	bool gone = os.fstatat(state_dir, place, &there, AT_SYMLINK_NOFOLLOW) != 0;

@@ -26,7 +26,7 @@ static uint64_t detected, harmless, repeated, altered;
 static size_t payload_of(uint64_t n, char text[64])
 {
 	return (size_t)snprintf(text, 64, "{\"event_id\":\"%s%llu\",\"amount\":%llu}", n < DONE ? "done" : "todo",
-				(unsigned long long)n, (unsigned long long)(n * 1000003));
+				(unsigned long long)n, (unsigned long long)n * 1000003);
 }
 
 static enum evbus_code open_consumer(struct evbus *bus, struct evbus_consumer **consumer, struct evbus_err *err)
