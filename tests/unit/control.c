@@ -1,4 +1,5 @@
 /* control.c: nobody sees half of a cell, and no bit of the page can be wrong without being harmless or noticed. */
+#include "faulty.h"
 #include "log_helpers.h"
 
 #include <pthread.h>
@@ -281,6 +282,11 @@ Test(control, cell_that_was_not_selected_any_more_is_kept_until_the_next_one_is_
 		cr_assert(!memcmp(&view.end, &second, sizeof second));
 	}
 	os = real_os;
+	/* Behind the read: the selector is first. */
+	faulty_begin(2, EIO);
+	cr_assert_eq(control_set(&control, CONTROL_END, &third, &err), EVBUS_IO);
+	faulty_end();
+	cr_assert(state_of(&view) == CONTROL_OURS && !memcmp(&view.end, &second, sizeof second));
 	cr_assert_eq(control_set(&control, CONTROL_END, &third, &err), EVBUS_OK);
 	cr_assert(state_of(&view) == CONTROL_OURS && !memcmp(&view.end, &third, sizeof third));
 	control_close(&control);
