@@ -231,7 +231,7 @@ static const struct scene scenes[] = {
 	{ .name = "verify --repair", .prepare = prepare_torn, .words = "verify --repair -q", .done = done_torn },
 };
 
-TestSuite(kill_each, .init = scenes_begin, .fini = run_end, .timeout = 400);
+TestSuite(kill_each, .init = scenes_begin, .fini = run_end, .timeout = 600);
 
 Test(kill_each, call_of_what_changes_a_log_leaves_one_that_is_whole_and_goes_on)
 {

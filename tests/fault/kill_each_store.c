@@ -338,6 +338,7 @@ static void done_keys(unsigned round)
 
 static const struct scene scenes[] = {
 	{ .name = "consume",
+	  .every = 2,
 	  .prepare = prepare_consume,
 	  .words = CONSUME "-- sh handler",
 	  .status = 0,
@@ -345,6 +346,7 @@ static const struct scene scenes[] = {
 	  .killed = killed_consume,
 	  .done = done_consume },
 	{ .name = "consume --inbox",
+	  .every = 2,
 	  .prepare = prepare_consume,
 	  .words = CONSUME "--inbox -- sh handler",
 	  .status = 0,
@@ -352,6 +354,7 @@ static const struct scene scenes[] = {
 	  .killed = killed_consume,
 	  .done = done_consume },
 	{ .name = "consume --coprocess",
+	  .every = 2,
 	  .prepare = prepare_consume,
 	  .words = CONSUME "--coprocess --inbox --commit-every 1 --window 1 -- sh coprocess",
 	  .status = 0,
@@ -408,11 +411,12 @@ static const struct scene scenes[] = {
 	  .killed = killed_queue,
 	  .done = done_queue },
 	{ .name = "dlq-retry --republish",
-	  .every = 2,
+	  .every = 3,
 	  .prepare = prepare_letters,
 	  .words = "dlq-retry -q -g g --all --republish",
 	  .done = done_republish },
 	{ .name = "dlq-retry -- COMMAND",
+	  .every = 2,
 	  .prepare = prepare_letters,
 	  .words = "dlq-retry -q -g g --all -- sh take",
 	  .killed = killed_retry,
@@ -427,12 +431,13 @@ static const struct scene scenes[] = {
 	  .words = "sweep -q --sent-older-than 0s --inbox-older-than 0s --dlq-older-than 0s " APP,
 	  .done = done_sweep },
 	{ .name = "verify --rebuild-keys",
+	  .every = 4,
 	  .prepare = prepare_keys,
 	  .words = "verify -q --rebuild-keys",
 	  .done = done_keys },
 };
 
-TestSuite(kill_each_store, .init = scenes_begin, .fini = run_end, .timeout = 400);
+TestSuite(kill_each_store, .init = scenes_begin, .fini = run_end, .timeout = 600);
 
 Test(kill_each_store, call_of_what_changes_a_store_leaves_one_that_is_whole_and_goes_on)
 {
