@@ -164,6 +164,7 @@ static const struct scene scenes[] = {
 	  .done = done_publish },
 	{ .name = "publish",
 	  .all = true,
+	  .every = 3,
 	  .receipts = true,
 	  .prepare = prepare_events,
 	  .in = "in",

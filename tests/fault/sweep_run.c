@@ -388,7 +388,7 @@ void sweep(const struct operation *operation)
 	sweep_scope(operation, "of the system", FAULTY_CALLS | FAULTY_MEMORY, UINT_MAX - 1);
 	if (operation->store) {
 		sweep_scope(operation, "of SQLite", FAULTY_FILES_OF_SQLITE, run_count(UINT_MAX - 1, 40));
-		sweep_scope(operation, "for memory of SQLite", FAULTY_MEMORY_OF_SQLITE, run_count(300, 10));
+		sweep_scope(operation, "for memory of SQLite", FAULTY_MEMORY_OF_SQLITE, run_count(100, 10));
 	}
 	if (operation->make)
 		run_remove(MADE);
