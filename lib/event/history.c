@@ -55,10 +55,10 @@ enum evbus_code history_error(struct buf *out, struct evbus_slice error, size_t 
 	return EVBUS_OK;
 }
 
-/* What follows an entry: behind a comma, and blanks where a database has written it anew (jsonb). */
+/* What follows an entry: behind a comma, and blanks where somebody has written it anew (jsonb). */
 static struct evbus_slice behind(struct evbus_slice entries, size_t len)
 {
-	while (len < entries.len && (entries.data[len] == ',' || entries.data[len] == ' '))
+	while (len < entries.len && memchr(", \t\r\n", entries.data[len], 5))
 		len++;
 	return (struct evbus_slice){ entries.data + len, entries.len - len };
 }
@@ -69,7 +69,7 @@ static struct evbus_slice entries_of(struct evbus_slice history, size_t *count)
 	*count = 0;
 	if (history.len < 4 || history.data[0] != '[')
 		return (struct evbus_slice){ "", 0 };
-	struct evbus_slice inside = { history.data + 1, history.len - 2 };
+	struct evbus_slice inside = behind((struct evbus_slice){ history.data + 1, history.len - 2 }, 0);
 	for (struct evbus_slice left = inside; left.len;) {
 		size_t len = json_value_len(left);
 		if (!len)

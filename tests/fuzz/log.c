@@ -253,6 +253,16 @@ static bool look_at_all(uint64_t pick, struct reading *reading)
 
 /* ---- recovery ---- */
 
+/* By the flag, or by a byte of it that was changed. */
+static bool is_halted(const struct image *image)
+{
+	bool halted = image->flags & IMAGE_HALT;
+
+	for (size_t i = 0; i < image->page_change_count; i++)
+		halted |= image->page_changes[i].change && image->page_changes[i].at / 4 == 128 / 4;
+	return halted;
+}
+
 /* What was there is there, or in the copy; a sync that failed is cut without one. */
 static void check_kept(const struct image *image, const struct files *before, const struct files *after)
 {
@@ -263,9 +273,25 @@ static void check_kept(const struct image *image, const struct files *before, co
 	MUST(same(after->older, before->older));
 	if (kept == before->live.len)
 		MUST(after->torn_count == 0);
-	else if (!(image->flags & IMAGE_HALT))
+	else if (!is_halted(image))
 		MUST(after->torn_count == 1 && after->torn.len == before->live.len - kept &&
 		     !memcmp(after->torn.data, before->live.data + kept, after->torn.len));
+}
+
+/* Whether a line stands anywhere in it, whatever became of the line breaks around it. */
+static bool has_line(struct evbus_slice text)
+{
+	struct line line;
+
+	for (size_t from = 0; from < text.len; from++) {
+		if (text.data[from] != '{')
+			continue;
+		for (size_t to = from + 1; to <= text.len; to++)
+			if ((to == text.len || text.data[to] == '\n' || text.data[to] == '\r') &&
+			    !line_parse((struct evbus_slice){ text.data + from, to - from }, &line))
+				return true;
+	}
+	return false;
 }
 
 /* Without a page, and in one segment, it is plain how far the log goes. */
@@ -285,8 +311,11 @@ static void check_alone(const struct image *image, const struct files *before, c
 		MUST(code == EVBUS_IO);
 	else if (prefix.good_behind && prefix.bytes < before->live.len)
 		MUST(code == EVBUS_IO);
+	else if (code)
+		MUST(code == EVBUS_IO && has_line((struct evbus_slice){ before->live.data + prefix.bytes,
+									before->live.len - prefix.bytes }));
 	else
-		MUST(!code && after->live.len == prefix.bytes);
+		MUST(after->live.len == prefix.bytes);
 }
 
 static enum evbus_code open_writer(struct log_writer *writer)
@@ -315,6 +344,18 @@ static void publish_one(struct log_writer *writer)
 	MUST(writer_commit(writer, &mark, &group, &err) == EVBUS_OK && mark.first == expected.next);
 }
 
+/* Where the live segment begins is guessed behind one that is damaged, and may not be what the page says. */
+static bool is_damaged(struct evbus_slice older)
+{
+	const char *newline = older.len ? memchr(older.data, '\n', older.len) : NULL;
+	struct line line;
+
+	if (!older.len)
+		return false;
+	return !newline || line_parse((struct evbus_slice){ older.data, (size_t)(newline - older.data) }, &line) ||
+	       image_prefix(older, line.offset, 0).bytes < older.len;
+}
+
 /* Opened once more, on this machine or after a restart: nothing changes. */
 static void open_again(void)
 {
@@ -325,7 +366,7 @@ static void open_again(void)
 	if (open_writer(&writer) == EVBUS_OK)
 		writer_close(&writer);
 	else
-		MUST(wild);
+		MUST(wild || is_damaged(before.older));
 	must_be_unchanged(&before, false);
 }
 

@@ -194,3 +194,13 @@ Test(history, reasons_have_names_that_are_read_back)
 	cr_assert_str_eq(evbus_reason_name((enum evbus_reason) - 1), "unknown");
 	cr_assert(!reason_parse(SLICE(""), &reason) && !reason_parse(SLICE("Retries"), &reason));
 }
+
+Test(history, that_begins_with_blanks_stays_json)
+{
+	CLEANUP(buf_release) struct buf added = { 0 };
+
+	cr_assert_eq(history_add(&added, SLICE("[\r\n\t []\n]"), 2, 0, EVBUS_REASON_RETRIES, SLICE("x"), &err),
+		     EVBUS_OK);
+	cr_assert_eq(json_value_len((struct evbus_slice){ added.data, added.len }), added.len, "%.*s", (int)added.len,
+		     added.data);
+}
