@@ -10,7 +10,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,8 +53,11 @@ static void fill_standard_descriptors(void)
 	static const int modes[] = { O_WRONLY, O_RDONLY, O_RDWR };
 
 	for (int fd = 0; fd <= 2; fd++)
-		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", modes[fd]) != fd)
+		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", modes[fd]) != fd) {
+			dprintf(2, "evbus: descriptor %d is closed, and /dev/null cannot be opened in its place: %s\n", fd,
+				strerror(errno));
 			_exit(EVBUS_IO);
+		}
 }
 
 /* What was ignored at the start (nohup, a shell's background job) stays ignored. */
