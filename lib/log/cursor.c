@@ -429,6 +429,20 @@ static enum evbus_code reach(struct cursor *cursor, bool *end, struct evbus_err 
 	return EVBUS_OK;
 }
 
+/* An older segment ends where the live one begins: what stands behind that nobody gets who goes to its offset. */
+static enum evbus_code leave_older(struct cursor *cursor, struct evbus_err *err)
+{
+	bool end;
+
+	if (cursor->fd < 0 || cursor->base >= cursor->durable.base || cursor->next < cursor->durable.base)
+		return EVBUS_OK;
+	TRY(reach(cursor, &end, err));
+	if (!end)
+		return damaged(cursor, cursor->scan.at, "the live segment begins with this offset", err);
+	cursor_close_segment(cursor);
+	return EVBUS_OK;
+}
+
 enum evbus_code cursor_next(struct cursor *cursor, uint64_t end, struct line *line, bool *got, struct evbus_err *err)
 {
 	struct evbus_slice text;
@@ -437,7 +451,10 @@ enum evbus_code cursor_next(struct cursor *cursor, uint64_t end, struct line *li
 
 	*got = false;
 	for (;;) {
-		if (cursor->next >= end || cursor->next >= cursor->durable.next)
+		if (cursor->next >= end)
+			return EVBUS_OK;
+		TRY(leave_older(cursor, err));
+		if (cursor->next >= cursor->durable.next)
 			return EVBUS_OK;
 		if (cursor->fd < 0)
 			TRY(cursor_open_segment(cursor, cursor->next, err));

@@ -241,7 +241,8 @@ static enum evbus_code is_from_before_a_roll(const struct log_writer *writer, co
 static enum evbus_code recover_ours(struct log_writer *writer, struct control_view *view, const struct cell *start,
 				    uint64_t size, bool first, struct evbus_err *err)
 {
-	if (is_finished_roll(&view->end, start) || is_finished_roll(&view->durable, start))
+	if (view->end.base <= start->base &&
+	    (is_finished_roll(&view->end, start) || is_finished_roll(&view->durable, start)))
 		TRY(finish_roll(writer, view, start, err));
 	if (view->end.base != start->base || view->durable.base != start->base || view->end.ino != start->ino)
 		return err_set(err, EVBUS_CONFLICT, 0,
@@ -255,7 +256,7 @@ static enum evbus_code recover_ours(struct log_writer *writer, struct control_vi
 	}
 	/* Nothing is open, nothing hangs over: the page is right as it is. */
 	if (view->end.bytes == size && !view->syncing && view_agrees(view) &&
-	    (!first || view->durable.next == view->end.next))
+	    (!first || view->durable.bytes == view->end.bytes))
 		return EVBUS_OK;
 	return adopt(writer, view, size, err);
 }

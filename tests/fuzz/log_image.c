@@ -21,9 +21,12 @@ static void add_bytes(struct image *image, char byte, size_t count)
 static void step(struct image *image, bool whole)
 {
 	image->now.next++;
+	image->line_count++;
 	image->now.bytes = image->log.len;
-	if (whole && image->place_count < PLACES_MAX)
-		image->places[image->place_count++] = image->now;
+	if (!whole || image->place_count == PLACES_MAX)
+		return;
+	image->astray[image->place_count] = image->now.next != image->places[0].next + image->line_count;
+	image->places[image->place_count++] = image->now;
 }
 
 static void add_line(struct image *image, size_t pad, uint64_t batch_first, uint64_t batch_last)
@@ -127,14 +130,18 @@ static struct cell wild_cell(struct input *input)
 			      input_number(input, 8), input_number(input, 8), (int64_t)input_number(input, 8) };
 }
 
-static void take_page(struct image *image, struct input *input, uint8_t end, uint8_t durable, uint8_t split)
+static void take_page(struct image *image, struct input *input, size_t end, size_t durable, size_t split)
 {
-	image->end = image->places[end % image->place_count];
-	image->durable = image->places[durable % image->place_count];
+	end %= image->place_count;
+	durable %= image->place_count;
+	image->end = image->places[end];
+	image->durable = image->places[durable];
 	image->split = image->flags & IMAGE_ROLLED ? image->places[split % image->place_count].bytes : 0;
 	image->split = image->split < image->log.len ? image->split : image->log.len;
 	uint8_t more = input_byte(input);
 	image->wild = more & (WILD_END | WILD_DURABLE);
+	if (image->astray[end] || image->astray[durable])
+		image->wild |= WILD_ASTRAY;
 	if (more & WILD_END)
 		image->end = wild_cell(input);
 	if (more & WILD_DURABLE)

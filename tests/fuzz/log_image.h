@@ -15,10 +15,12 @@ struct image {
 	struct buf log; /* all of it, */
 	size_t split; /* of which so much is in an older segment */
 	struct cell now; /* where the writer thinks that he is */
+	uint64_t line_count;
 	struct cell places[PLACES_MAX]; /* where he was behind each line or batch */
+	bool astray[PLACES_MAX]; /* with an offset that is not the number of lines: no writer ever said so */
 	size_t place_count;
 	struct cell end, durable;
-	uint8_t wild; /* which of them are cells that nobody ever wrote */
+	uint8_t wild; /* whether one of them is a cell that nobody ever wrote */
 	struct {
 		uint16_t at;
 		uint8_t change;
@@ -29,6 +31,7 @@ struct image {
 enum image_wild {
 	WILD_END = 0x20,
 	WILD_DURABLE = 0x40,
+	WILD_ASTRAY = 0x80,
 };
 
 enum image_flag {

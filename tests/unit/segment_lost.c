@@ -190,3 +190,50 @@ Test(segment_lost, whose_first_two_lines_have_become_one_begins_where_it_began)
 	read_log(&reading);
 	cr_assert(reading.code == EVBUS_IO && strstr(err.text, "damaged at offset 0, byte 0"), "%s", err.text);
 }
+
+/* The log ends with an older segment: its last line stands there twice. */
+Test(segment_lost, that_goes_on_behind_its_end_is_damaged_though_nothing_follows_it)
+{
+	static struct reading reading;
+	struct segments older;
+	char path[SEGMENT_PATH_MAX];
+
+	make_segments();
+	cr_assert(!truncate(LIVE, 0) && !unlink(LOCK));
+	cr_assert_eq(segments_list(&topic, 0, &older, &err), EVBUS_OK);
+	segment_path(0, older.bases[older.count - 1], path);
+	segments_release(&older);
+	read_log(&reading);
+	cr_assert_eq(reading.code, EVBUS_OK, "%s", err.text);
+	size_t count = reading.count;
+	CLEANUP(buf_release) struct buf whole = load(path), file = load(path);
+	add(&file, whole.data + line_at(&whole, 1), whole.len - line_at(&whole, 1));
+	store_buf(path, &file);
+	read_log(&reading);
+	cr_assert(reading.code == EVBUS_IO && reading.count == count, "%zu: %s", (size_t)reading.count, err.text);
+	cr_assert(strstr(err.text, "the live segment begins with this offset"), "%s", err.text);
+}
+
+/* Its last line is gone, and the page is as no roll leaves it. */
+Test(segment_lost, that_does_not_reach_the_live_one_is_refused_each_time)
+{
+	struct segments older;
+	char path[SEGMENT_PATH_MAX];
+
+	make_segments();
+	cr_assert_eq(segments_list(&topic, 0, &older, &err), EVBUS_OK);
+	uint64_t last = older.bases[older.count - 1];
+	segment_path(0, last, path);
+	segments_release(&older);
+	CLEANUP(buf_release) struct buf file = load(path);
+	size_t lines = 1;
+	while (line_at(&file, lines) < file.len)
+		lines++;
+	size_t at = line_at(&file, lines - 1);
+	cr_assert(!truncate(path, (off_t)at) && !truncate(LIVE, 0));
+	struct cell durable = { .epoch = 1, .base = last, .next = last + lines - 1, .bytes = at, .ino = inode(path) };
+	struct cell end = { .epoch = 1, .base = last + lines, .next = last + lines, .ino = inode(LIVE) };
+	make_page(&end, &durable);
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(writer_open(&topic, 0, &writer, &err), EVBUS_CONFLICT, "%d: %s", i, err.text);
+}
