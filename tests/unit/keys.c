@@ -310,7 +310,7 @@ Test(keys, are_never_found_wrong_whichever_call_fails)
 	publish_keys(0, 0, 4);
 	store_keys();
 	publish_keys(0, 4, 4);
-	for (unsigned at = 1; at <= calls; at += SWEEP_STEP) {
+	for (unsigned at = 1; at <= calls; at += sweep_step()) {
 		struct keys *tried = NULL;
 		struct key_name name = { { "", 0 }, { "k5", 2 } };
 		struct found found = { -1, 0 };

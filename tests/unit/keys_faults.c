@@ -188,7 +188,7 @@ static void sweep(void (*prepare)(void), enum evbus_code (*act)(void))
 {
 	unsigned failures = 0;
 
-	for (unsigned at = 1;; at += SWEEP_STEP) {
+	for (unsigned at = 1;; at += sweep_step()) {
 		prepare();
 		faulty_begin(at, FAULTY_ANY);
 		enum evbus_code code = act();
@@ -210,7 +210,7 @@ static void sweep(void (*prepare)(void), enum evbus_code (*act)(void))
 		if (!hit)
 			break;
 	}
-	cr_assert_geq(failures * SWEEP_STEP, 3, "%u", failures);
+	cr_assert_geq(failures * sweep_step(), 3, "%u", failures);
 }
 
 /* As if it were a long time since they were read. */

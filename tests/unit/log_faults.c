@@ -108,7 +108,7 @@ static void sweep(const struct scene *scene)
 	unsigned at = 1;
 
 	while (fails_at(scene, at))
-		at += SWEEP_STEP;
+		at += sweep_step();
 	cr_assert_gt(at, 3u);
 }
 

@@ -330,13 +330,13 @@ static void sweep(enum page page, size_t step)
 		write_log(layout == 0);
 		/* The second differs only behind the batch. */
 		size_t from = layout == 0 ? DURABLE_LINES - 1 : END_LINES + 1;
-		for (size_t cut = begins[from]; cut <= whole.len; cut += step * SWEEP_STEP)
+		for (size_t cut = begins[from]; cut <= whole.len; cut += step * sweep_step())
 			for (int tail = 0; tail < TAILS; tail++, states++)
 				check_state(page, (enum tail)tail, cut);
 		buf_release(&whole);
 	}
 	buf_release(&foreign);
-	cr_assert_gt(states, 5000 / (step * SWEEP_STEP));
+	cr_assert_gt(states, 5000 / (step * sweep_step()));
 }
 
 Test(recover_tail, is_cut_where_no_good_line_follows_and_refused_where_one_does_without_a_page)

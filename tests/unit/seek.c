@@ -128,11 +128,11 @@ static void assert_all(uint64_t count, int reads_max)
 
 	os.pread = count_pread;
 	cr_assert_eq(cursor_open(&topic, 0, 65536, &cursor, &err), EVBUS_OK, "%s", err.text);
-	for (uint64_t n = 0; n <= count; n += SWEEP_STEP)
+	for (uint64_t n = 0; n <= count; n += sweep_step())
 		assert_seek(&cursor, n, reads_max);
 	for (int64_t i = 0; i < 2000; i++)
 		assert_seek(&cursor, any(count), reads_max);
-	for (uint64_t n = 0; n <= count; n += SWEEP_STEP) {
+	for (uint64_t n = 0; n <= count; n += sweep_step()) {
 		if (n && time_of[n] == time_of[n - 1])
 			continue;
 		assert_seek_time(&cursor, time_of[n] - 1, count, reads_max);
@@ -217,7 +217,7 @@ Test(seek, finds_every_offset_and_time_across_segments)
 	segments_release(&older);
 	os.pread = count_pread;
 	cr_assert_eq(cursor_open(&topic, 0, 65536, &cursor, &err), EVBUS_OK);
-	for (uint64_t n = 0; n <= LINES; n += SWEEP_STEP)
+	for (uint64_t n = 0; n <= LINES; n += sweep_step())
 		assert_seek(&cursor, n, READS_MAX);
 	cursor_close(&cursor);
 	assert_all(LINES, READS_MAX + segments);
@@ -278,7 +278,7 @@ static void damage_each_line(const char *text, size_t at)
 	CLEANUP(buf_release) struct buf whole = load(LIVE);
 	cr_assert_eq(cursor_open(&topic, 0, 65536, &cursor, &err), EVBUS_OK);
 	int fd = open(LIVE, O_RDWR);
-	for (uint64_t damaged = 0; damaged < 299; damaged += 11 * SWEEP_STEP) {
+	for (uint64_t damaged = 0; damaged < 299; damaged += 11 * sweep_step()) {
 		off_t place = (off_t)(line_at(&whole, damaged) + at);
 		cr_assert_eq(pwrite(fd, text, strlen(text), place), (ssize_t)strlen(text));
 		assert_not_hidden(&cursor, damaged, 300);
@@ -307,7 +307,7 @@ Test(seek, is_not_misled_by_a_line_with_another_year)
 	CLEANUP(buf_release) struct buf whole = load(LIVE);
 	cr_assert_eq(cursor_open(&topic, 0, 65536, &cursor, &err), EVBUS_OK);
 	int fd = open(LIVE, O_RDWR);
-	for (uint64_t damaged = 0; damaged < 299; damaged += 3 * SWEEP_STEP) {
+	for (uint64_t damaged = 0; damaged < 299; damaged += 3 * sweep_step()) {
 		size_t begin = line_at(&whole, damaged);
 		const char *year = strstr(whole.data + begin, "_utc\":\"");
 		cr_assert_not_null(year);
@@ -358,7 +358,7 @@ Test(seek, is_right_or_says_so_when_any_call_fails)
 
 	write_log(300, medium_size, 10);
 	cr_assert_eq(cursor_open(&topic, 0, 65536, &cursor, &err), EVBUS_OK, "%s", err.text);
-	for (uint64_t n = 0; n < 300; n += SWEEP_STEP) {
+	for (uint64_t n = 0; n < 300; n += sweep_step()) {
 		unsigned at = 0;
 		do {
 			cursor_close_segment(&cursor);
@@ -385,7 +385,7 @@ Test(seek, says_so_when_any_head_cannot_be_read)
 	CLEANUP(buf_release) struct buf file = load(LIVE);
 	int fd = open(LIVE, O_RDONLY | O_CLOEXEC);
 	struct seek seek = { fd, LIVE, file.len, SEEK_OFFSET, 0, 300 };
-	for (uint64_t n = 0; n < 300; n += SWEEP_STEP) {
+	for (uint64_t n = 0; n < 300; n += sweep_step()) {
 		unsigned at = 0;
 		do {
 			uint64_t found = 0;
@@ -397,6 +397,6 @@ Test(seek, says_so_when_any_head_cannot_be_read)
 			failures += code != EVBUS_OK;
 		} while (faulty.failed);
 	}
-	cr_assert_gt(failures, 600u / SWEEP_STEP);
+	cr_assert_gt(failures, 600u / sweep_step());
 	close(fd);
 }

@@ -413,7 +413,7 @@ Test(segment, whose_last_line_cannot_be_read_now_is_not_damaged_and_its_time_is_
 	for (int i = 0; i < 4; i++) {
 		unsigned at = 1;
 		while (time_is_kept(at, i & 1 ? EIO : ENOMEM, i & 2))
-			at += SWEEP_STEP;
+			at += sweep_step();
 		cr_assert_gt(at, 20u);
 	}
 }
