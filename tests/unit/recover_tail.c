@@ -319,6 +319,15 @@ static void check_state(enum page page, enum tail tail, size_t cut)
 		check_refused(&file, page, tail, code, good);
 }
 
+static bool begins_line(size_t byte)
+{
+	size_t i = 0;
+
+	while (i < line_count && begins[i] < byte)
+		i++;
+	return begins[i] == byte;
+}
+
 static void sweep(enum page page, size_t step)
 {
 	size_t states = 0;
@@ -330,9 +339,12 @@ static void sweep(enum page page, size_t step)
 		write_log(layout == 0);
 		/* The second differs only behind the batch. */
 		size_t from = layout == 0 ? DURABLE_LINES - 1 : END_LINES + 1;
-		for (size_t cut = begins[from]; cut <= whole.len; cut += step * sweep_step())
+		for (size_t cut = begins[from]; cut <= whole.len; cut++) {
+			if ((cut - begins[from]) % (step * sweep_step()) && !begins_line(cut))
+				continue;
 			for (int tail = 0; tail < TAILS; tail++, states++)
 				check_state(page, (enum tail)tail, cut);
+		}
 		buf_release(&whole);
 	}
 	buf_release(&foreign);
