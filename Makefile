@@ -4,6 +4,7 @@ PREFIX = /usr/local
 DESTDIR =
 BUILD = build
 TESTS =
+ROWS =
 MUTANTS =
 
 # States that `make torture-night` makes for each of the 25 tests of power cuts: a million in all.
@@ -56,9 +57,9 @@ install: all                        ## install under PREFIX (/usr/local), staged
 	DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
 	@[ -n '$(DESTDIR)' ] || [ "$$(id -u)" != 0 ] || ldconfig
 
-bench: with-tests                   ## measure, and print each figure beside its target
+bench: with-tests                   ## measure each figure beside its floor, or only ROWS="P1,P5"; table, build/bench.json, .svg
 	@ninja -C $(BUILD)
-	@meson test -C $(BUILD) --no-rebuild --benchmark --verbose $(TESTS)
+	@tests/bench/bench $(BUILD) --rows '$(ROWS)' --json $(BUILD)/bench.json --svg $(BUILD)/bench.svg
 
 lint: with-tests                    ## clang-tidy, cppcheck, shellcheck, mandoc: any finding is an error
 	@tests/deps build lint
