@@ -16,7 +16,7 @@ ABREAST = $$((2 * $$(nproc)))
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
 
-.PHONY: all with-tests platform-smoke test torture torture-night branches install bench lint fuzz mutants help clean
+.PHONY: all with-tests platform-smoke test torture torture-night branches install bench bench-peers lint fuzz mutants help clean
 
 all: $(BUILD)/build.ninja           ## build the program and the library (the default)
 	@ninja -C $(BUILD)
@@ -57,9 +57,14 @@ install: all                        ## install under PREFIX (/usr/local), staged
 	DESTDIR='$(DESTDIR)' meson install -C $(BUILD) --no-rebuild
 	@[ -n '$(DESTDIR)' ] || [ "$$(id -u)" != 0 ] || ldconfig
 
-bench: with-tests                   ## measure each figure beside its floor, or only ROWS="P1,P5"; table, build/bench.json, .svg
+bench: with-tests                   ## measure each figure beside its floor and its target, or only ROWS="P1,P5"
 	@ninja -C $(BUILD)
 	@tests/bench/bench $(BUILD) --rows '$(ROWS)' --json $(BUILD)/bench.json --svg $(BUILD)/bench.svg
+
+bench-peers: with-tests             ## the same beside Redis, NATS, RabbitMQ, SQLite and a file bus in Python
+	@ninja -C $(BUILD)
+	@tests/deps bench || echo 'some of the other systems cannot be had: their rows say so'
+	@tests/bench/bench $(BUILD) --peers --rows '$(ROWS)' --json $(BUILD)/bench-peers.json --svg $(BUILD)/bench-peers.svg
 
 lint: with-tests                    ## clang-tidy, cppcheck, shellcheck, mandoc: any finding is an error
 	@tests/deps build lint

@@ -30,7 +30,8 @@
 
 #define MONTH_DAYS 30
 #define DAY_US (24 * 3600 * (int64_t)1000000)
-#define LINE_MIN_BYTES 256
+#define LINE_MIN_BYTES 240
+#define LINE_HEAD_BYTES 192 /* before the payload, and of the payload before what is varied */
 
 extern char **environ;
 
@@ -190,7 +191,7 @@ static size_t large_event_make(char *event, size_t i, size_t max)
 {
 	size_t len = LINE_MIN_BYTES;
 
-	while (len < max / 2 && next_random() % 2)
+	while (len * 4 <= max && next_random() % 2)
 		len *= 2;
 	len += next_random() % len;
 	int head = snprintf(event, max, "{\"event_id\":\"%012zu\",\"type\":\"order.created\",\"note\":\"", i);
@@ -201,7 +202,7 @@ static size_t large_event_make(char *event, size_t i, size_t max)
 
 static void grow(char **args)
 {
-	size_t max = number(args[1]);
+	size_t max = number(args[1]) - LINE_HEAD_BYTES;
 	struct evbus_topic_options options = { .segment_max_bytes = (uint64_t)1 << 40 };
 	struct evbus_event event = { .topic = args[3], .partition_id = EVBUS_PARTITION_ANY };
 	struct evbus_publisher *publisher;
@@ -220,7 +221,7 @@ static void grow(char **args)
 	for (; grown_bytes < bytes_wanted; i++) {
 		event.payload = (struct evbus_slice){ payload, large_event_make(payload, i, max) };
 		check(evbus_publisher_add(publisher, &event, &err), &err);
-		grown_bytes += event.payload.len;
+		grown_bytes += event.payload.len + LINE_HEAD_BYTES;
 		receipts_take(publisher);
 	}
 	os.fdatasync = fdatasync;

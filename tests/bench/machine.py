@@ -142,6 +142,9 @@ class Machine:
             self.made[name] = path
         return self.made[name]
 
+    def drop(self, name):
+        shutil.rmtree(self.made.pop(name))
+
     def room(self, bytes):
         free = shutil.disk_usage(self.scratch).free
         if free < bytes + (4 << 30):

@@ -10,14 +10,17 @@ class Result:
 
     def add(self, floor, evbus):
         if floor:
-            self.floors.append(floor.value)
+            self.floors.append(floor)
         self.runs.append(evbus)
 
     def value(self):
         return statistics.median(run.value for run in self.runs)
 
     def ratios(self):
-        return [run.value / floor for run, floor in zip(self.runs, self.floors)]
+        return [run.value / floor.value for run, floor in zip(self.runs, self.floors)]
+
+    def floor(self):
+        return statistics.median(floor.value for floor in self.floors)
 
     def ratio(self):
         """The median of the pairs'."""
@@ -84,7 +87,7 @@ def tell(result):
     if result.why:
         print(f"{head}{'FAILED' if result.failed else 'not run'}: {result.why}", flush=True)
         return
-    floor = number(statistics.median(result.floors) * row.scale) if result.floors else ""
+    floor = number(result.floor() * row.scale) if result.floors else ""
     ratio = f"{result.ratio():.2f}" if result.floors else ""
     line = f"{head}{floor:>10} {number(result.value() * row.scale):>11} {row.unit:5}{ratio:>6} {spread(result):>13} " \
            f"{wanted(row):>9} {result.verdict():8}{besides(result)}"
@@ -103,7 +106,7 @@ def as_json(results, facts):
         row = {"mark": r.row.mark, "name": r.row.name, "unit": r.row.unit, "less_is_better": r.row.less,
                "target_ratio": r.row.target, "limit": r.row.limit, "scale": r.row.scale, "not_run": r.why}
         if not r.why:
-            row |= {"floor": r.floors, "evbus": [run.value for run in r.runs], "p50_us": [run.p50 for run in r.runs],
+            row |= {"floor": [floor.value for floor in r.floors], "evbus": [run.value for run in r.runs], "p50_us": [run.p50 for run in r.runs],
                     "p99_us": [run.p99 for run in r.runs], "more": [run.more for run in r.runs], "ratio": r.ratio(),
                     "verdict": r.verdict()}
         rows.append(row)
