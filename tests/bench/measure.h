@@ -16,7 +16,7 @@ double now(void);
 /* Zeroed, and one with the processes that are forked later. */
 void *shared(size_t size);
 
-/* About 330 bytes, told apart by the number; of each hundred one is an order.cancelled. Returns the length. */
+/* About 300 bytes, told apart by the number; of each hundred one is an order.cancelled. Returns the length. */
 size_t event_make(char event[EVENT_MAX_BYTES], size_t number);
 
 /* work(0…n-1), each in a process of its own, all at once. Returns the seconds until the last has ended. */

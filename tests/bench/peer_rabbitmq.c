@@ -104,11 +104,11 @@ static void method_begin(uint32_t method)
 }
 
 /* The content of the next frame, which is of this type. */
-static char *frame_take(int type)
+static char *frame_take(unsigned type)
 {
 	for (;;) {
 		char *head = socket_take(7);
-		int got = *head;
+		uint64_t got = read_number(head, 1);
 		size_t len = (size_t)read_number(head + 3, 4);
 		char *content = socket_take(len + 1);
 		if (got == FRAME_HEARTBEAT)

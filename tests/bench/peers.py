@@ -101,9 +101,7 @@ def raw(m, what, *numbers):
     if what == "wake":
         return m.floor("wake", numbers[0], LINE, m.new("raw"))
     if what == "window":
-        floor = m.floor("append", numbers[0] // 500, 500 * LINE, m.new("raw"))
-        floor.value *= 500
-        return floor
+        return per_second(500, 1 / m.floor("append", numbers[0] // 500, 500 * LINE, m.new("raw")).value)
     processes, n = numbers
     if processes == 1:
         return m.floor("append", n, LINE, m.new("raw"))

@@ -161,7 +161,7 @@ def memory(m):
     def peak(*command, stdin=None):
         with open(stdin or os.devnull, "rb") as file:
             used = m.floor("spawn", 1, m.evbus, *command, stdin=file, more="KiB").more["KiB"] / 1024
-        return used, command[0]
+        return used, " ".join([command[0], *(word for word in command if word in ("--deep", "--idempotent"))])
 
     def evbus():
         group = ["-t", "log", "-g", "g", "--store", "sqlite:" + m.new("state.db"), "--max", n, "--inbox", "--coprocess"]
@@ -211,6 +211,6 @@ ROWS = [
     Row("P11", "outbox-drain / raw SQLite batches", "/s", drain, limit=1e5),
     Row("P12", "consume --coprocess --inbox", "/s", coprocess, limit=2e5),
     Row("P12", "consume -- true / spawn + wait", "/s", command_each, 0.8),
-    Row("P14", "resident memory", "MiB", memory, less=True, limit=64),
+    Row("P14", "resident memory", "MiB", memory, less=True, limit=64, rounds=1),
     Row("P14", "publish without a control page", "ms", recovery, less=True, limit=50),
 ]
