@@ -1,6 +1,6 @@
 /* client.c: what a program does with libevbus, timed.
  *
- *	client make N                           N events, a line each
+ *	client make N [FIRST]                   N events, a line each, numbered from FIRST
  *	client publish PROCESSES N URL TOPIC    N events by each process, each waiting for its receipt
  *	client stream N URL TOPIC               N events through a publisher
  *	client read URL TOPIC                   every record
@@ -75,9 +75,10 @@ static uint64_t next_random(void)
 static void make(char **args)
 {
 	char event[EVENT_MAX_BYTES];
+	size_t first = args[1] ? number(args[1]) : 0;
 
 	for (size_t i = 0, count = number(args[0]); i < count; i++) {
-		event_make(event, i);
+		event_make(event, first + i);
 		puts(event);
 	}
 }
@@ -434,7 +435,7 @@ static void answer(char **args)
 int main(int argc, char **argv)
 {
 	static const struct work works[] = {
-		{ "make", 1, 1, make },      { "publish", 4, 4, publish_by_many },
+		{ "make", 1, 2, make },      { "publish", 4, 4, publish_by_many },
 		{ "stream", 3, 3, stream },  { "read", 2, 2, read_all },
 		{ "open", 3, 3, open_each }, { "seek", 5, 5, seek_each },
 		{ "answer", 0, 0, answer },  { "wake", 4, INT_MAX, wake_each },

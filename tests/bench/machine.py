@@ -152,14 +152,14 @@ class Machine:
 
     # ---- what several rows work on
 
+    def make_events(self, path, count, first=0):
+        with open(path, "wb") as out:
+            self.run(self.tool("client"), "make", count, first, stdout=out)
+
     def events(self, count=None):
         """A file of events."""
         count = count or self.count(1000000, 20000)
-
-        def make(path):
-            with open(path, "wb") as out:
-                self.run(self.tool("client"), "make", count, stdout=out)
-        return self.once(f"events.{count}", make)
+        return self.once(f"events.{count}", lambda path: self.make_events(path, count))
 
     def log(self):
         """A bus with these events in its topic "log"."""

@@ -111,19 +111,20 @@ def one_shot(m):
     return floor, evbus
 
 
+def add_rows(m, path, events):
+    m.run(m.evbus, "outbox-init", "-q", "--outbox", "sqlite:" + path)
+    m.run(m.evbus, "outbox-add", "-q", "--outbox", "sqlite:" + path, "-t", "log", events)
+
+
 def outbox(m, rows):
     """A database with so many rows to publish, the same for each round."""
-    def make(path):
-        m.run(m.evbus, "outbox-init", "-q", "--outbox", "sqlite:" + path)
-        m.run(m.evbus, "outbox-add", "-q", "--outbox", "sqlite:" + path, "-t", "log", m.events(rows))
     copy = m.new("app.db")
-    shutil.copy(m.once(f"app.db.{rows}", make), copy)
+    shutil.copy(m.once(f"app.db.{rows}", lambda path: add_rows(m, path, m.events(rows))), copy)
     return copy
 
 
-def drain_into(m, bus, rows):
-    path = outbox(m, rows)
-    return per_second(rows, m.timed(m.evbus, "outbox-drain", "-q", "--outbox", "sqlite:" + path, "-b", bus))
+def drain_into(m, bus, path, rows, *options):
+    return per_second(rows, m.timed(m.evbus, "outbox-drain", "-q", "--outbox", "sqlite:" + path, "-b", bus, *options))
 
 
 def drain(m):
@@ -133,7 +134,7 @@ def drain(m):
         path = m.new("raw.db")
         m.run(m.tool("floor_sqlite"), "make", rows, path)
         return m.measure("floor_sqlite", "drain", 500, path, m.new("raw"))
-    return floor, lambda: drain_into(m, m.new("bus"), rows)
+    return floor, lambda: drain_into(m, m.new("bus"), outbox(m, rows), rows)
 
 
 def consume(m, bus, n, *options):
