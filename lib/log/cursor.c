@@ -229,20 +229,34 @@ static enum evbus_code went_back(const struct cursor *cursor, struct evbus_err *
 }
 
 /* A page that was made anew or put back may know of less than what was read. As long as that stands there, nothing was
- * taken back: it was synced before it was read. */
-static bool still_holds(const struct cursor *cursor, const struct cell *before)
+ * taken back: it was synced before it was read. A look that fails says nothing of it. */
+static enum evbus_code still_holds(const struct cursor *cursor, const struct cell *before, bool *holds,
+				   struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int fd = -1;
 	CLEANUP(buf_release) struct buf buf = { 0 };
-	struct evbus_err err;
+	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
+	struct evbus_err why = { .sys_errno = 0 };
 	struct line line;
 	struct stat st;
 	bool found;
 
-	return segment_open_live(cursor->topic, cursor->partition, O_RDONLY, &fd, &err) == EVBUS_OK &&
-	       !os.fstat(fd, &st) && (uint64_t)st.st_ino == before->ino && (uint64_t)st.st_size >= before->bytes &&
-	       segment_line_before(fd, cursor->name, before->bytes, &buf, &line, &found, &err) == EVBUS_OK && found &&
-	       line.offset == before->next - 1 && line.time_us == before->time_us;
+	*holds = false;
+	name_live(cursor, path, name);
+	enum evbus_code code = segment_open_live(cursor->topic, cursor->partition, O_RDONLY, &fd, &why);
+	if (code == EVBUS_OK && os.fstat(fd, &st))
+		code = err_set(&why, EVBUS_IO, errno, "cannot look at '%s'", name);
+	if (code == EVBUS_OK && ((uint64_t)st.st_ino != before->ino || (uint64_t)st.st_size < before->bytes))
+		return EVBUS_OK;
+	if (code == EVBUS_OK)
+		code = segment_line_before(fd, name, before->bytes, &buf, &line, &found, &why);
+	if (code != EVBUS_OK && why.sys_errno) {
+		if (err)
+			*err = why;
+		return code;
+	}
+	*holds = code == EVBUS_OK && found && line.offset == before->next - 1 && line.time_us == before->time_us;
+	return EVBUS_OK;
 }
 
 /* The file that is being read ends before what was read of it. */
@@ -253,28 +267,41 @@ static bool was_shortened(const struct cursor *cursor)
 	return cursor->fd >= 0 && !os.fstat(cursor->fd, &st) && (uint64_t)st.st_size < cursor->scan.at;
 }
 
-enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
+static enum evbus_code refresh(struct cursor *cursor, const struct cell *before, struct evbus_err *err)
 {
 	struct control_view view;
 	enum control_state state;
-	struct cell before = cursor->durable;
+	bool holds = false;
 
 	TRY(look_at_page(cursor, &view, &state, err));
 	/* The common case, without opening anything: the same live segment, or one that a roll put behind it. */
-	if (state == CONTROL_OURS && view.durable.next >= before.next &&
-	    (view.durable.base == before.base ? view.durable.ino == before.ino : view.durable.base > before.base))
+	if (state == CONTROL_OURS && view.durable.next >= before->next &&
+	    (view.durable.base == before->base ? view.durable.ino == before->ino : view.durable.base > before->base))
 		cursor->durable = view.durable;
 	else
 		TRY(look_until_steady(cursor, err));
-	bool replaced = cursor->durable.base == before.base && cursor->durable.ino != before.ino && before.bytes;
+	bool replaced = cursor->durable.base == before->base && cursor->durable.ino != before->ino && before->bytes;
 	if (was_shortened(cursor))
 		return went_back(cursor, err);
-	if (!replaced && (cursor->durable.next >= before.next || cursor->durable.next >= cursor->next))
+	if (!replaced && (cursor->durable.next >= before->next || cursor->durable.next >= cursor->next))
 		return EVBUS_OK;
-	if (replaced || !still_holds(cursor, &before))
+	if (!replaced)
+		TRY(still_holds(cursor, before, &holds, err));
+	if (!holds)
 		return went_back(cursor, err);
-	cursor->durable = before;
+	cursor->durable = *before;
 	return EVBUS_OK;
+}
+
+enum evbus_code cursor_refresh(struct cursor *cursor, struct evbus_err *err)
+{
+	struct cell before = cursor->durable;
+	enum evbus_code code = refresh(cursor, &before, err);
+
+	/* The next call compares with what was known, not with what a call that failed has seen of it. */
+	if (code != EVBUS_OK)
+		cursor->durable = before;
+	return code;
 }
 
 bool cursor_wait(const struct cursor *cursor, int timeout_ms)

@@ -151,8 +151,11 @@ enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, stru
 		size_t len = (size_t)(end - from);
 		buf->len = 0;
 		TRY(buf_reserve(buf, len, err));
-		if (os_read_at(fd, buf->data, len, from) != (ssize_t)len)
+		ssize_t n = os_read_at(fd, buf->data, len, from);
+		if (n < 0)
 			return err_set(err, EVBUS_IO, errno, "cannot read '%s'", name);
+		if (n != (ssize_t)len)
+			return err_set(err, EVBUS_IO, 0, "'%s' became shorter while it was read", name);
 		const char *newline = len > 1 ? memrchr(buf->data, '\n', len - 1) : NULL;
 		if (!newline && from && span < LINE_MAX_BYTES)
 			continue;

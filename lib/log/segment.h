@@ -26,7 +26,7 @@ CHECKED enum evbus_code segment_open(const struct topic *topic, int32_t partitio
 				     uint64_t *size, struct evbus_err *err);
 
 /* The line that ends at byte `end` (behind its newline). line->text lives in buf. *found is false at end 0; EVBUS_IO
- * where what stands there is not a whole line. */
+ * where what stands there is not a whole line, and with a sys_errno where it cannot be read. */
 CHECKED enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, struct buf *buf,
 					    struct line *line, bool *found, struct evbus_err *err);
 

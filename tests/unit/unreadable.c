@@ -142,3 +142,37 @@ Test(unreadable, log_is_not_damaged_where_there_is_no_memory_or_descriptor)
 	sweep(ENOMEM, verify);
 	sweep(EMFILE, verify);
 }
+
+static struct cursor cursor;
+
+static enum evbus_code refresh(void)
+{
+	return cursor_refresh(&cursor, &err);
+}
+
+/* A page that was put back knows of less than was read, and the log has to be looked at to see that it still stands. */
+Test(unreadable, records_that_were_read_are_not_taken_for_gone)
+{
+	static struct reading reading;
+	struct control control;
+
+	must_publish(0, 5);
+	CLEANUP(buf_release) struct buf file = load(LIVE);
+	struct cell older = cell_at(&file, line_at(&file, 3));
+	cr_assert_eq(cursor_open(&topic, 0, 4096, &cursor, &err), EVBUS_OK, "%s", err.text);
+	read_on(&cursor, &reading);
+	cr_assert_eq(reading.count, 5);
+	make_page(&older, &older);
+	/* Else what stands behind the end of the page would be believed. */
+	cr_assert_eq(control_open(&topic, 0, true, &control, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(control_flag(&control, CONTROL_SYNCING, true, &err), EVBUS_OK);
+	control_close(&control);
+	sweep(EIO, refresh);
+	sweep(EMFILE, refresh);
+	sweep(ENOMEM, refresh);
+	cr_assert_eq(cursor.durable.next, 5);
+	cr_assert(!truncate(LIVE, (off_t)line_at(&file, 4)));
+	cr_assert_eq(refresh(), EVBUS_CONFLICT);
+	cr_assert_eq(refresh(), EVBUS_CONFLICT, "it stays so");
+	cursor_close(&cursor);
+}
