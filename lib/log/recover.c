@@ -124,8 +124,10 @@ static enum evbus_code write_again(struct log_writer *writer, uint64_t at, uint6
 	TRY(buf_reserve(&buf, COPY_CHUNK, err));
 	while (at < end) {
 		size_t len = end - at < COPY_CHUNK ? (size_t)(end - at) : COPY_CHUNK;
-		if (os_read_at(writer->fd, buf.data, len, at) != (ssize_t)len ||
-		    !os_write_at(writer->fd, buf.data, len, at))
+		ssize_t n = os_read_at(writer->fd, buf.data, len, at);
+		if (n >= 0 && n < (ssize_t)len)
+			return err_set(err, EVBUS_IO, 0, "'%s' became shorter while it was recovered", writer->name);
+		if (n < 0 || !os_write_at(writer->fd, buf.data, len, at))
 			return err_set(err, EVBUS_IO, errno, "cannot write '%s' again", writer->name);
 		at += len;
 	}

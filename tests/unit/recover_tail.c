@@ -443,3 +443,46 @@ Test(recover_tail, that_is_cut_by_hand_while_it_is_copied_is_told_and_leaves_no_
 		at++;
 	cr_assert_gt(told, 0u);
 }
+
+static void cut_a_line_by_hand(void)
+{
+	cr_assert(!truncate(LIVE, (off_t)line_at(&whole, 2)));
+}
+
+/* A leader died in his sync, and somebody shortens the file between any two calls of who finishes for him. */
+static bool written_again_while_it_is_cut(unsigned at, unsigned *told)
+{
+	struct log_writer writer;
+	struct control control;
+
+	unlink(LIVE);
+	unlink(LOCK);
+	must_publish(0, 3);
+	whole = load(LIVE);
+	struct cell durable = cell_at(&whole, line_at(&whole, 1)), end = cell_at(&whole, whole.len);
+	make_page(&end, &durable);
+	cr_assert_eq(control_open(&topic, 0, true, &control, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(control_flag(&control, CONTROL_SYNCING, true, &err), EVBUS_OK);
+	control_close(&control);
+	faulty_begin(at, EIO);
+	faulty.instead = cut_a_line_by_hand;
+	enum evbus_code code = open_writer(&writer);
+	faulty_end();
+	buf_release(&whole);
+	if (!code)
+		writer_close(&writer);
+	if (code && strstr(err.text, "became shorter while it was recovered")) {
+		cr_assert(code == EVBUS_IO && err.sys_errno == 0, "call %u: %s", at, err.text);
+		++*told;
+	}
+	return faulty.failed != NULL;
+}
+
+Test(recover_tail, that_is_cut_by_hand_while_it_is_written_again_is_told_without_the_error_of_another_call)
+{
+	unsigned at = 1, told = 0;
+
+	while (written_again_while_it_is_cut(at, &told))
+		at++;
+	cr_assert_gt(told, 0u);
+}
