@@ -133,7 +133,7 @@ static enum evbus_code try_lock(struct keys *keys, struct evbus_err *err)
 		keys_lock_close(keys);
 	if (keys->lock_fd < 0)
 		TRY(open_lock(keys, err));
-	return control_lock(keys->lock_fd, LOCK_KEYS, F_WRLCK, false, err);
+	return control_try_lock(keys->lock_fd, LOCK_KEYS, F_WRLCK, lock_path, err);
 }
 
 enum evbus_code keys_lock_take(struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err)

@@ -100,7 +100,7 @@ static enum evbus_code gather(struct log_writer *writer, enum control_state *sta
 /* A leader that was killed between its sync and what it had to say, or in a roll. With the sync lock held. */
 static enum evbus_code finish_for_the_dead(struct log_writer *writer, struct evbus_err *err)
 {
-	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+	TRY(writer_lock(writer, LOCK_APPEND, F_WRLCK, err));
 	enum evbus_code code = writer_is_current(writer, NULL) ? recover(writer, false, err) : EVBUS_OK;
 	control_unlock(writer->fd, LOCK_APPEND);
 	return code;
@@ -109,7 +109,7 @@ static enum evbus_code finish_for_the_dead(struct log_writer *writer, struct evb
 static enum evbus_code sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err)
 {
 	os.point("sync/failed");
-	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+	TRY(writer_lock(writer, LOCK_APPEND, F_WRLCK, err));
 	enum evbus_code code = writer_sync_failed(writer, sys_errno, err);
 	control_unlock(writer->fd, LOCK_APPEND);
 	return code;
@@ -224,14 +224,9 @@ static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark
 					  struct evbus_err *err)
 {
 	TRY(writer_reattach(writer, err));
-	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
-	enum evbus_code code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
-	if (code == EVBUS_OK) {
-		code = prove(writer, mark, group, err);
-		control_unlock(writer->fd, LOCK_APPEND);
-	}
-	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control);
+	TRY(writer_lock_both(writer, err));
+	enum evbus_code code = prove(writer, mark, group, err);
+	writer_unlock_both(writer);
 	return code;
 }
 
@@ -239,7 +234,7 @@ static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark
 static enum evbus_code commit_once(struct log_writer *writer, const struct mark *mark, uint32_t word, bool *stale,
 				   struct evbus_err *err)
 {
-	enum evbus_code code = control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, false, err);
+	enum evbus_code code = control_try_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, writer->control.path, err);
 
 	*stale = false;
 	if (code == EVBUS_AGAIN) {

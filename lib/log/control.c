@@ -310,27 +310,37 @@ bool control_wait(const struct control *control, uint32_t word, int timeout_ms)
 	return os.futex_wait(word_of(control), word, &timeout) == 0 || errno != EINTR;
 }
 
-enum evbus_code control_lock(int fd, enum control_lock which, short type, bool wait, struct evbus_err *err)
+/* 0, or errno. */
+static int set_lock(int fd, int cmd, enum control_lock which, short type)
 {
 	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE ? PRESENCE_BYTE : 0,
 			      .l_len = 1 };
 
-	while (os.lock(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, &lock)) {
-		if (errno == EINTR)
-			continue;
-		if (!wait && (errno == EAGAIN || errno == EACCES))
-			return err_set(err, EVBUS_AGAIN, 0, "another process holds the lock");
-		return err_set(err, EVBUS_IO, errno, "cannot lock");
-	}
-	return EVBUS_OK;
+	while (os.lock(fd, cmd, &lock))
+		if (errno != EINTR)
+			return errno;
+	return 0;
+}
+
+enum evbus_code control_try_lock(int fd, enum control_lock which, short type, const char *name, struct evbus_err *err)
+{
+	int failed = set_lock(fd, F_OFD_SETLK, which, type);
+
+	if (failed == EAGAIN || failed == EACCES)
+		return err_set(err, EVBUS_AGAIN, 0, "another process holds the lock on '%s'", name);
+	return failed ? err_set(err, EVBUS_IO, failed, "cannot lock '%s'", name) : EVBUS_OK;
+}
+
+enum evbus_code control_lock(int fd, enum control_lock which, short type, const char *name, struct evbus_err *err)
+{
+	int failed = set_lock(fd, F_OFD_SETLKW, which, type);
+
+	return failed ? err_set(err, EVBUS_IO, failed, "cannot lock '%s'", name) : EVBUS_OK;
 }
 
 void control_unlock(int fd, enum control_lock which)
 {
-	struct flock lock = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = which == LOCK_PRESENCE ? PRESENCE_BYTE : 0,
-			      .l_len = 1 };
-
-	os.lock(fd, F_OFD_SETLK, &lock);
+	(void)set_lock(fd, F_OFD_SETLK, which, F_UNLCK);
 }
 
 bool control_is_locked(int fd, enum control_lock which)

@@ -99,8 +99,12 @@ enum control_lock {
 	LOCK_KEYS,           /* in the lock file of idempotent publishers; before all others (delivery/keys.h) */
 };
 
-/* type: F_WRLCK, F_RDLCK, F_UNLCK. wait: as long as it takes (slow is not dead). EVBUS_AGAIN: held by another. */
-CHECKED enum evbus_code control_lock(int fd, enum control_lock which, short type, bool wait, struct evbus_err *err);
+/* type: F_WRLCK, F_RDLCK. name: of the file, for the message. EVBUS_AGAIN: held by another. */
+CHECKED enum evbus_code control_try_lock(int fd, enum control_lock which, short type, const char *name,
+					 struct evbus_err *err);
+/* Waits for it, as long as it takes: slow is not dead. */
+CHECKED enum evbus_code control_lock(int fd, enum control_lock which, short type, const char *name,
+				     struct evbus_err *err);
 void control_unlock(int fd, enum control_lock which);
 /* Whether somebody else holds it; a reader's descriptor may ask. */
 bool control_is_locked(int fd, enum control_lock which);

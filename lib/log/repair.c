@@ -78,7 +78,7 @@ static enum evbus_code open_files(struct log_writer *writer, struct evbus_err *e
 	TRY(control_open(writer->topic, writer->partition, true, &writer->control, err));
 	TRY(segment_open_live(writer->topic, writer->partition, O_RDWR, &writer->fd, err));
 	TRY(file_id_of(writer->fd, writer->name, &writer->id, err));
-	enum evbus_code code = control_lock(writer->control.fd, LOCK_PRESENCE, F_WRLCK, false, err);
+	enum evbus_code code = control_try_lock(writer->control.fd, LOCK_PRESENCE, F_WRLCK, writer->control.path, err);
 	if (code == EVBUS_AGAIN)
 		return err_set(err, EVBUS_AGAIN, 0, "'%s' is open for publishing: stop who publishes to it first",
 			       writer->name);
@@ -93,8 +93,7 @@ enum evbus_code recover_cut(const struct topic *topic, int32_t partition, uint64
 
 	TRY(root_check_local(topic->root, err));
 	TRY(open_files(&writer, err));
-	TRY(control_lock(writer.control.fd, LOCK_SYNC, F_WRLCK, true, err));
-	TRY(control_lock(writer.fd, LOCK_APPEND, F_WRLCK, true, err));
+	TRY(writer_lock_both(&writer, err));
 	if (!writer_is_current(&writer, NULL))
 		return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer.name);
 	return cut(&writer, offset, byte, err);

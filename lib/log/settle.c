@@ -25,7 +25,7 @@ static enum evbus_code look(struct log_writer *writer, struct control_view *view
 	enum control_state state;
 	uint64_t size = 0;
 
-	TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+	TRY(writer_lock(writer, LOCK_APPEND, F_WRLCK, err));
 	bool current = writer_is_current(writer, &size);
 	enum evbus_code code = control_read(&writer->control, &state, view, err);
 	control_unlock(writer->fd, LOCK_APPEND);

@@ -79,19 +79,12 @@ bool writer_is_current(const struct log_writer *writer, uint64_t *size)
 /* Runs recover() under both locks. *again: the files were replaced meanwhile. */
 static enum evbus_code recover_locked(struct log_writer *writer, bool first, bool *again, struct evbus_err *err)
 {
-	enum evbus_code code;
-
 	*again = false;
-	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
-	code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
-	if (code == EVBUS_OK) {
-		os.point("recover/locked");
-		*again = !writer_is_current(writer, NULL);
-		code = *again ? EVBUS_OK : recover(writer, first, err);
-		control_unlock(writer->fd, LOCK_APPEND);
-	}
-	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control);
+	TRY(writer_lock_both(writer, err));
+	os.point("recover/locked");
+	*again = !writer_is_current(writer, NULL);
+	enum evbus_code code = *again ? EVBUS_OK : recover(writer, first, err);
+	writer_unlock_both(writer);
 	return code;
 }
 
@@ -117,17 +110,17 @@ static enum evbus_code attach_once(struct log_writer *writer, bool *again, struc
 	*again = false;
 	TRY(attach_files(writer, err));
 	os.point("open/files");
-	enum evbus_code code = control_lock(writer->control.fd, LOCK_PRESENCE, F_WRLCK, false, err);
+	enum evbus_code code = control_try_lock(writer->control.fd, LOCK_PRESENCE, F_WRLCK, writer->control.path, err);
 	bool first = code == EVBUS_OK;
 	if (code == EVBUS_AGAIN)
-		code = control_lock(writer->control.fd, LOCK_PRESENCE, F_RDLCK, true, err);
+		code = writer_lock(writer, LOCK_PRESENCE, F_RDLCK, err);
 	TRY(code);
 	if (!first)
 		TRY(page_fits(writer, &fits, err));
 	if (!fits)
 		code = recover_locked(writer, first, again, err);
 	if (first && code == EVBUS_OK)
-		code = control_lock(writer->control.fd, LOCK_PRESENCE, F_RDLCK, true, err);
+		code = writer_lock(writer, LOCK_PRESENCE, F_RDLCK, err);
 	return code;
 }
 
@@ -259,15 +252,10 @@ static enum evbus_code roll_if_wanted(struct log_writer *writer, size_t more, st
 
 static enum evbus_code roll_locked(struct log_writer *writer, size_t more, struct evbus_err *err)
 {
-	TRY(control_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, true, err));
-	enum evbus_code code = control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err);
-	if (code == EVBUS_OK) {
-		os.point("roll/locked");
-		code = roll_if_wanted(writer, more, err);
-		control_unlock(writer->fd, LOCK_APPEND);
-	}
-	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control);
+	TRY(writer_lock_both(writer, err));
+	os.point("roll/locked");
+	enum evbus_code code = roll_if_wanted(writer, more, err);
+	writer_unlock_both(writer);
 	TRY(code);
 	return writer_reattach(writer, err);
 }
@@ -471,7 +459,7 @@ enum evbus_code writer_append(struct log_writer *writer, struct group *group, ui
 	if (writer->fd < 0)
 		TRY(attach(writer, err));
 	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
-		TRY(control_lock(writer->fd, LOCK_APPEND, F_WRLCK, true, err));
+		TRY(writer_lock(writer, LOCK_APPEND, F_WRLCK, err));
 		os.point("append/locked");
 		enum evbus_code code = append_step(writer, group, expect, mark, &view, &step, err);
 		control_unlock(writer->fd, LOCK_APPEND);

@@ -96,9 +96,15 @@ CHECKED enum evbus_code writer_settle(struct log_writer *writer, struct control_
 CHECKED enum evbus_code partition_settle(const struct topic *topic, int32_t partition, struct control_view *view,
 					 bool *there, struct evbus_err *err);
 
-/* ---- between writer.c, settle.c, commit.c and recover.c ---- */
+/* ---- between writer.c, locks.c, settle.c, commit.c, recover.c and repair.c ---- */
 
 #define ATTEMPTS_MAX 1000           /* of taking a lock on files that somebody keeps replacing */
+
+/* Waits for a lock of the partition; both: sync, then append, and who waits for a commit is woken when they are left. */
+CHECKED enum evbus_code writer_lock(struct log_writer *writer, enum control_lock which, short type,
+				    struct evbus_err *err);
+CHECKED enum evbus_code writer_lock_both(struct log_writer *writer, struct evbus_err *err);
+void writer_unlock_both(struct log_writer *writer);
 
 /* Whether the live segment and the lock file that are open are still those at their paths; *size of the former. */
 bool writer_is_current(const struct log_writer *writer, uint64_t *size);

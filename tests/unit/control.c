@@ -364,18 +364,21 @@ Test(control, locks_exclude_other_descriptors_and_die_with_theirs)
 
 	open_page(1);
 	cr_assert_eq(control_open(&topic, 0, true, &other, &err), EVBUS_OK);
-	cr_assert_eq(control_lock(control.fd, LOCK_SYNC, F_WRLCK, false, &err), EVBUS_OK);
-	cr_assert_eq(control_lock(other.fd, LOCK_SYNC, F_WRLCK, false, &err), EVBUS_AGAIN);
-	cr_assert_eq(control_lock(other.fd, LOCK_PRESENCE, F_WRLCK, false, &err), EVBUS_OK);
+	cr_assert_eq(control_try_lock(control.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_OK);
+	cr_assert_eq(control_try_lock(other.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_AGAIN);
+	cr_assert_eq(control_try_lock(other.fd, LOCK_PRESENCE, F_WRLCK, "it", &err), EVBUS_OK);
 	control_unlock(control.fd, LOCK_SYNC);
-	cr_assert_eq(control_lock(other.fd, LOCK_SYNC, F_WRLCK, false, &err), EVBUS_OK);
-	cr_assert_eq(control_lock(control.fd, LOCK_PRESENCE, F_RDLCK, false, &err), EVBUS_AGAIN);
+	cr_assert_eq(control_try_lock(other.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_OK);
+	cr_assert_eq(control_try_lock(control.fd, LOCK_PRESENCE, F_RDLCK, "it", &err), EVBUS_AGAIN);
 	control_close(&other);
-	cr_assert_eq(control_lock(control.fd, LOCK_SYNC, F_WRLCK, false, &err), EVBUS_OK);
-	cr_assert_eq(control_lock(control.fd, LOCK_PRESENCE, F_RDLCK, false, &err), EVBUS_OK);
+	cr_assert_eq(control_try_lock(control.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_OK);
+	cr_assert_eq(control_try_lock(control.fd, LOCK_PRESENCE, F_RDLCK, "it", &err), EVBUS_OK);
 	/* A reader's descriptor cannot take one. */
 	cr_assert_eq(control_open(&topic, 0, false, &other, &err), EVBUS_OK);
-	cr_assert_eq(control_lock(other.fd, LOCK_SYNC, F_WRLCK, false, &err), EVBUS_IO);
+	cr_assert_eq(control_try_lock(other.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_IO);
+	cr_assert_str_eq(err.text, "cannot lock 'it': Bad file descriptor");
+	cr_assert_eq(control_lock(other.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_IO);
+	cr_assert_str_eq(err.text, "cannot lock 'it': Bad file descriptor");
 	cr_assert(control_has_writer(&other));
 	control_close(&other);
 	control_close(&control);
@@ -400,7 +403,7 @@ Test(control, locks_are_waited_for_over_signals)
 	real_lock = os.lock;
 	os.lock = lock_after_signals;
 	signals = 3;
-	cr_assert_eq(control_lock(control.fd, LOCK_SYNC, F_WRLCK, true, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(control_lock(control.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_OK, "%s", err.text);
 	os.lock = real_lock;
 	cr_assert_eq(signals, 0u);
 	control_close(&control);

@@ -269,12 +269,12 @@ Test(keys, excludes_others_until_it_is_left_and_notices_a_lock_file_that_was_rem
 	publish_keys(0, 0, 1);
 	enter_keys();
 	fd = open("keys.lock", O_RDWR);
-	cr_assert_eq(control_lock(fd, LOCK_KEYS, F_WRLCK, false, &err), EVBUS_AGAIN);
+	cr_assert_eq(control_try_lock(fd, LOCK_KEYS, F_WRLCK, "it", &err), EVBUS_AGAIN);
 	cr_assert(keys_hold(keys));
 	cr_assert(!unlink("keys.lock"));
 	cr_assert_not(keys_hold(keys));
 	keys_leave(keys);
-	cr_assert_eq(control_lock(fd, LOCK_KEYS, F_WRLCK, false, &err), EVBUS_OK);
+	cr_assert_eq(control_try_lock(fd, LOCK_KEYS, F_WRLCK, "it", &err), EVBUS_OK);
 	/* That of a file that is no more keeps nobody out. */
 	enter_keys();
 	cr_assert(keys_hold(keys) && is_there("keys.lock"));

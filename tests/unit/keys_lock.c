@@ -16,7 +16,7 @@ static void hold(void)
 	publish_keys(0, 0, 1);
 	open_keys();
 	holder = open("keys.lock", O_RDWR | O_CREAT, 0600);
-	cr_assert_eq(control_lock(holder, LOCK_KEYS, F_WRLCK, false, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(control_try_lock(holder, LOCK_KEYS, F_WRLCK, "it", &err), EVBUS_OK, "%s", err.text);
 }
 
 /* Goes on until it was asked often enough. */

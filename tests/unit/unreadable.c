@@ -176,3 +176,36 @@ Test(unreadable, records_that_were_read_are_not_taken_for_gone)
 	cr_assert_eq(refresh(), EVBUS_CONFLICT, "it stays so");
 	cursor_close(&cursor);
 }
+
+static enum evbus_code publish_and_roll(void)
+{
+	struct log_writer writer;
+	enum evbus_code code = open_writer(&writer);
+
+	for (uint64_t n = 0; n < 4 && !code; n++)
+		code = publish(&writer, n);
+	writer_close(&writer);
+	return code;
+}
+
+/* Whichever lock it is. */
+Test(unreadable, lock_is_named)
+{
+	unsigned at = 0, told = 0;
+
+	do {
+		open_rolling(300);
+		faulty_begin(++at, ENOLCK);
+		faulty.scope = FAULTY_CALLS;
+		enum evbus_code code = publish_and_roll();
+		faulty_end();
+		bool lock = code && faulty.failed && !strcmp(faulty.failed, "lock");
+		cr_assert(!lock || strstr(err.text, "cannot lock 'rolling/partition=0.jsonl'") ||
+				  strstr(err.text, "cannot lock 'partition=0.lock'"),
+			  "call %u: %s", at, err.text);
+		told += lock;
+		cr_assert(!fchdir(root.fd));
+		scratch_remove("rolling");
+	} while (faulty.failed);
+	cr_assert_gt(told, 5u);
+}
