@@ -327,6 +327,8 @@ void mask_secrets(const char *text, char masked[MASKED_MAX_BYTES]);
 
 /* The signal that asks to stop (SIGINT, SIGTERM), or 0. Finish the record in hand, save, return; main does the rest. */
 int stopped(void);
+/* As go_on for the library. */
+bool not_stopped(void *context);
 
 /* Waits until fd can be read, without missing a signal that comes just before. timeout_ms < 0: as long as it takes. */
 enum waited { READABLE, TIMED_OUT, STOPPED };

@@ -151,7 +151,7 @@ static enum evbus_code publish(struct retrying *retry, const struct evbus_letter
 	struct evbus_err *err = &retry->call->err;
 	struct evbus_event event = { .topic = topic, .payload = letter->payload, .key = letter->partition_key,
 				     .partition_id = letter->partition_id };
-	const struct evbus_publisher_options one_by_one = { .atomic = false };
+	const struct evbus_publisher_options one_by_one = { .go_on = not_stopped };
 	struct evbus_partition_info info;
 
 	snprintf(topic, sizeof topic, "%.*s", (int)letter->topic.len, letter->topic.data);

@@ -23,6 +23,12 @@ int stopped(void)
 	return stop_signal;
 }
 
+bool not_stopped(void *context)
+{
+	(void)context;
+	return !stop_signal;
+}
+
 int stop_fd(void)
 {
 	return stop_pipe[0];

@@ -138,12 +138,6 @@ static enum evbus_code check_args(const struct args *args, struct call *call)
 	return EVBUS_OK;
 }
 
-static bool go_on(void *context)
-{
-	(void)context;
-	return !stopped();
-}
-
 static enum evbus_code open_publisher(struct run *run, struct evbus **bus)
 {
 	const struct args *args = run->args;
@@ -154,7 +148,7 @@ static enum evbus_code open_publisher(struct run *run, struct evbus **bus)
 						     .key_from = args->key_from,
 						     .idempotent = args->idempotent,
 						     .event_key_from = args->event_key_from,
-						     .go_on = go_on };
+						     .go_on = not_stopped };
 
 	TRY(bus_open(run->call, &options, bus));
 	return evbus_publisher_open(*bus, &how, &run->publisher, &run->call->err);

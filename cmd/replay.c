@@ -453,7 +453,7 @@ static enum evbus_code open_target(struct replay *replay, struct evbus *source)
 	struct call *call = replay->call;
 	const struct evbus_options options = { .payload_max_bytes = PAYLOAD_MAX_BYTES, .notice = notice,
 					       .notice_context = call };
-	const struct evbus_publisher_options publishing = { .key_from = args->key_from };
+	const struct evbus_publisher_options publishing = { .key_from = args->key_from, .go_on = not_stopped };
 
 	if (args->dry_run || (!args->to_topic && !args->to_bus))
 		return EVBUS_OK;

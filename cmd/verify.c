@@ -94,12 +94,6 @@ static void on_progress(void *context, const struct evbus_progress *progress)
 }
 
 /* A reader of stdout that goes away is no reason to stop: the answer is the exit status. */
-static bool go_on(void *context)
-{
-	(void)context;
-	return !stopped();
-}
-
 /* ---- the summary ----------------------------------------------------------------------------------------------- */
 
 static const char *plural(uint64_t n)
@@ -166,8 +160,9 @@ static void say_what_next(const struct run *run)
 /* The log is read again afterwards: what counts is how it is then. */
 static enum evbus_code cut(struct call *call, struct evbus *bus, const struct args *args)
 {
-	const struct evbus_verify_options options = { .repair = true, .cut_at = args->cut_at, .go_on = go_on,
-						      .partition_id = (int32_t)args->partition };
+	const struct evbus_verify_options options = {
+		.repair = true, .cut_at = args->cut_at, .go_on = not_stopped, .partition_id = (int32_t)args->partition
+	};
 	struct evbus_verify_result result;
 
 	if (!args->topic)
@@ -189,7 +184,7 @@ static enum evbus_code verify_run(struct args *args, struct call *call)
 						      .partition_id = (int32_t)args->partition,
 						      .finding = on_finding,
 						      .progress = on_progress,
-						      .go_on = go_on,
+						      .go_on = not_stopped,
 						      .context = &run };
 	CLEANUP(bus_cleanup) struct evbus *bus = NULL;
 	struct evbus_verify_result result;

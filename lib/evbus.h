@@ -237,10 +237,11 @@ struct evbus_publisher_options {
 	bool idempotent;           /* an event whose tenant and event key are in the topic already is not appended again:
 	                              it gets the receipt of the first, with `duplicate` set. EVBUS_DATA: it has no key */
 	const char *event_key_from;/* JSON pointers to the event key; NULL: as evbus_envelope_read() has it */
-	bool (*go_on)(void *context);      /* asked about every 100 ms, and after a signal, while another process that
-	                                      publishes idempotently to the topic is waited for: false fails the publisher
-	                                      with EVBUS_AGAIN (sys_errno EINTR), and nothing of what it waited with is
-	                                      appended. NULL: do not ask, wait as long as it takes */
+	bool (*go_on)(void *context); /* asked about every 100 ms while another process is waited for: one that
+	                                      publishes idempotently to the topic, or one that has held a lock of the
+	                                      partition for more than a second. false fails the publisher with
+	                                      EVBUS_AGAIN (sys_errno EINTR): nothing of what it waited with has a receipt.
+	                                      NULL: do not ask, wait as long as it takes */
 	void *go_on_context;
 };
 
@@ -625,7 +626,7 @@ struct evbus_drain_options {
 	/* A row was refused: it will be tried again, or is FAILED (dead). */
 	void (*refused)(void *context, const struct evbus_outbox_row *row, bool dead, const char *error);
 	void *context;
-	/* As that of a publisher: while another process that publishes idempotently to a topic of the batch is waited for.
+	/* As that of a publisher: while another process is waited for.
 	 * After false, rows that are not published are given back. */
 	bool (*go_on)(void *context);
 	void *go_on_context;

@@ -355,14 +355,6 @@ static enum evbus_code search(struct claiming *claiming, struct evbus_err *err)
 	}
 }
 
-static int64_t monotonic_us(void)
-{
-	struct timespec now = { 0 };
-
-	(void)os.clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
 static void prepare(struct claiming *claiming)
 {
 	struct outbox_batch *batch = claiming->batch;
@@ -379,7 +371,7 @@ enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *b
 {
 	struct claiming claiming = { .outbox = outbox, .batch = batch };
 	CLEANUP(free_cleanup) struct outbox_open *rows = os.realloc(NULL, OUTBOX_SCAN_MAX * sizeof *rows);
-	int64_t start = monotonic_us();
+	int64_t start = os_monotonic_us();
 
 	if (!rows)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot claim rows");
@@ -391,7 +383,7 @@ enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *b
 	outbox->rescan_at_us = 0;
 	TRY(search(&claiming, err));
 	outbox->idle = !batch->count;
-	int64_t cost = (monotonic_us() - start) * RESCAN_COST;
+	int64_t cost = (os_monotonic_us() - start) * RESCAN_COST;
 	if (!outbox->pass_ends_at_us)
 		outbox->pass_ends_at_us = start + (cost > RESCAN_US ? cost : RESCAN_US);
 	if (outbox->idle)

@@ -42,7 +42,7 @@ static void count_durable(struct slot *slot)
 
 /* Appends and commits each group. Runs without the mutex: while a slot is under way its groups and the writers are the
  * thread's alone. */
-static void write_slot(struct lane *const *lanes, struct slot *slot)
+static void write_slot(struct lane *const *lanes, struct slot *slot, const struct waiter *waiter)
 {
 	slot->code = EVBUS_OK;
 	for (uint32_t i = 0; i < slot->group_count && slot->code == EVBUS_OK; i++) {
@@ -51,6 +51,7 @@ static void write_slot(struct lane *const *lanes, struct slot *slot)
 		if (group_count(group) == 0)
 			continue;
 		group->deadline = slot->deadline;
+		lanes[i]->writer.waiter = waiter;
 		slot->code = writer_append(&lanes[i]->writer, group, slot->expect, &mark, &slot->err);
 		if (slot->code == EVBUS_OK)
 			slot->code = writer_commit(&lanes[i]->writer, &mark, group, &slot->err);
@@ -71,7 +72,7 @@ static void *work(void *context)
 		}
 		struct lane **lanes = publisher->lanes;
 		pthread_mutex_unlock(&publisher->mutex);
-		write_slot(lanes, slot);
+		write_slot(lanes, slot, &publisher->in_thread);
 		pthread_mutex_lock(&publisher->mutex);
 		publisher->work = NULL;
 		pthread_cond_broadcast(&publisher->changed);
@@ -125,6 +126,26 @@ static void finish(struct evbus_publisher *publisher, struct slot *slot)
 	}
 }
 
+/* Waits for the thread, with the mutex held, and asks for it whether to go on: who calls us is asked in his own thread. */
+static void wait_for_thread(struct evbus_publisher *publisher)
+{
+	struct timespec until;
+
+	if (!wait_has_end(&publisher->caller) || os.clock_gettime(CLOCK_MONOTONIC, &until)) {
+		pthread_cond_wait(&publisher->changed, &publisher->mutex);
+		return;
+	}
+	until.tv_nsec += WAIT_ASK_US * 1000;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	if (pthread_cond_timedwait(&publisher->changed, &publisher->mutex, &until) != ETIMEDOUT)
+		return;
+	pthread_mutex_unlock(&publisher->mutex);
+	if (!publisher->caller.go_on(publisher->caller.context))
+		atomic_store(&publisher->given_up, true);
+	pthread_mutex_lock(&publisher->mutex);
+}
+
 void publisher_wait(struct evbus_publisher *publisher)
 {
 	struct slot *under_way = NULL;
@@ -136,7 +157,7 @@ void publisher_wait(struct evbus_publisher *publisher)
 		return;
 	pthread_mutex_lock(&publisher->mutex);
 	while (publisher->work)
-		pthread_cond_wait(&publisher->changed, &publisher->mutex);
+		wait_for_thread(publisher);
 	pthread_mutex_unlock(&publisher->mutex);
 	finish(publisher, under_way);
 }
@@ -149,10 +170,19 @@ void publisher_set_deadline(struct evbus_publisher *publisher, const struct dead
 		publisher->deadline = *deadline;
 }
 
+static bool thread_goes_on(void *context)
+{
+	const struct evbus_publisher *publisher = context;
+
+	return !atomic_load(&publisher->given_up);
+}
+
 void publisher_set_go_on(struct evbus_publisher *publisher, bool (*go_on)(void *context), void *context)
 {
-	publisher->options.go_on = go_on;
-	publisher->options.go_on_context = context;
+	publisher_wait(publisher);
+	publisher->caller = (struct waiter){ go_on, context };
+	publisher->in_thread = (struct waiter){ go_on ? thread_goes_on : NULL, publisher };
+	atomic_store(&publisher->given_up, false);
 }
 
 /* Takes the slot that was filled out of the hands of the caller. */
@@ -203,7 +233,7 @@ static enum evbus_code write_here(struct evbus_publisher *publisher, struct slot
 	if (publisher->options.idempotent)
 		publisher_write_once(publisher, slot);
 	else
-		write_slot(publisher->lanes, slot);
+		write_slot(publisher->lanes, slot, &publisher->caller);
 	finish(publisher, slot);
 	next_slot(publisher);
 	return publisher_failure(publisher, err);
@@ -312,6 +342,17 @@ static enum evbus_code take_options(struct evbus_publisher *publisher, struct ev
 	return take_pointers(publisher->options.key_from, &publisher->key_from, err);
 }
 
+/* Waits by the clock that nobody sets. */
+static void init_condition(pthread_cond_t *condition)
+{
+	pthread_condattr_t attributes;
+
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_cond_init(condition, &attributes);
+	pthread_condattr_destroy(&attributes);
+}
+
 enum evbus_code evbus_publisher_open(struct evbus *bus, const struct evbus_publisher_options *options,
 				     struct evbus_publisher **publisher, struct evbus_err *err)
 {
@@ -323,9 +364,10 @@ enum evbus_code evbus_publisher_open(struct evbus *bus, const struct evbus_publi
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a publisher");
 	*opened = (struct evbus_publisher){ .bus = bus };
 	pthread_mutex_init(&opened->mutex, NULL);
-	pthread_cond_init(&opened->changed, NULL);
+	init_condition(&opened->changed);
 	if (options)
 		opened->options = *options;
+	publisher_set_go_on(opened, opened->options.go_on, opened->options.go_on_context);
 	for (unsigned i = 0; i < SLOTS; i++)
 		clear_slot(opened, &opened->slots[i]);
 	opened->slots[0].state = SLOT_FILLING;

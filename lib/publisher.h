@@ -7,6 +7,7 @@
 #include "log/writer.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define SLOTS 3
 #define LANE_BUCKETS 256u
@@ -92,6 +93,10 @@ struct evbus_publisher {
 	pthread_mutex_t mutex;
 	pthread_cond_t changed;
 	struct slot *work;                /* what the thread has to do, or does */
+
+	struct waiter caller; /* asked in the thread that calls us */
+	struct waiter in_thread; /* asked in ours: gives up when the caller has */
+	atomic_bool given_up;
 };
 
 size_t ticket_count(const struct slot *slot);
@@ -101,8 +106,7 @@ const struct ticket *ticket_at(const struct slot *slot, size_t i);
  * nothing of that group is appended. Flush first what was added before. NULL: as long as it takes. */
 void publisher_set_deadline(struct evbus_publisher *publisher, const struct deadline *deadline);
 
-/* Whom to ask from now on while it waits (evbus_publisher_options.go_on). For an idempotent one, which writes in the
- * thread that calls it. */
+/* Whom to ask from now on while it waits (evbus_publisher_options.go_on). */
 void publisher_set_go_on(struct evbus_publisher *publisher, bool (*go_on)(void *context), void *context);
 
 /* Fails with what the publisher failed of before. */

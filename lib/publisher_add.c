@@ -88,7 +88,7 @@ static enum evbus_code find_lane(struct evbus_publisher *publisher, struct topic
 	if (!lane)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", topic->name);
 	*lane = (struct lane){ .topic = topic };
-	TRY(writer_open(topic, partition, &lane->writer, err));
+	TRY(writer_open(topic, partition, &publisher->caller, &lane->writer, err));
 	lane->expected_next = lane->writer.expected.next;
 	lane->expected_time_us = lane->writer.expected.time_us;
 	enum evbus_code code = keep_lane(publisher, lane, bucket, err);

@@ -200,10 +200,8 @@ static enum evbus_code enter(struct part *part, struct evbus_err *err)
 		if (part->publisher->lanes[i]->topic == &part->home->topic)
 			TRY(buf_add(&writers, &writer, sizeof writer, err));
 	}
-	const struct evbus_publisher_options *options = &part->publisher->options;
-	const struct keys_waiter waiter = { options->go_on, options->go_on_context };
 	return keys_enter(part->home->keys, (struct log_writer *const *)(void *)writers.data,
-			  writers.len / sizeof(struct log_writer *), &waiter, err);
+			  writers.len / sizeof(struct log_writer *), &part->publisher->caller, err);
 }
 
 static bool has_lines(const struct part *part)

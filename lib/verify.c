@@ -83,9 +83,10 @@ static enum evbus_code check_partition(struct verification *run, int32_t partiti
 /* An interrupted write is cut by whoever opens the partition for writing next: that is us. */
 static enum evbus_code repair_partition(struct verification *run, int32_t partition, struct evbus_err *err)
 {
+	const struct waiter waiter = { run->options->go_on, run->options->context };
 	struct log_writer writer;
 
-	TRY(writer_open(&run->topic, partition, &writer, err));
+	TRY(writer_open(&run->topic, partition, &waiter, &writer, err));
 	writer_close(&writer);
 	return EVBUS_OK;
 }
@@ -209,7 +210,7 @@ static enum evbus_code check_checkpoints(struct verification *run, struct evbus_
 static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct evbus_err *err)
 {
 	struct evbus_finding finding = { run->topic.name, 0, 0, 0, EVBUS_NOTE, "keys", "" };
-	const struct keys_waiter waiter = { run->options->go_on, run->options->context };
+	const struct waiter waiter = { run->options->go_on, run->options->context };
 	uint64_t count;
 	bool fitted;
 

@@ -89,6 +89,14 @@ int64_t os_now_us(void)
 	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
+int64_t os_monotonic_us(void)
+{
+	struct timespec now = { 0 };
+
+	(void)os.clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
 int64_t evbus_time_now(void)
 {
 	return os_now_us();

@@ -51,6 +51,7 @@ struct os {
 extern struct os os;
 
 int64_t os_now_us(void);
+int64_t os_monotonic_us(void);
 
 /* The whole of it: goes on after EINTR and short transfers. false: errno says why. os_read_at returns the bytes read,
  * fewer than len only at the end of the file; -1: errno. */

@@ -93,14 +93,15 @@ static struct log_writer *writer_of(struct log_writer *const *writers, size_t co
 }
 
 /* Makes a partition durable, and reads what is new. */
-static enum evbus_code catch_up(struct keys *keys, int32_t partition, struct log_writer *writer, struct evbus_err *err)
+static enum evbus_code catch_up(struct keys *keys, int32_t partition, struct log_writer *writer,
+				const struct waiter *waiter, struct evbus_err *err)
 {
 	struct key_part *part = &keys->parts[partition];
 	struct control_view view = { 0 };
 	bool there = true;
 
-	TRY(writer ? writer_settle(writer, &view, err) :
-		     partition_settle(keys->topic, partition, &view, &there, err));
+	TRY(writer ? writer_settle(writer, &view, err)
+		   : partition_settle(keys->topic, partition, waiter, &view, &there, err));
 	if (!there && part->known && !part->seen_to)
 		return EVBUS_OK;
 	bool same = there && part->known && part->page_id == view.page_id && part->epoch == view.end.epoch;
@@ -112,23 +113,24 @@ static enum evbus_code catch_up(struct keys *keys, int32_t partition, struct log
 	return EVBUS_OK;
 }
 
-static enum evbus_code enter(struct keys *keys, struct log_writer *const *writers, size_t count, struct evbus_err *err)
+static enum evbus_code enter(struct keys *keys, struct log_writer *const *writers, size_t count,
+			     const struct waiter *waiter, struct evbus_err *err)
 {
 	for (uint32_t i = 0; i < keys->topic->partitions; i++)
-		TRY(catch_up(keys, (int32_t)i, writer_of(writers, count, (int32_t)i), err));
+		TRY(catch_up(keys, (int32_t)i, writer_of(writers, count, (int32_t)i), waiter, err));
 	keys->read_at_us = os_now_us();
 	return EVBUS_OK;
 }
 
 enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count,
-			   const struct keys_waiter *waiter, struct evbus_err *err)
+			   const struct waiter *waiter, struct evbus_err *err)
 {
 	int64_t since_us = os_now_us() - keys->read_at_us;
 
 	if (since_us < 0 || since_us > READ_AHEAD_US)
 		TRY(read_all(keys, err));
 	TRY(keys_lock_take(keys, waiter, err));
-	enum evbus_code code = enter(keys, writers, count, err);
+	enum evbus_code code = enter(keys, writers, count, waiter, err);
 	/* Who was told to stop while he waited appends nothing, even if he has the lock by now. */
 	if (code == EVBUS_OK)
 		code = keys_lock_ask(keys, waiter, err);
@@ -313,7 +315,7 @@ enum evbus_code keys_appended(struct keys *keys, int32_t partition, const struct
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, const struct keys_waiter *waiter,
+enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, const struct waiter *waiter,
 			     uint64_t *count, bool *fitted, struct evbus_err *err)
 {
 	CLEANUP(close_keys) struct keys *keys = NULL;
@@ -325,7 +327,7 @@ enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, con
 	TRY(keys_lock_take(keys, waiter, err));
 	enum evbus_code code = keys_lock_ask(keys, waiter, err);
 	for (uint32_t i = 0; i < topic->partitions && code == EVBUS_OK; i++)
-		code = partition_settle(topic, (int32_t)i, &view, &there, err);
+		code = partition_settle(topic, (int32_t)i, waiter, &view, &there, err);
 	if (code == EVBUS_OK)
 		code = keys_make_anew(keys, fitted, err);
 	keys_leave(keys);

@@ -44,13 +44,6 @@ struct keys {
 	struct cursor looking;           /* at hits; topic NULL while it is closed */
 };
 
-/* Who waits for the lock. go_on: asked about every 100 ms and after a signal; false ends it with EVBUS_AGAIN and EINTR.
- * NULL, here or in the place of it: as long as it takes. */
-struct keys_waiter {
-	bool (*go_on)(void *context);
-	void *context;
-};
-
 /* One handle belongs to one thread; topic and store outlive it. Reads what there is without any lock, so that little is
  * left to be read under it. */
 CHECKED enum evbus_code keys_open(const struct topic *topic, struct store *store, struct keys **keys,
@@ -60,9 +53,9 @@ void keys_close(struct keys *keys, bool save);
 
 /* Takes the lock, makes durable whatever was appended to the topic, and reads it. writers: those that are open on
  * partitions of it. There is no time-out on who holds the lock, for slow is not dead; after a second a notice says that
- * it is waited for. */
+ * it is waited for. The waiter is asked about every 100 ms and after a signal; EVBUS_AGAIN with EINTR: he gave up. */
 CHECKED enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count,
-				   const struct keys_waiter *waiter, struct evbus_err *err);
+				   const struct waiter *waiter, struct evbus_err *err);
 void keys_leave(struct keys *keys);
 /* Whether the lock file is still there; false: what is not appended yet has to be looked up again. */
 bool keys_hold(const struct keys *keys);
@@ -80,7 +73,7 @@ CHECKED enum evbus_code keys_appended(struct keys *keys, int32_t partition, cons
 
 /* Makes the rows of the topic anew from the log, under the lock. *count: how many there are. *fitted: those that were
  * there were of this log. */
-CHECKED enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, const struct keys_waiter *waiter,
+CHECKED enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, const struct waiter *waiter,
 				     uint64_t *count, bool *fitted, struct evbus_err *err);
 
 /* The name that stands in a line: tenant_id and event_key as raw JSON. */
@@ -88,9 +81,9 @@ struct key_name key_name_of(struct evbus_slice tenant_id, struct evbus_slice eve
 
 /* ---- between keys.c, keys_lock.c and keys_index.c ---- */
 
-CHECKED enum evbus_code keys_lock_take(struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err);
+CHECKED enum evbus_code keys_lock_take(struct keys *keys, const struct waiter *waiter, struct evbus_err *err);
 /* Asks once more, where the lock had to be waited for. */
-CHECKED enum evbus_code keys_lock_ask(const struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err);
+CHECKED enum evbus_code keys_lock_ask(const struct keys *keys, const struct waiter *waiter, struct evbus_err *err);
 void keys_lock_leave(struct keys *keys);
 void keys_lock_close(struct keys *keys);
 

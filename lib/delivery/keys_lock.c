@@ -10,7 +10,6 @@
 #include <sys/mman.h>
 
 #define WORD_BYTES sizeof(uint32_t)
-#define ASK_US 100000
 #define TELL_US 1000000
 #define PAUSE_MIN_NS 1000000
 #define PAUSE_MAX_NS 20000000
@@ -70,23 +69,15 @@ bool keys_hold(const struct keys *keys)
 
 /* ---- waiting --------------------------------------------------------------------------------------------------- */
 
-struct wait {
+struct wait_for_keys {
 	bool begun, interrupted;
 	int64_t since_us, asked_us;
 	long pause_ns;
 };
 
-static int64_t monotonic_us(void)
+static enum evbus_code ask(const struct keys *keys, const struct waiter *waiter, struct evbus_err *err)
 {
-	struct timespec now = { 0 };
-
-	os.clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
-}
-
-static enum evbus_code ask(const struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err)
-{
-	if (!waiter || !waiter->go_on || waiter->go_on(waiter->context))
+	if (!wait_has_end(waiter) || waiter->go_on(waiter->context))
 		return EVBUS_OK;
 	return err_set(err, EVBUS_AGAIN, EINTR,
 		       "gave up waiting for another process that publishes idempotently to '%s'", keys->topic->name);
@@ -103,14 +94,14 @@ static bool pause_for(const struct keys *keys, long pause_ns)
 	return errno != EINTR && (nanosleep(&pause, NULL) == 0 || errno != EINTR);
 }
 
-static enum evbus_code wait_a_little(struct keys *keys, const struct keys_waiter *waiter, struct wait *wait,
-				     struct evbus_err *err)
+static enum evbus_code sleep_a_little(struct keys *keys, const struct waiter *waiter, struct wait_for_keys *wait,
+				      struct evbus_err *err)
 {
-	int64_t now_us = monotonic_us();
+	int64_t now_us = os_monotonic_us();
 
 	if (!wait->begun)
-		*wait = (struct wait){ true, true, now_us, 0, PAUSE_MIN_NS };
-	if (wait->interrupted || now_us - wait->asked_us >= ASK_US) {
+		*wait = (struct wait_for_keys){ true, true, now_us, 0, PAUSE_MIN_NS };
+	if (wait->interrupted || now_us - wait->asked_us >= WAIT_ASK_US) {
 		TRY(ask(keys, waiter, err));
 		wait->asked_us = now_us;
 	}
@@ -136,14 +127,14 @@ static enum evbus_code try_lock(struct keys *keys, struct evbus_err *err)
 	return control_try_lock(keys->lock_fd, LOCK_KEYS, F_WRLCK, lock_path, err);
 }
 
-enum evbus_code keys_lock_take(struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err)
+enum evbus_code keys_lock_take(struct keys *keys, const struct waiter *waiter, struct evbus_err *err)
 {
-	struct wait wait = { .begun = false };
+	struct wait_for_keys wait = { .begun = false };
 
 	for (int removals = 0; removals < ATTEMPTS_MAX;) {
 		enum evbus_code code = try_lock(keys, err);
 		if (code == EVBUS_AGAIN) {
-			TRY(wait_a_little(keys, waiter, &wait, err));
+			TRY(sleep_a_little(keys, waiter, &wait, err));
 			continue;
 		}
 		TRY(code);
@@ -160,7 +151,7 @@ enum evbus_code keys_lock_take(struct keys *keys, const struct keys_waiter *wait
 	return err_set(err, EVBUS_AGAIN, 0, "'%s/%s' is being removed over and over", keys->topic->name, lock_path);
 }
 
-enum evbus_code keys_lock_ask(const struct keys *keys, const struct keys_waiter *waiter, struct evbus_err *err)
+enum evbus_code keys_lock_ask(const struct keys *keys, const struct waiter *waiter, struct evbus_err *err)
 {
 	return keys->waited ? ask(keys, waiter, err) : EVBUS_OK;
 }

@@ -231,8 +231,8 @@ static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark
 }
 
 /* One round: syncs if nobody else does, else waits for who does. */
-static enum evbus_code commit_once(struct log_writer *writer, const struct mark *mark, uint32_t word, bool *stale,
-				   struct evbus_err *err)
+static enum evbus_code commit_once(struct log_writer *writer, const struct mark *mark, uint32_t word, struct wait *wait,
+				   bool *stale, struct evbus_err *err)
 {
 	enum evbus_code code = control_try_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, writer->control.path, err);
 
@@ -240,7 +240,7 @@ static enum evbus_code commit_once(struct log_writer *writer, const struct mark 
 	if (code == EVBUS_AGAIN) {
 		os.point("commit/waits");
 		control_wait(&writer->control, word, COMMIT_WAIT_MS);
-		return EVBUS_OK;
+		return wait_goes_on(wait) ? EVBUS_OK : control_gave_up(writer->control.path, err);
 	}
 	TRY(code);
 	os.point("commit/locked");
@@ -253,6 +253,7 @@ static enum evbus_code commit_once(struct log_writer *writer, const struct mark 
 enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, const struct group *group,
 			      struct evbus_err *err)
 {
+	struct wait wait = { .waiter = writer->waiter };
 	struct control_view view;
 	enum control_state state = CONTROL_NONE;
 	bool stale = false;
@@ -271,15 +272,16 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 		if (view.durable.next >= mark->next)
 			return acknowledge(writer, mark, group, err);
 		attempt += view.end.next < mark->next;
-		TRY(commit_once(writer, mark, view.word, &stale, err));
+		TRY(commit_once(writer, mark, view.word, &wait, &stale, err));
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
 }
 
-enum evbus_code writer_commit_others(struct log_writer *writer, const struct control_view *view, struct evbus_err *err)
+enum evbus_code writer_commit_others(struct log_writer *writer, const struct control_view *view, struct wait *wait,
+				     struct evbus_err *err)
 {
 	struct mark mark = { .page_id = view->page_id, .epoch = view->end.epoch, .next = view->end.next };
 	bool stale;    /* append looks for itself */
 
-	return commit_once(writer, &mark, view->word, &stale, err);
+	return commit_once(writer, &mark, view->word, wait, &stale, err);
 }

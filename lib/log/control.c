@@ -331,11 +331,25 @@ enum evbus_code control_try_lock(int fd, enum control_lock which, short type, co
 	return failed ? err_set(err, EVBUS_IO, failed, "cannot lock '%s'", name) : EVBUS_OK;
 }
 
-enum evbus_code control_lock(int fd, enum control_lock which, short type, const char *name, struct evbus_err *err)
+enum evbus_code control_lock(int fd, enum control_lock which, short type, const char *name, const struct waiter *waiter,
+			     struct evbus_err *err)
 {
-	int failed = set_lock(fd, F_OFD_SETLKW, which, type);
+	struct wait wait = { .waiter = waiter };
+	enum evbus_code code;
 
-	return failed ? err_set(err, EVBUS_IO, failed, "cannot lock '%s'", name) : EVBUS_OK;
+	if (!wait_has_end(waiter)) {
+		int failed = set_lock(fd, F_OFD_SETLKW, which, type);
+		return failed ? err_set(err, EVBUS_IO, failed, "cannot lock '%s'", name) : EVBUS_OK;
+	}
+	while ((code = control_try_lock(fd, which, type, name, err)) == EVBUS_AGAIN)
+		if (!wait_a_little(&wait))
+			return control_gave_up(name, err);
+	return code;
+}
+
+enum evbus_code control_gave_up(const char *name, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_AGAIN, EINTR, "gave up waiting for another process that holds '%s'", name);
 }
 
 void control_unlock(int fd, enum control_lock which)

@@ -15,6 +15,7 @@
 #ifndef EVBUS_LOG_CONTROL_H
 #define EVBUS_LOG_CONTROL_H
 
+#include "base/wait.h"
 #include "log/topic.h"
 
 /* All processes together keep at most this much unsynced: what a power cut can leave half written. */
@@ -102,9 +103,10 @@ enum control_lock {
 /* type: F_WRLCK, F_RDLCK. name: of the file, for the message. EVBUS_AGAIN: held by another. */
 CHECKED enum evbus_code control_try_lock(int fd, enum control_lock which, short type, const char *name,
 					 struct evbus_err *err);
-/* Waits for it, as long as it takes: slow is not dead. */
+/* Waits for it, as long as it takes: slow is not dead. EVBUS_AGAIN with EINTR: the waiter gave up. */
 CHECKED enum evbus_code control_lock(int fd, enum control_lock which, short type, const char *name,
-				     struct evbus_err *err);
+				     const struct waiter *waiter, struct evbus_err *err);
+enum evbus_code control_gave_up(const char *name, struct evbus_err *err);
 void control_unlock(int fd, enum control_lock which);
 /* Whether somebody else holds it; a reader's descriptor may ask. */
 bool control_is_locked(int fd, enum control_lock which);

@@ -6,7 +6,7 @@ enum evbus_code writer_lock(struct log_writer *writer, enum control_lock which, 
 	bool append = which == LOCK_APPEND;
 
 	return control_lock(append ? writer->fd : writer->control.fd, which, type,
-			    append ? writer->name : writer->control.path, err);
+			    append ? writer->name : writer->control.path, writer->waiter, err);
 }
 
 enum evbus_code writer_lock_both(struct log_writer *writer, struct evbus_err *err)

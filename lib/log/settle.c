@@ -36,6 +36,7 @@ static enum evbus_code look(struct log_writer *writer, struct control_view *view
 
 enum evbus_code writer_settle(struct log_writer *writer, struct control_view *view, struct evbus_err *err)
 {
+	struct wait wait = { .waiter = writer->waiter };
 	uint64_t page_id = 0, epoch = 0, wanted = 0;
 	enum look found;
 
@@ -56,17 +57,17 @@ enum evbus_code writer_settle(struct log_writer *writer, struct control_view *vi
 		}
 		if (view->durable.next >= wanted)
 			return EVBUS_OK;
-		TRY(writer_commit_others(writer, view, err));
+		TRY(writer_commit_others(writer, view, &wait, err));
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
 }
 
-static enum evbus_code open_and_settle(const struct topic *topic, int32_t partition, struct control_view *view,
-				       struct evbus_err *err)
+static enum evbus_code open_and_settle(const struct topic *topic, int32_t partition, const struct waiter *waiter,
+				       struct control_view *view, struct evbus_err *err)
 {
 	struct log_writer writer;
 
-	TRY(writer_open(topic, partition, &writer, err));
+	TRY(writer_open(topic, partition, waiter, &writer, err));
 	enum evbus_code code = writer_settle(&writer, view, err);
 	writer_close(&writer);
 	return code;
@@ -90,11 +91,13 @@ static enum evbus_code open_for_a_look(struct log_writer *writer, bool *open, bo
 	return *open ? file_id_of(writer->fd, writer->name, &writer->id, err) : EVBUS_OK;
 }
 
-enum evbus_code partition_settle(const struct topic *topic, int32_t partition, struct control_view *view, bool *there,
-				 struct evbus_err *err)
+enum evbus_code partition_settle(const struct topic *topic, int32_t partition, const struct waiter *waiter,
+				 struct control_view *view, bool *there, struct evbus_err *err)
 {
-	CLEANUP(writer_close) struct log_writer writer = { .topic = topic, .partition = partition, .fd = -1,
-							   .control = { .fd = -1 } };
+	CLEANUP(writer_close)
+	struct log_writer writer = {
+		.topic = topic, .partition = partition, .fd = -1, .control = { .fd = -1 }, .waiter = waiter
+	};
 	enum look found = LOOK_ODD;
 	bool open;
 
@@ -105,5 +108,5 @@ enum evbus_code partition_settle(const struct topic *topic, int32_t partition, s
 		TRY(look(&writer, view, &found, err));
 	if (found == LOOK_STEADY && view->durable.next >= view->end.next)
 		return EVBUS_OK;
-	return open_and_settle(topic, partition, view, err);
+	return open_and_settle(topic, partition, waiter, view, err);
 }

@@ -149,10 +149,12 @@ static enum evbus_code attach(struct log_writer *writer, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
-enum evbus_code writer_open(const struct topic *topic, int32_t partition, struct log_writer *writer,
-			    struct evbus_err *err)
+enum evbus_code writer_open(const struct topic *topic, int32_t partition, const struct waiter *waiter,
+			    struct log_writer *writer, struct evbus_err *err)
 {
-	*writer = (struct log_writer){ .topic = topic, .partition = partition, .fd = -1, .control = { .fd = -1 } };
+	*writer = (struct log_writer){
+		.topic = topic, .partition = partition, .fd = -1, .control = { .fd = -1 }, .waiter = waiter
+	};
 	TRY(topic_check_partition(topic, partition, err));
 	TRY(root_check_local(topic->root, err));
 	segment_live_path(partition, writer->path);
@@ -436,7 +438,7 @@ static enum evbus_code append_step(struct log_writer *writer, struct group *grou
 }
 
 static enum evbus_code prepare(struct log_writer *writer, enum append_step step, const struct control_view *view,
-			       const struct group *group, struct evbus_err *err)
+			       const struct group *group, struct wait *wait, struct evbus_err *err)
 {
 	switch (step) {
 	case APPEND_RECOVER:
@@ -444,7 +446,7 @@ static enum evbus_code prepare(struct log_writer *writer, enum append_step step,
 	case APPEND_ROLL:
 		return roll_locked(writer, group_room(group), err);
 	case APPEND_COMMIT:
-		return writer_commit_others(writer, view, err);
+		return writer_commit_others(writer, view, wait, err);
 	default:
 		return writer_reattach(writer, err);
 	}
@@ -453,6 +455,7 @@ static enum evbus_code prepare(struct log_writer *writer, enum append_step step,
 enum evbus_code writer_append(struct log_writer *writer, struct group *group, uint64_t expect, struct mark *mark,
 			      struct evbus_err *err)
 {
+	struct wait wait = { .waiter = writer->waiter };
 	struct control_view view;
 	enum append_step step;
 
@@ -467,7 +470,7 @@ enum evbus_code writer_append(struct log_writer *writer, struct group *group, ui
 			os.point("append/done");
 		if (code != EVBUS_OK || step == APPEND_DONE)
 			return code;
-		TRY(prepare(writer, step, &view, group, err));
+		TRY(prepare(writer, step, &view, group, &wait, err));
 		/* Where the files were those of the partition, others may have been quicker as often as they like: a large
 		 * group needs a segment of its own, and small ones get in between the roll and it. */
 		attempt = step == APPEND_COMMIT || step == APPEND_ROLL ? 0 : attempt + 1;

@@ -62,13 +62,15 @@ struct log_writer {
 	char name[NAME_IN_MESSAGE];
 	uint64_t base;
 	struct control control;
+	const struct waiter *waiter; /* whom to ask while it waits for another process; may be set anew */
 	bool clock_told;
 	struct cell expected;            /* where the next group will probably stand */
 };
 
-/* Opens for appending, makes the files where they are missing and recovers what a crash left (recover.c). */
-CHECKED enum evbus_code writer_open(const struct topic *topic, int32_t partition, struct log_writer *writer,
-				    struct evbus_err *err);
+/* Opens for appending, makes the files where they are missing and recovers what a crash left (recover.c). waiter, or NULL:
+ * outlives the writer; whatever waits fails with EVBUS_AGAIN and EINTR when he gives up. */
+CHECKED enum evbus_code writer_open(const struct topic *topic, int32_t partition, const struct waiter *waiter,
+				    struct log_writer *writer, struct evbus_err *err);
 void writer_close(struct log_writer *writer);
 
 /* What a publisher waits for. */
@@ -93,8 +95,8 @@ CHECKED enum evbus_code writer_commit(struct log_writer *writer, struct mark *ma
  * the page knows, and waits for who is appending. *view: the page after that. */
 CHECKED enum evbus_code writer_settle(struct log_writer *writer, struct control_view *view, struct evbus_err *err);
 /* The same for a partition that is not open. *there false: nothing was ever appended to it, and nobody is about to. */
-CHECKED enum evbus_code partition_settle(const struct topic *topic, int32_t partition, struct control_view *view,
-					 bool *there, struct evbus_err *err);
+CHECKED enum evbus_code partition_settle(const struct topic *topic, int32_t partition, const struct waiter *waiter,
+					 struct control_view *view, bool *there, struct evbus_err *err);
 
 /* ---- between writer.c, locks.c, settle.c, commit.c, recover.c and repair.c ---- */
 
@@ -115,9 +117,9 @@ CHECKED enum evbus_code writer_reattach(struct log_writer *writer, struct evbus_
 /* Brings page and log together again where they do not fit (recover.h). */
 CHECKED enum evbus_code writer_recover(struct log_writer *writer, struct evbus_err *err);
 
-/* One round of a commit, for what others have appended. */
+/* One round of a commit, for what others have appended. wait: goes over the rounds. */
 CHECKED enum evbus_code writer_commit_others(struct log_writer *writer, const struct control_view *view,
-					     struct evbus_err *err);
+					     struct wait *wait, struct evbus_err *err);
 
 /* With the sync lock held, after a sync that covers the cell. */
 CHECKED enum evbus_code writer_say_durable(struct log_writer *writer, const struct cell *cell, struct evbus_err *err);

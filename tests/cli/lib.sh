@@ -150,18 +150,22 @@ wait_for() {
 	done
 }
 
-# hold_keys TOPIC: another process has the lock of those that publish idempotently to it, until $holder is killed.
-hold_keys() {
+# hold_lock FILE: another process has the lock on it, until $holder is killed. hold_keys TOPIC: that of those who publish
+# idempotently to it.
+hold_lock() {
 	rm -f held
 	python3 -uc 'import fcntl, struct, sys, time
 lock = open(sys.argv[1], "a")
 fcntl.fcntl(lock, 37, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 1, 0))    # F_OFD_SETLK
 open("held", "w")
-time.sleep(60)' "event_bus/$1/keys.lock" &
+time.sleep(60)' "$1" &
 	holder=$!
 	wait_for 10 test -e held
 }
-release_keys() {
+hold_keys() {
+	hold_lock "event_bus/$1/keys.lock"
+}
+release_lock() {
 	kill "$holder"
 	wait "$holder" 2>/dev/null || true    # killed, as it was to be
 }

@@ -411,6 +411,6 @@ status=0
 wait $drainer || status=$?
 expect_equal $status 143 'the status'
 expect_equal "$(states)" 'SENT PENDING PENDING PENDING' 'the states'
-release_keys
+release_lock
 expect_status 0 evbus outbox-drain -q
 expect_equal "$(ids orders)" 'o-1 o-2 o-3 o-4' 'events'

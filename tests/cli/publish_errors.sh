@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # publish: what is refused, and what goes wrong.
 . "${0%/*}/lib.sh"
-plan 35
+plan 36
 
 payloads() {
 	sed -E 's/^\{"crc32c":.*,"payload"://; s/\}$//' event_bus/orders/partition=0.jsonl
@@ -280,6 +280,33 @@ kill -TERM "$publisher"
 expect_status 143 wait "$publisher"
 expect_equal "$(wc -l <receipts)" "$(records)" receipts
 expect_equal "$(wc -l <receipts)" "$(wc -l <event_bus/orders/partition=0.jsonl)" lines
+
+t 'a signal ends one that waits for who holds a lock of the partition; nothing is acknowledged, and the next one goes on'
+for lock in partition=0.jsonl partition=0.lock; do
+	for events in 1 100000; do
+		fresh
+		seq -f "{\"n\":%.0f,\"pad\":\"$(printf '%0100d' 0)\"}" $events >more
+		mkfifo pipe
+		evbus publish -t orders <pipe >receipts 2>err &
+		publisher=$!
+		exec 3>pipe
+		echo '{}' >&3
+		wait_for 10 test -s receipts
+		hold_lock "event_bus/orders/$lock"
+		cat more >&3 2>/dev/null &
+		sleep 0.3
+		begun=$(date +%s%N)
+		kill -TERM $publisher
+		expect_status 143 wait $publisher
+		expect_true 'soon' test $(($(date +%s%N) - begun)) -lt 5000000000
+		expect_equal "$(wc -l <receipts)" 1 receipts
+		expect_true 'without a word' test "$(grep -vc made err)" = 0
+		exec 3>&-
+		release_lock
+		evbus publish -q -t orders more
+		expect_true 'all are there' test "$(records)" -gt $events
+	done
+done
 
 t 'a signal leaves nothing of an atomic batch'
 fresh

@@ -385,7 +385,7 @@ os.execvp(sys.argv[1], sys.argv[1:])' evbus publish --idempotent -t orders more 
 	expect_equal $status "$([ $signal = INT ] && echo 130 || echo 143)" 'the status'
 	expect_err "evbus publish: waiting for another process that publishes idempotently to 'orders'"
 	expect_out ''
-	release_keys
+	release_lock
 	expect_equal "$(lines orders)" 1 'lines'
 done
 
@@ -397,7 +397,7 @@ publisher=$!
 wait_for 10 grep -q waiting "$ERR"
 sleep 0.3
 before=$(date -u +%FT%T.%6NZ)
-release_keys
+release_lock
 expect_true 'it ended well' wait $publisher
 expect_lines 2
 expect_true 'no record is older' test -z "$(awk -v before="$before" '$0 < before' "$OUT")"
@@ -413,4 +413,4 @@ kill $verifier
 status=0
 wait $verifier || status=$?
 expect_equal $status 143 'the status'
-release_keys
+release_lock

@@ -105,7 +105,7 @@ static void write_log(uint64_t segment_max_bytes)
 
 	CHECK_OK(root_open(&root, "bus", true, ERR));
 	CHECK_OK(topic_create(&root, TOPIC, &options, &topic, &created, ERR));
-	CHECK_OK(writer_open(&topic, 0, &writer, ERR));
+	CHECK_OK(writer_open(&topic, 0, NULL, &writer, ERR));
 	for (unsigned n = 0; n < LINES;) {
 		unsigned count = n % 16 == 9 ? 3 : 1;
 		add_lines(&writer, n, count);

@@ -16,7 +16,7 @@ static void begin(uint64_t segment_max_bytes)
 	log_begin();
 	disk_record("live");
 	log_open(LIVE_BUS, &options);
-	CHECK_OK(writer_open(&log_topic, 0, &writers[0], ERR));
+	CHECK_OK(writer_open(&log_topic, 0, NULL, &writers[0], ERR));
 }
 
 static void end(const char *what)
@@ -65,7 +65,7 @@ Test(power, goes_while_segments_are_rolled)
 Test(power, goes_while_events_of_one_length_wait_for_one_sync)
 {
 	begin(0);
-	CHECK_OK(writer_open(&log_topic, 0, &writers[1], ERR));
+	CHECK_OK(writer_open(&log_topic, 0, NULL, &writers[1], ERR));
 	for (unsigned i = 0; i < 3; i++) {
 		log_append(&writers[0], 20);
 		log_append(&writers[1], 20);
@@ -83,7 +83,7 @@ Test(power, goes_while_events_of_one_length_wait_for_one_sync)
 Test(power, goes_after_a_sync_failed)
 {
 	begin(0);
-	CHECK_OK(writer_open(&log_topic, 0, &writers[1], ERR));
+	CHECK_OK(writer_open(&log_topic, 0, NULL, &writers[1], ERR));
 	for (unsigned i = 0; i < 8; i++) {
 		disk_fail_syncs(0, i % 2);
 		bool done = log_publish(&writers[i / 2 % 2], 1 + i % 3, false, 200);
@@ -105,7 +105,7 @@ Test(power, goes_after_writers_came_and_went)
 			CHECK(!os.unlinkat(log_topic.fd, "partition=0.lock", 0), "cannot remove the lock file");
 		log_close();
 		log_open(LIVE_BUS, NULL);
-		CHECK_OK(writer_open(&log_topic, 0, &writers[0], ERR));
+		CHECK_OK(writer_open(&log_topic, 0, NULL, &writers[0], ERR));
 	}
 	end("writers that came and went");
 }
@@ -133,7 +133,7 @@ static void goes_behind_a_look(const char *what, bool restart)
 		}
 		look_without_a_page(restart);
 		if (restart)
-			CHECK_OK(writer_open(&log_topic, 0, &writers[0], ERR));
+			CHECK_OK(writer_open(&log_topic, 0, NULL, &writers[0], ERR));
 	}
 	end(what);
 }

@@ -26,7 +26,7 @@ static void make_log(void)
 
 	log_begin();
 	log_open(LIVE_BUS, &options);
-	CHECK_OK(writer_open(&log_topic, 0, &writer, ERR));
+	CHECK_OK(writer_open(&log_topic, 0, NULL, &writer, ERR));
 	log_must_publish(&writer, 2, false, 50);
 	writer_close(&writer);
 	log_close();
@@ -37,7 +37,7 @@ static void publish_some(void)
 	struct log_writer writer;
 
 	log_open(LIVE_BUS, NULL);
-	CHECK_OK(writer_open(&log_topic, 0, &writer, ERR));
+	CHECK_OK(writer_open(&log_topic, 0, NULL, &writer, ERR));
 	if (plan_of.failing)
 		disk_fail_syncs(plan_of.failing - 1, 1);
 	for (unsigned i = 0; i < 3; i++)

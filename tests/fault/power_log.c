@@ -243,7 +243,7 @@ void log_go_on(const char *path, unsigned count, size_t pad)
 	struct log_writer writer;
 
 	log_open(path, NULL);
-	CHECK_OK(writer_open(&log_topic, 0, &writer, ERR));
+	CHECK_OK(writer_open(&log_topic, 0, NULL, &writer, ERR));
 	log_look();
 	for (unsigned i = 0; i < count; i++)
 		log_must_publish(&writer, 1, false, pad);
@@ -278,7 +278,7 @@ static void check_bus(const char *path, size_t changes)
 	if (there)
 		read_log(&seen, "at first");
 	check_image(&seen, changes, "at first");
-	CHECK_OK(writer_open(&log_topic, 0, &writer, ERR));
+	CHECK_OK(writer_open(&log_topic, 0, NULL, &writer, ERR));
 	read_log(&recovered, "after recovery");
 	check_image(&recovered, changes, "after recovery");
 	check_prefix(&seen, &recovered);

@@ -150,7 +150,7 @@ static void append_unsynced(enum control_flag flag)
 
 	CHECK_OK(root_open(&root, "bus", false, ERR));
 	CHECK_OK(topic_open(&root, TOPIC, &topic, ERR));
-	CHECK_OK(writer_open(&topic, 0, &writer, ERR));
+	CHECK_OK(writer_open(&topic, 0, NULL, &writer, ERR));
 	CHECK_OK(group_add(&group, &body, writer.expected.next, os_now_us(), ERR));
 	CHECK_OK(writer_append(&writer, &group, UINT64_MAX, &mark, ERR));
 	CHECK_OK(control_flag(&writer.control, flag, true, ERR));

@@ -321,7 +321,7 @@ static void check_alone(const struct image *image, const struct files *before, c
 static enum evbus_code open_writer(struct log_writer *writer)
 {
 	struct evbus_err err;
-	enum evbus_code code = writer_open(&topic, 0, writer, &err);
+	enum evbus_code code = writer_open(&topic, 0, NULL, writer, &err);
 
 	if (code) {
 		check_err(&err, code);

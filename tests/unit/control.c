@@ -377,7 +377,7 @@ Test(control, locks_exclude_other_descriptors_and_die_with_theirs)
 	cr_assert_eq(control_open(&topic, 0, false, &other, &err), EVBUS_OK);
 	cr_assert_eq(control_try_lock(other.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_IO);
 	cr_assert_str_eq(err.text, "cannot lock 'it': Bad file descriptor");
-	cr_assert_eq(control_lock(other.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_IO);
+	cr_assert_eq(control_lock(other.fd, LOCK_SYNC, F_WRLCK, "it", NULL, &err), EVBUS_IO);
 	cr_assert_str_eq(err.text, "cannot lock 'it': Bad file descriptor");
 	cr_assert(control_has_writer(&other));
 	control_close(&other);
@@ -403,7 +403,7 @@ Test(control, locks_are_waited_for_over_signals)
 	real_lock = os.lock;
 	os.lock = lock_after_signals;
 	signals = 3;
-	cr_assert_eq(control_lock(control.fd, LOCK_SYNC, F_WRLCK, "it", &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(control_lock(control.fd, LOCK_SYNC, F_WRLCK, "it", NULL, &err), EVBUS_OK, "%s", err.text);
 	os.lock = real_lock;
 	cr_assert_eq(signals, 0u);
 	control_close(&control);

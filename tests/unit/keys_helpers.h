@@ -70,7 +70,7 @@ static inline void publish_keys(int32_t partition, unsigned first, unsigned coun
 	struct mark mark;
 	char name[32];
 
-	cr_assert_eq(writer_open(&topic, partition, &writer, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(writer_open(&topic, partition, NULL, &writer, &err), EVBUS_OK, "%s", err.text);
 	for (unsigned i = 0; i < count; i++) {
 		snprintf(name, sizeof name, "k%u", first + i);
 		add_named(&group, &writer, NULL, name);

@@ -34,7 +34,7 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void assert_gives_up(const struct keys_waiter *waiter)
+static void assert_gives_up(const struct waiter *waiter)
 {
 	cr_assert_eq(keys_enter(keys, NULL, 0, waiter, &err), EVBUS_AGAIN);
 	cr_assert_eq(err.sys_errno, EINTR);
@@ -58,7 +58,7 @@ Test(keys_lock, is_not_to_be_had_of_a_topic_that_was_removed)
 
 Test(keys_lock, is_waited_for_until_the_caller_has_enough)
 {
-	const struct keys_waiter waiter = { .go_on = ask_some };
+	const struct waiter waiter = { .go_on = ask_some };
 
 	hold();
 	asks_max = 3;
@@ -79,7 +79,7 @@ static bool let_go(void *context)
 
 Test(keys_lock, is_not_kept_by_one_who_was_told_to_stop_before_he_had_it)
 {
-	const struct keys_waiter waiter = { .go_on = let_go };
+	const struct waiter waiter = { .go_on = let_go };
 
 	hold();
 	assert_gives_up(&waiter);
@@ -110,7 +110,7 @@ static bool not_stopped(void *context)
 
 Test(keys_lock, is_given_up_at_once_after_a_signal)
 {
-	const struct keys_waiter waiter = { .go_on = not_stopped };
+	const struct waiter waiter = { .go_on = not_stopped };
 	const struct sigaction action = { .sa_handler = on_alarm };
 	const struct itimerval soon = { .it_interval = { .tv_usec = 30000 }, .it_value = { .tv_usec = 30000 } };
 
@@ -133,7 +133,7 @@ static int fast_clock(clockid_t clock, struct timespec *now)
 
 Test(keys_lock, is_said_to_be_waited_for_once_and_after_a_second)
 {
-	const struct keys_waiter waiter = { .go_on = ask_some };
+	const struct waiter waiter = { .go_on = ask_some };
 
 	hold();
 	notices = 0;

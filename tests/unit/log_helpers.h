@@ -138,7 +138,7 @@ static inline struct mark append_only(struct log_writer *writer, uint64_t n)
 
 static inline enum evbus_code open_writer(struct log_writer *writer)
 {
-	return writer_open(&topic, 0, writer, &err);
+	return writer_open(&topic, 0, NULL, writer, &err);
 }
 
 static inline void must_open(struct log_writer *writer)

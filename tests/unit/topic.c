@@ -159,7 +159,7 @@ static void create_in_child(int to)
 	struct topic made;
 	bool created;
 
-	if (topic_create(&root, "raced", &none, &made, &created, &err) || writer_open(&made, 0, &writer, &err) ||
+	if (topic_create(&root, "raced", &none, &made, &created, &err) || writer_open(&made, 0, NULL, &writer, &err) ||
 	    publish(&writer, 0) || write(to, made.log_id, LOG_ID_LEN) != (ssize_t)LOG_ID_LEN)
 		_exit(2);
 	_exit(created);
@@ -252,7 +252,7 @@ Test(topic, has_partitions_that_know_nothing_of_each_other)
 
 	open_topic("three", &options);
 	for (int i = 0; i < 3; i++)
-		cr_assert_eq(writer_open(&topic, i, &writers[i], &err), EVBUS_OK);
+		cr_assert_eq(writer_open(&topic, i, NULL, &writers[i], &err), EVBUS_OK);
 	for (uint64_t n = 0; n < 12; n++)
 		cr_assert_eq(publish(&writers[n % 3], n), EVBUS_OK, "%s", err.text);
 	for (int i = 0; i < 3; i++) {
@@ -264,7 +264,7 @@ Test(topic, has_partitions_that_know_nothing_of_each_other)
 			cr_assert(got && line.offset == n && event_number(&line) == 3 * n + (uint64_t)i);
 		}
 	}
-	cr_assert_eq(writer_open(&topic, 3, &writer, &err), EVBUS_NONE);
+	cr_assert_eq(writer_open(&topic, 3, NULL, &writer, &err), EVBUS_NONE);
 	cr_assert(strstr(err.text, "has no partition 3: it has 3, counted from 0"), "%s", err.text);
 }
 
@@ -438,7 +438,7 @@ static int publish_with_umask(mode_t mask, mode_t file_mode)
 		_exit(11);
 	bool created;
 	topic_close(&topic);
-	if (topic_create(&root, "t", &options, &topic, &created, &err) || writer_open(&topic, 0, &writer, &err))
+	if (topic_create(&root, "t", &options, &topic, &created, &err) || writer_open(&topic, 0, NULL, &writer, &err))
 		_exit(12);
 	for (uint64_t n = 0; n < 8; n++)
 		if (publish(&writer, n))
@@ -446,7 +446,7 @@ static int publish_with_umask(mode_t mask, mode_t file_mode)
 	writer_close(&writer);
 	/* A torn line, so that a copy of it is made. */
 	int fd = openat(topic.fd, LIVE, O_WRONLY | O_APPEND);
-	if (fd < 0 || write(fd, "torn", 4) != 4 || close(fd) || writer_open(&topic, 0, &writer, &err))
+	if (fd < 0 || write(fd, "torn", 4) != 4 || close(fd) || writer_open(&topic, 0, NULL, &writer, &err))
 		_exit(14);
 	_exit(0);
 }

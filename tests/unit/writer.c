@@ -57,8 +57,8 @@ Test(writer, keeps_what_it_acknowledged_on_a_disk)
 
 Test(writer, refuses_a_partition_that_is_not_there)
 {
-	cr_assert_eq(writer_open(&topic, 1, &writer, &err), EVBUS_NONE);
-	cr_assert_eq(writer_open(&topic, -1, &writer, &err), EVBUS_NONE);
+	cr_assert_eq(writer_open(&topic, 1, NULL, &writer, &err), EVBUS_NONE);
+	cr_assert_eq(writer_open(&topic, -1, NULL, &writer, &err), EVBUS_NONE);
 	cr_assert(!is_there("partition=1.jsonl") && !is_there("partition=-1.jsonl"));
 }
 
