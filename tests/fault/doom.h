@@ -31,6 +31,10 @@ DOOMED(int, fdatasync, (int fd), (fd))
 DOOMED(int, fsync, (int fd), (fd))
 DOOMED(int, fstat, (int fd, struct stat *st), (fd, st))
 DOOMED(int, fstatat, (int dir, const char *path, struct stat *st, int flags), (dir, path, st, flags))
+DOOMED(ssize_t, readlink, (const char *path, char *to, size_t size), (path, to, size))
+DOOMED(int, fchmod, (int fd, mode_t mode), (fd, mode))
+DOOMED(int, chmod, (const char *path, mode_t mode), (path, mode))
+DOOMED(int, mknodat, (int dir, const char *path, mode_t mode, dev_t device), (dir, path, mode, device))
 DOOMED(int, mkdirat, (int dir, const char *path, mode_t mode), (dir, path, mode))
 DOOMED(int, linkat, (int from, const char *path, int to, const char *link, int flags), (from, path, to, link, flags))
 DOOMED(int, unlinkat, (int dir, const char *path, int flags), (dir, path, flags))
@@ -63,6 +67,10 @@ static inline void doom_at(uint64_t calls)
 	os.fsync = doom_fsync;
 	os.fstat = doom_fstat;
 	os.fstatat = doom_fstatat;
+	os.readlink = doom_readlink;
+	os.fchmod = doom_fchmod;
+	os.chmod = doom_chmod;
+	os.mknodat = doom_mknodat;
 	os.mkdirat = doom_mkdirat;
 	os.linkat = doom_linkat;
 	os.unlinkat = doom_unlinkat;
