@@ -185,6 +185,12 @@ static int open_or_make(int dir, const char *path, int flags, mode_t mode, bool 
 	return -1;
 }
 
+bool os_mode_is_unfinished(const struct stat *st, mode_t mode)
+{
+	return st->st_size == 0 && (st->st_mode & 07777) != mode && !(st->st_mode & 07777 & ~mode) &&
+	       st->st_uid == geteuid();
+}
+
 enum evbus_code os_open_file(int dir, const char *path, int flags, mode_t mode, const char *name, int *fd,
 			     struct evbus_err *err)
 {
@@ -207,8 +213,15 @@ enum evbus_code os_open_file(int dir, const char *path, int flags, mode_t mode, 
 	if ((flags & O_ACCMODE) != O_RDONLY && st.st_nlink > 1)
 		return err_set(err, EVBUS_CONFLICT, 0, "'%s' has %ju names: remove the other hard links", name,
 			       (uintmax_t)st.st_nlink);
-	if (made && (st.st_mode & 07777) != mode && os.fchmod(file, mode))
-		return err_set(err, err_code_of(errno), errno, "cannot set the mode of '%s'", name);
+	bool writes = (flags & O_ACCMODE) != O_RDONLY;
+	bool set = made ? (st.st_mode & 07777) != mode : writes && os_mode_is_unfinished(&st, mode);
+	if (set && os.fchmod(file, mode)) {
+		enum evbus_code code = err_set(err, err_code_of(errno), errno, "cannot set the mode of '%s'", name);
+		/* Nobody else has one that must be new; another may be in use already, and the next one sets its mode. */
+		if (flags & O_EXCL)
+			os.unlinkat(dir, path, 0);
+		return code;
+	}
 	*fd = file;
 	file = -1;
 	return EVBUS_OK;
@@ -252,7 +265,11 @@ enum evbus_code os_make_dir(int dir, const char *path, mode_t mode, const char *
 	if (made)
 		*made = mine;
 	if (mine) {
-		TRY(set_dir_mode(dir, path, mode, name, err));
+		enum evbus_code code = set_dir_mode(dir, path, mode, name, err);
+		/* The next one would take it as it is. It is not removed where somebody is in it already. */
+		if (code != EVBUS_OK)
+			os.unlinkat(dir, path, AT_REMOVEDIR);
+		TRY(code);
 		TRY(os_sync_dir(dir, name, err));
 		return os_sync_parent(dir, name, err);
 	}

@@ -63,9 +63,12 @@ void os_close_cleanup(int *fd);
 
 /* Opens a file below dir: never through a symlink, never anything but a regular file (EVBUS_CONFLICT names what it is),
  * for writing only one that has no other name, always O_CLOEXEC. With O_CREAT: *mode* exactly, whatever the umask, if it
- * was made here. *fd = -1 and EVBUS_NONE where it is not there. name is for the message. */
+ * was made here, and for writing also if somebody made it and did not come to that. *fd = -1 and EVBUS_NONE where it is
+ * not there. name is for the message. */
 CHECKED enum evbus_code os_open_file(int dir, const char *path, int flags, mode_t mode, const char *name, int *fd,
 				     struct evbus_err *err);
+/* Whether it is a file of ours that has what a umask left of the mode: made, and nothing else was done yet. */
+bool os_mode_is_unfinished(const struct stat *st, mode_t mode);
 CHECKED enum evbus_code os_open_dir(int dir, const char *path, const char *name, int *fd, struct evbus_err *err);
 /* Makes it where it is missing, and syncs dir then, and the name of dir: whoever made that may have been killed before. */
 CHECKED enum evbus_code os_make_dir(int dir, const char *path, mode_t mode, const char *name, bool *made,

@@ -108,7 +108,7 @@ static enum evbus_code look(struct store_file *file, const char *path, bool mine
 	if (fd < 0 || os.fstat(fd, &st))
 		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", path);
 	TRY(check_kind(&st, path, err));
-	if (mine && (st.st_mode & 07777) != mode)
+	if (mine ? (st.st_mode & 07777) != mode : os_mode_is_unfinished(&st, mode))
 		TRY(set_mode(fd, mode, path, err));
 	file->device = st.st_dev;
 	file->inode = st.st_ino;
@@ -138,7 +138,7 @@ enum evbus_code store_file_open(int dir, const char *path, bool create, mode_t m
 	TRY(split(path, parent, &name, err));
 	memcpy(opened.name, name, strlen(name) + 1);
 	TRY(create ? make_dir(dir, parent, mode, &opened.dir, err) : open_dir(dir, parent, &opened.dir, err));
-	enum evbus_code code = look(&opened, path, false, mode, err);
+	enum evbus_code code = look(&opened, path, false, create ? mode : 0, err);
 	if (code == EVBUS_NONE && create) {
 		code = make(&opened, path, mode, made, err);
 		if (!code)

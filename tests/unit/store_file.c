@@ -95,6 +95,14 @@ static enum evbus_code find_place(void)
 	return EVBUS_OK;
 }
 
+static unsigned mode_of(const char *path)
+{
+	struct stat st;
+
+	cr_assert(!stat(path, &st));
+	return st.st_mode & 07777;
+}
+
 static bool is_needed(const char *call)
 {
 	return !strcmp(call, "chmod") || !strcmp(call, "mknodat") || !strcmp(call, "readlink") ||
@@ -125,6 +133,8 @@ static void sweep(enum evbus_code (*act)(void), int number)
 			  faulty.failed);
 		failures += found != EVBUS_OK;
 		cr_assert_eq(act(), EVBUS_OK, "after call %u, %s: %s", at, faulty.failed, err.text);
+		cr_assert(act != make_store || mode_of("deep/state.db") == 0660, "after call %u, %s: %o", at,
+			  faulty.failed, mode_of("deep/state.db"));
 	} while (hit);
 	cr_assert_geq(failures, 2, "%u of %u", failures, at);
 }

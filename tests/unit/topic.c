@@ -1,5 +1,5 @@
-/* topic.c, and how the files of a bus are opened: names that cannot leave the root, nothing followed that is no file or
- * directory of ours, and the modes that were asked for. */
+/* topic.c, and how the files of a bus are opened: names that cannot leave the root, and nothing followed that is
+ * no file or directory of ours. */
 #include "faulty.h"
 #include "log_helpers.h"
 
@@ -396,73 +396,4 @@ Test(topic, refuses_what_is_no_topic_in_place_of_one)
 		alarm(0);
 	}
 	cr_assert_eq(open_named("t"), EVBUS_OK);
-}
-
-/* ---- modes ---- */
-
-static void assert_modes(const char *path, mode_t file_mode, mode_t dir_mode)
-{
-	DIR *dir = opendir(path);
-	char below[PATH_MAX];
-	struct stat st;
-
-	cr_assert_not_null(dir, "%s", path);
-	for (struct dirent *entry; (entry = readdir(dir));) {
-		if (!strcmp(entry->d_name, "..") || (!strcmp(entry->d_name, ".") && !strcmp(path, ".")))
-			continue;
-		snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
-		cr_assert(!lstat(below, &st));
-		cr_assert_eq(st.st_mode & 07777, S_ISDIR(st.st_mode) ? dir_mode : file_mode, "%s: %o", below,
-			     st.st_mode);
-		if (S_ISDIR(st.st_mode) && strcmp(entry->d_name, "."))
-			assert_modes(below, file_mode, dir_mode);
-	}
-	closedir(dir);
-}
-
-/* As a user who is not above the modes, where that can be arranged. */
-static int publish_with_umask(mode_t mask, mode_t file_mode)
-{
-	struct evbus_topic_options options = { .segment_max_bytes = 300 };
-
-	pid_t child = fork();
-	if (child)
-		return wait_for(child);
-	root_close(&root);
-	if (chdir(scratch) || (getuid() == 0 && (chmod(scratch, 0777) || setgid(65534) || setuid(65534))))
-		_exit(10);
-	umask(mask);
-	root.file_mode = file_mode;
-	root.dir_mode = file_mode | (file_mode & 0444) >> 2;
-	if (root_open(&root, "other/deep/bus", true, &err))
-		_exit(11);
-	bool created;
-	topic_close(&topic);
-	if (topic_create(&root, "t", &options, &topic, &created, &err) || writer_open(&topic, 0, NULL, &writer, &err))
-		_exit(12);
-	for (uint64_t n = 0; n < 8; n++)
-		if (publish(&writer, n))
-			_exit(13);
-	writer_close(&writer);
-	/* A torn line, so that a copy of it is made. */
-	int fd = openat(topic.fd, LIVE, O_WRONLY | O_APPEND);
-	if (fd < 0 || write(fd, "torn", 4) != 4 || close(fd) || writer_open(&topic, 0, NULL, &writer, &err))
-		_exit(14);
-	_exit(0);
-}
-
-Test(topic, has_the_modes_that_were_asked_for_whatever_the_umask)
-{
-	static const mode_t masks[] = { 0, 022, 077, 0177, 0277, 0777 };
-
-	for (size_t i = 0; i < sizeof masks / sizeof *masks; i++) {
-		int status = publish_with_umask(masks[i], 0600);
-		cr_assert_eq(status, 0, "umask %o: step %d", masks[i], status);
-		assert_modes("../../other", 0600, 0700);
-		scratch_remove("../../other");
-		status = publish_with_umask(masks[i], 0640);
-		cr_assert_eq(status, 0, "umask %o: step %d", masks[i], status);
-		assert_modes("../../other", 0640, 0750);
-		scratch_remove("../../other");
-	}
 }
