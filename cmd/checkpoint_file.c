@@ -134,6 +134,22 @@ static enum evbus_code take_partition(struct input *input, struct evbus_slice li
 								 not_so(input, "there is no such partition", value);
 }
 
+static bool is_hex(const char *text, size_t digits)
+{
+	return strlen(text) == digits && strspn(text, "0123456789abcdef") == digits;
+}
+
+/* With either of them wrong, the group would be refused when it goes on: its log was another one. */
+static enum evbus_code check_log(struct input *input, const struct evbus_checkpoint *checkpoint)
+{
+	if (!is_hex(checkpoint->log_id, sizeof checkpoint->log_id - 1))
+		return not_so(input, "it is no log_id, of 32 hexadecimal digits", slice_of(checkpoint->log_id));
+	if (checkpoint->fingerprint[0] && !is_hex(checkpoint->fingerprint, sizeof checkpoint->fingerprint - 1))
+		return not_so(input, "it is no fingerprint, of 8 hexadecimal digits",
+			      slice_of(checkpoint->fingerprint));
+	return EVBUS_OK;
+}
+
 static enum evbus_code check_texts(struct input *input, const struct evbus_checkpoint *checkpoint)
 {
 	const char *time = checkpoint->updated_at_utc, *offset = checkpoint->next_offset;
@@ -148,7 +164,7 @@ static enum evbus_code check_texts(struct input *input, const struct evbus_check
 		return not_so(input, "it is no offset", slice_of(offset));
 	if (strlen(time) != TIME_LEN || evbus_time_parse(time, 0, &time_us, &err))
 		return not_so(input, "it is no time", slice_of(time));
-	return EVBUS_OK;
+	return check_log(input, checkpoint);
 }
 
 static enum evbus_code take_line(struct input *input, struct evbus_slice line, struct evbus_checkpoint *checkpoint)
