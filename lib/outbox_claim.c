@@ -329,6 +329,30 @@ static void begin_anew(struct evbus_outbox *outbox)
 	key_table_clear(&outbox->blocked);
 }
 
+static enum evbus_code found_lowest(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	const struct evbus_outbox *outbox = context;
+
+	(void)columns;
+	(void)count;
+	return err_set(err, EVBUS_CONFIG, 0,
+		       "a row of the outbox '%s' has the lowest number that there is in the column '%s', and cannot be "
+		       "drained: give it another",
+		       outbox->name, outbox->map.columns[OUTBOX_SEQ]);
+}
+
+/* Rows are looked for behind a number, and would never be found there. */
+static enum evbus_code refuse_lowest(struct evbus_outbox *outbox, struct evbus_err *err)
+{
+	struct query query = { .sql = outbox->sql[OUTBOX_SQL_GET_RUN],
+			       ARGS(outbox_state_value(outbox, EVBUS_OUTBOX_PENDING), value_integer(INT64_MIN),
+				    value_integer(INT64_MIN)),
+			       .row = found_lowest,
+			       .context = outbox };
+
+	return outbox_read(outbox, &query, err);
+}
+
 static enum evbus_code search(struct claiming *claiming, struct evbus_err *err)
 {
 	struct evbus_outbox *outbox = claiming->outbox;
@@ -377,8 +401,10 @@ enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *b
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot claim rows");
 	claiming.rows = rows;
 	prepare(&claiming);
-	if (start >= outbox->rescan_at_us)
+	if (start >= outbox->rescan_at_us) {
 		begin_anew(outbox);
+		TRY(refuse_lowest(outbox, err));
+	}
 	/* Whatever fails from here on until the rows are marked: what this pass knows may not be so. */
 	outbox->rescan_at_us = 0;
 	TRY(search(&claiming, err));

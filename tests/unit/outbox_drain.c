@@ -274,6 +274,21 @@ Test(outbox_drain, attempts_beyond_all_bounds_are_counted_on_from_where_that_can
 	cr_assert_str_eq(sql("SELECT attempts FROM outbox ORDER BY seq"), "2147483648 1 1");
 }
 
+Test(outbox_drain, a_row_with_the_lowest_number_is_refused_aloud)
+{
+	init(outbox);
+	insert("a", NULL, "{}");
+	sql("INSERT INTO outbox (seq, id, topic, event_type, payload) VALUES (-9223372036854775808, 'l', 'orders', "
+	    "'t', "
+	    "'{}'), (-9223372036854775807, 'n', 'orders', 't', '{}')");
+	cr_assert_eq(drain_by(outbox), EVBUS_CONFIG);
+	cr_assert(strstr(err.text, "has the lowest number that there is in the column 'seq'"), "%s", err.text);
+	cr_assert_str_eq(states(), "PENDING PENDING PENDING");
+	sql("UPDATE outbox SET seq = -1 WHERE id = 'l'");
+	drain();
+	cr_assert_str_eq(states(), "SENT SENT SENT");
+}
+
 Test(outbox_drain, rows_behind_a_given_one_are_left_alone)
 {
 	options.up_to_seq = 2;
