@@ -18,6 +18,7 @@ void cursor_close_segment(struct cursor *cursor)
 {
 	os_close_cleanup(&cursor->fd);
 	scan_release(&cursor->scan);
+	cursor->sought = false;
 }
 
 void cursor_close(struct cursor *cursor)
@@ -323,7 +324,6 @@ enum evbus_code cursor_bytes_total(const struct cursor *cursor, uint64_t *bytes,
 enum evbus_code cursor_bytes_left(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err)
 {
 	CLEANUP(segments_release) struct segments older = { 0 };
-	CLEANUP(os_close_cleanup) int fd = -1;
 	uint64_t size;
 
 	*bytes = cursor->durable.bytes;
@@ -336,8 +336,7 @@ enum evbus_code cursor_bytes_left(const struct cursor *cursor, uint64_t *bytes, 
 		bool current = cursor->fd >= 0 && older.bases[i] == cursor->base;
 		if (older.bases[i] < cursor->next && !current)
 			continue;
-		TRY(segment_open(cursor->topic, cursor->partition, older.bases[i], O_RDONLY, &fd, &size, err));
-		os_close_cleanup(&fd);
+		TRY(segment_size(cursor->topic, cursor->partition, older.bases[i], &size, err));
 		*bytes += size - (current ? cursor->scan.at : 0);
 	}
 	return EVBUS_OK;
@@ -476,7 +475,7 @@ enum evbus_code cursor_next(struct cursor *cursor, uint64_t end, struct line *li
 	enum scan_what what;
 	bool passed;
 
-	*got = false;
+	*got = cursor->sought = false;
 	for (;;) {
 		if (cursor->next >= end)
 			return EVBUS_OK;

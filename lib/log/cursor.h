@@ -28,6 +28,7 @@ struct cursor {
 
 	uint64_t next;                   /* offset of the next line */
 	int64_t time_us;                 /* of the line before */
+	bool sought;                     /* a seek came to `next`, and nothing was read since */
 };
 
 /* chunk: how many bytes are read at once. At the beginning of the log. A partition that was never written to is empty. */

@@ -11,48 +11,65 @@ static void begin_at(struct cursor *cursor, uint64_t byte, uint64_t offset)
 	scan_seek(&cursor->scan, byte, cursor->scan.limit);
 	cursor->next = offset;
 	cursor->time_us = 0;
+	cursor->sought = true;
 }
 
-/* Whether the segment that begins at `base` holds a record that was published before time_us at its beginning. */
-static enum evbus_code begins_before(struct cursor *cursor, uint64_t base, int64_t time_us, bool *before,
-				     struct evbus_err *err)
+/* The publish time of the first record of the segment that begins at `base`, opened for it; 0 where there is none, or
+ * none that can be told. */
+static enum evbus_code first_time(struct cursor *cursor, uint64_t base, uint64_t *first_us, struct evbus_err *err)
 {
 	char head[LINE_HEAD_MAX];
 	uint64_t offset;
-	int64_t first_us;
+	int64_t time_us;
 
-	*before = false;
+	*first_us = 0;
 	if (base == cursor->durable.base && cursor->durable.bytes == 0)
 		return EVBUS_OK;
 	TRY(cursor_open_segment(cursor, base, err));
 	ssize_t n = os_read_at(cursor->fd, head, sizeof head, 0);
 	if (n < 0)
 		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", cursor->name);
-	*before = cursor->scan.limit && line_peek(head, (size_t)n, &offset, &first_us) && first_us < time_us;
+	if (cursor->scan.limit && line_peek(head, (size_t)n, &offset, &time_us))
+		*first_us = (uint64_t)time_us;
 	return EVBUS_OK;
 }
 
-/* The last segment that begins at or below the offset, or with a record before the time; and the one that follows. */
-static enum evbus_code choose_segment(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t *base,
-				      uint64_t *following, struct evbus_err *err)
+/* A segment and the one that follows, or the end: their offsets, and what is looked for at their beginnings. */
+struct place {
+	uint64_t base, following;
+	uint64_t low, high;
+};
+
+/* The last segment that begins at or below the offset, or with a record before the time. It is left open. */
+static enum evbus_code choose_segment(struct cursor *cursor, enum seek_by by, uint64_t value, struct place *place,
+				      struct evbus_err *err)
 {
 	CLEANUP(segments_release) struct segments older = { 0 };
 
 	TRY(segments_list(cursor->topic, cursor->partition, &older, err));
-	*base = older.count ? older.bases[0] : cursor->durable.base;
-	*following = cursor->durable.next;
-	for (size_t i = 1; i <= older.count; i++) {
-		uint64_t candidate = i < older.count ? older.bases[i] : cursor->durable.base;
-		bool before = candidate <= value;
+	size_t low = 0, high = older.count + 1;
+	uint64_t base = older.count ? older.bases[0] : cursor->durable.base, first = base;
+	*place = (struct place){ base, cursor->durable.next, base, cursor->durable.next };
+	if (by == SEEK_TIME)
+		place->high = (uint64_t)cursor->durable.time_us + 1;
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+		first = base = middle < older.count ? older.bases[middle] : cursor->durable.base;
 		if (by == SEEK_TIME)
-			TRY(begins_before(cursor, candidate, (int64_t)value, &before, err));
-		if (!before) {
-			*following = candidate;
-			return EVBUS_OK;
+			TRY(first_time(cursor, base, &first, err));
+		if (by == SEEK_OFFSET ? base <= value : first && first < value) {
+			low = middle;
+			place->base = base;
+			place->low = first;
+		} else {
+			high = middle;
+			place->following = base;
+			place->high = first;
 		}
-		*base = candidate;
 	}
-	return EVBUS_OK;
+	if (low == 0 && by == SEEK_TIME)
+		return first_time(cursor, place->base, &place->low, err);
+	return cursor->fd < 0 || cursor->base != place->base ? cursor_open_segment(cursor, place->base, err) : EVBUS_OK;
 }
 
 /* Damage on the way does not hide what is asked for: goes line by line through the segment, past those that are
@@ -99,16 +116,17 @@ static bool leads_up(const struct cursor *cursor, uint64_t value, uint64_t at)
 	       (!found || line.time_us < (int64_t)value);
 }
 
-/* A hit is believed only if the line there is whole and has what was looked for. */
-static enum evbus_code prove(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t at, bool *proved,
-			     struct evbus_err *err)
+/* A hit is believed only if the line there is whole and has what was looked for. led: the line before it is known to be
+ * whole and not asked for. */
+static enum evbus_code prove(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t at, bool led,
+			     bool *proved, struct evbus_err *err)
 {
 	struct evbus_slice text;
 	enum scan_what what;
 	struct line line;
 
 	*proved = false;
-	if (by == SEEK_TIME && !leads_up(cursor, value, at))
+	if (by == SEEK_TIME && !led && !leads_up(cursor, value, at))
 		return EVBUS_OK;
 	scan_seek(&cursor->scan, at, cursor->scan.limit);
 	TRY(scan_next(&cursor->scan, &text, &what, err));
@@ -120,59 +138,48 @@ static enum evbus_code prove(struct cursor *cursor, enum seek_by by, uint64_t va
 	return EVBUS_OK;
 }
 
-/* The times at both ends of the open segment, to aim by; where they cannot be read, the search bisects. */
-static void bound_times(const struct cursor *cursor, struct seek *seek)
-{
-	CLEANUP(buf_release) struct buf buf = { 0 };
-	char head[LINE_HEAD_MAX];
-	uint64_t offset;
-	int64_t time_us;
-	struct line line;
-	bool found;
-
-	seek->low = seek->high = 0;
-	ssize_t n = os_read_at(cursor->fd, head, sizeof head, 0);
-	if (n > 0 && line_peek(head, (size_t)n, &offset, &time_us))
-		seek->low = (uint64_t)time_us;
-	if (cursor->base == cursor->durable.base)
-		seek->high = (uint64_t)cursor->durable.time_us + 1;
-	else if (segment_line_before(cursor->fd, cursor->name, cursor->scan.limit, &buf, &line, &found, NULL) ==
-			 EVBUS_OK &&
-		 found)
-		seek->high = (uint64_t)line.time_us + 1;
-}
-
 /* *at: where the record seems to begin; the end of the segment where it seems to have none. false: a head on the way is
- * damaged or could not be read, and nothing is known. */
-static bool seek_in_segment(const struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t following,
-			    uint64_t *at)
+ * damaged or could not be read, and nothing is known. What was read last is left to the scan. */
+static bool find_in_segment(struct cursor *cursor, enum seek_by by, uint64_t value, const struct place *place,
+			    uint64_t *at, bool *led)
 {
-	struct seek seek = { cursor->fd, cursor->name, cursor->scan.limit, by, cursor->base, following };
+	struct scan *scan = &cursor->scan;
+	struct seek seek = { .fd = cursor->fd,
+			     .name = cursor->name,
+			     .size = scan->limit,
+			     .by = by,
+			     .low = place->low,
+			     .high = place->high,
+			     .buf = &scan->buf };
+	bool sure = seek_find(&seek, value, at, NULL) == EVBUS_OK;
 
-	if (by == SEEK_TIME)
-		bound_times(cursor, &seek);
-	return seek_find(&seek, value, at, NULL) == EVBUS_OK;
+	if (!sure)
+		scan->buf.len = 0;
+	scan->at = scan->buf_at = sure ? seek.buf_at : 0;
+	*led = seek.led;
+	return sure;
 }
 
 static enum evbus_code seek_by(struct cursor *cursor, enum seek_by by, uint64_t value, struct evbus_err *err)
 {
-	uint64_t base, following, at;
-	bool proved = false;
+	struct place place;
+	uint64_t at;
+	bool led, proved = false;
 
-	TRY(choose_segment(cursor, by, value, &base, &following, err));
-	TRY(cursor_open_segment(cursor, base, err));
-	bool sure = seek_in_segment(cursor, by, value, following, &at);
+	TRY(choose_segment(cursor, by, value, &place, err));
+	bool sure = find_in_segment(cursor, by, value, &place, &at, &led);
 	if (sure && at < cursor->scan.limit)
-		TRY(prove(cursor, by, value, at, &proved, err));
+		TRY(prove(cursor, by, value, at, led, &proved, err));
 	if (proved)
 		return EVBUS_OK;
+	/* It has none: it is the first one of what follows. */
 	if (sure && at >= cursor->scan.limit && by == SEEK_TIME && leads_up(cursor, value, at)) {
 		cursor_close_segment(cursor);
-		cursor->next = following;
+		cursor->next = place.following;
 		cursor->time_us = 0;
 		return EVBUS_OK;
 	}
-	begin_at(cursor, 0, base);
+	scan_seek(&cursor->scan, 0, cursor->scan.limit);
 	return walk_to(cursor, by, value, err);
 }
 
@@ -184,6 +191,9 @@ enum evbus_code cursor_seek(struct cursor *cursor, uint64_t offset, struct evbus
 			       "topic '%s', partition %d has no offset %llu any more: it begins at %llu",
 			       cursor->topic->name, cursor->partition, (unsigned long long)offset,
 			       (unsigned long long)cursor->first);
+	/* By a time, say. */
+	if (cursor->sought && cursor->next == offset)
+		return EVBUS_OK;
 	if (offset < cursor->durable.next)
 		return seek_by(cursor, SEEK_OFFSET, offset, err);
 	/* The end: nothing to look up, and the file may not be there yet. */

@@ -7,9 +7,17 @@
 #include <errno.h>
 #include <string.h>
 
+#define FIRST_BYTES (32u * 1024)    /* who takes one line somewhere need not wait for a whole chunk */
+
+static size_t first_read(size_t chunk)
+{
+	return chunk < FIRST_BYTES ? chunk : FIRST_BYTES;
+}
+
 void scan_init(struct scan *scan, int fd, const char *name, uint64_t at, uint64_t limit, size_t chunk)
 {
-	*scan = (struct scan){ .fd = fd, .name = name, .at = at, .limit = limit, .buf_at = at, .chunk = chunk };
+	*scan = (struct scan){ .fd = fd, .name = name, .at = at, .limit = limit, .buf_at = at, .chunk = chunk,
+			       .ahead = first_read(chunk) };
 }
 
 void scan_release(struct scan *scan)
@@ -25,6 +33,7 @@ void scan_seek(struct scan *scan, uint64_t at, uint64_t limit)
 	if (at < scan->buf_at || at > scan->buf_at + scan->buf.len) {
 		scan->buf_at = at;
 		scan->buf.len = 0;
+		scan->ahead = first_read(scan->chunk);
 	}
 }
 
@@ -40,8 +49,8 @@ static enum evbus_code fill(struct scan *scan, bool *more, struct evbus_err *err
 	}
 	uint64_t from = scan->buf_at + scan->buf.len;
 	uint64_t want = scan->limit > from ? scan->limit - from : 0;
-	/* A line that is longer than a chunk: read more at a time, so that it is not searched again and again. */
-	size_t chunk = scan->buf.len > scan->chunk ? scan->buf.len : scan->chunk;
+	/* A line that is longer than that: read more at a time, so that it is not searched again and again. */
+	size_t chunk = scan->buf.len > scan->ahead ? scan->buf.len : scan->ahead;
 	if (want > chunk)
 		want = chunk;
 	*more = false;
@@ -52,6 +61,7 @@ static enum evbus_code fill(struct scan *scan, bool *more, struct evbus_err *err
 	if (n < 0)
 		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", scan->name);
 	scan->buf.len += (size_t)n;
+	scan->ahead = scan->ahead < scan->chunk / 4 ? scan->ahead * 4 : scan->chunk;
 	*more = n > 0;
 	return EVBUS_OK;
 }

@@ -12,6 +12,7 @@ struct scan {
 	struct buf buf;          /* holds file bytes from buf_at on */
 	uint64_t buf_at;
 	size_t chunk;            /* how much is read at once */
+	size_t ahead;            /* and the next time: less at first */
 };
 
 enum scan_what {

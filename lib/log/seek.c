@@ -1,9 +1,12 @@
 /* seek.c: finding a line by its offset or time without an index.
  *
- * Interpolation alone creeps towards the place from one side, and far worse where the sizes of lines are mixed. So we aim
- * a little short, then a little beyond, which brackets the place from both sides within two reads, and bisect as soon as
- * that narrows no faster, which bounds the worst case. What is left, 64 KiB, is read in one piece; more where lines are long. A JSON
- * string cannot contain a raw newline, so a newline always ends a line. */
+ * Interpolation alone creeps towards the place from one side. So we aim a little beyond it as seen from the nearer end,
+ * which brackets it from both sides within two reads, and further beyond each time that this misses. What is left, 64 KiB,
+ * is read in one piece; more where lines are long.
+ *
+ * Where the values are no measure of the bytes (bursts, lines of mixed sizes) aiming is of no use. So the reads are
+ * counted: we aim as long as those that are left suffice to halve what is left down to 2 MiB, and halve from then on.
+ * A JSON string cannot contain a raw newline, so a newline always ends a line. */
 #include "log/seek.h"
 
 #include "base/os.h"
@@ -13,7 +16,11 @@
 #include <string.h>
 
 #define LEFT_BYTES (64u * 1024)
-#define PROBE_BYTES 4096u
+#define LEFT_MAX_BYTES (2u * 1024 * 1024)    /* what is left at most when no more reads are */
+#define READS_SPARE 2u                           /* for aiming, beside those that halving needs */
+#define MARGIN_PART 512u
+#define MISS_FACTOR_BITS 3u
+#define PROBE_BYTES 8192u                        /* a line of 4 KiB, and the head of the next */
 #define PROBE_MAX_BYTES (1024u * 1024)
 
 struct bracket {
@@ -57,10 +64,11 @@ static size_t probe_size(uint64_t bytes)
 }
 
 /* The first line that begins behind byte `from` and before bracket->high: *at (high where there is none) and its value. */
-static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t from, struct bracket *bracket,
-			     uint64_t *at, uint64_t *value, struct evbus_err *err)
+static enum evbus_code probe(const struct seek *seek, uint64_t from, struct bracket *bracket, uint64_t *at,
+			     uint64_t *value, struct evbus_err *err)
 {
 	uint64_t offset, begin = from, high = bracket->high;
+	struct buf *buf = seek->buf;
 	int64_t time_us;
 
 	*at = high;
@@ -92,89 +100,120 @@ static enum evbus_code probe(const struct seek *seek, struct buf *buf, uint64_t 
 	return EVBUS_OK;
 }
 
-static uint64_t aim(const struct bracket *bracket, uint64_t value, unsigned aimed, bool bisect)
+static unsigned halvings(uint64_t span)
 {
-	uint64_t span = bracket->high - bracket->low;
+	unsigned count = 0;
 
-	if (bisect || bracket->high_value <= bracket->low_value || value < bracket->low_value)
-		return bracket->low + span / 2;
-	uint64_t margin = span / 32 > LEFT_BYTES / 4 ? span / 32 : LEFT_BYTES / 4;
-	double part = (double)(value - bracket->low_value) / (double)(bracket->high_value - bracket->low_value);
-	uint64_t place = (uint64_t)((double)span * (part < 1 ? part : 1));
-	/* What lies at the ends is known. */
-	if (aimed == 0 ? place <= margin : place + margin >= span)
-		return bracket->low + span / 2;
-	return bracket->low + (aimed == 0 ? place - margin : place + margin);
+	for (; span > LEFT_MAX_BYTES; span /= 2)
+		count++;
+	return count;
 }
 
-static enum evbus_code narrow(const struct seek *seek, struct buf *buf, uint64_t value, struct bracket *bracket,
-			      struct evbus_err *err)
+/* Where the next probe begins; *above: it is meant to come out above the value. */
+static uint64_t aim(const struct bracket *bracket, uint64_t value, unsigned misses, bool *above)
 {
-	uint64_t before = bracket->high - bracket->low, span;    /* what was left two probes ago, and what is now */
-	bool bisect = false;
-	unsigned aimed = 0;
+	uint64_t span = bracket->high - bracket->low;
+	uint64_t margin = span / MARGIN_PART > LEFT_BYTES / 4 ? span / MARGIN_PART : LEFT_BYTES / 4;
 
-	while ((span = bracket->high - bracket->low) > LEFT_BYTES && span > bracket->probe) {
+	if (bracket->high_value <= bracket->low_value || value < bracket->low_value || value > bracket->high_value)
+		return bracket->low + span / 2;
+	double part = (double)(value - bracket->low_value) / (double)(bracket->high_value - bracket->low_value);
+	uint64_t place = (uint64_t)((double)span * part);
+	*above = place < span / 2;
+	while (misses-- && margin < span / 2)
+		margin <<= MISS_FACTOR_BITS;
+	if (margin >= span / 2)
+		return bracket->low + span / 2;
+	return bracket->low + (*above ? place + margin : (place < span ? place : span) - margin);
+}
+
+/* Makes the bracket narrower by one probe. *above: whether what was found has at least the value. */
+static enum evbus_code narrow_once(const struct seek *seek, uint64_t value, uint64_t guess, struct bracket *bracket,
+				   bool *above, struct evbus_err *err)
+{
+	uint64_t at, seen = 0;
+
+	TRY(probe(seek, guess, bracket, &at, &seen, err));
+	*above = at == bracket->high || seen >= value;
+	if (!*above) {
+		bracket->low = at;
+		bracket->low_value = seen;
+		return EVBUS_OK;
+	}
+	/* Where no line begins between the two, one long line covers them. */
+	if (at != bracket->high) {
+		bracket->high_value = seen;
+		bracket->found = at;
+	}
+	bracket->high = guess > bracket->low ? guess : bracket->low + 1;
+	return EVBUS_OK;
+}
+
+static enum evbus_code narrow(const struct seek *seek, uint64_t value, struct bracket *bracket, struct evbus_err *err)
+{
+	uint64_t span;
+	unsigned left = halvings(bracket->high - bracket->low) + READS_SPARE, misses = 0;
+
+	while ((span = bracket->high - bracket->low) > (left ? LEFT_BYTES : LEFT_MAX_BYTES) && span > bracket->probe) {
 		/* Two neighbours: the one below is not asked for. */
 		if (seek->by == SEEK_OFFSET && bracket->low_value < value && bracket->high_value == bracket->low_value + 1) {
 			bracket->high = bracket->low;
 			break;
 		}
-		if (aimed == 2) {
-			/* Aiming is of use where it narrows faster than halving. */
-			bisect = bisect || span > before / 4;
-			aimed = 0;
-			before = span;
-		}
-		uint64_t guess = aim(bracket, value, aimed++, bisect), at, seen = 0;
-		TRY(probe(seek, buf, guess, bracket, &at, &seen, err));
-		if (at == bracket->high) {
-			/* No line begins between the two: one long line covers them. */
-			bracket->high = guess > bracket->low ? guess : bracket->low + 1;
-		} else if (seen < value) {
-			bracket->low = at;
-			bracket->low_value = seen;
-		} else {
-			bracket->high = guess > bracket->low ? guess : bracket->low + 1;
-			bracket->high_value = seen;
-			bracket->found = at;
-		}
+		bool meant = true, above, halve = halvings(span) >= left;
+		uint64_t guess = halve ? bracket->low + span / 2 : aim(bracket, value, misses, &meant);
+		TRY(narrow_once(seek, value, guess, bracket, &above, err));
+		misses = halve || above == meant ? 0 : misses + 1;
+		left -= left > 0;
 	}
 	return EVBUS_OK;
 }
 
+static bool is_earlier(struct evbus_slice text, uint64_t time_us)
+{
+	struct line line;
+
+	return !line_parse(text, &line) && line.time_us < (int64_t)time_us;
+}
+
 /* The lines that begin in what is left: only their heads are looked at, so the last one need not be read whole. */
-static enum evbus_code walk(const struct seek *seek, struct buf *buf, uint64_t value, const struct bracket *bracket,
-			    uint64_t *at, struct evbus_err *err)
+static enum evbus_code walk(struct seek *seek, uint64_t value, const struct bracket *bracket, uint64_t *at,
+			    struct evbus_err *err)
 {
 	uint64_t left = bracket->high - bracket->low, there = seek->size - bracket->low, seen = 0;
-	size_t want = (size_t)(left + LINE_HEAD_MAX < there ? left + LINE_HEAD_MAX : there);
+	size_t want = (size_t)(left + LINE_HEAD_MAX < there ? left + LINE_HEAD_MAX : there), before = 0;
+	struct buf *buf = seek->buf;
 
+	seek->buf_at = bracket->low;
 	buf->len = 0;
 	TRY(buf_reserve(buf, want + 1, err));
 	ssize_t n = os_read_at(seek->fd, buf->data, want, bracket->low);
 	if (n < 0)
 		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", seek->name);
-	for (size_t begin = 0; begin <= left && begin < (size_t)n;) {
-		TRY(head_value(seek, buf->data + begin, (size_t)n - begin, bracket->low + begin, &seen, err));
+	buf->len = (size_t)n;
+	for (size_t begin = 0; begin <= left && begin < buf->len;) {
+		TRY(head_value(seek, buf->data + begin, buf->len - begin, bracket->low + begin, &seen, err));
 		if (seen >= value) {
 			*at = bracket->low + begin;
+			seek->led = begin &&
+				    is_earlier((struct evbus_slice){ buf->data + before, begin - 1 - before }, value);
 			return EVBUS_OK;
 		}
-		const char *newline = memchr(buf->data + begin, '\n', (size_t)n - begin);
+		const char *newline = memchr(buf->data + begin, '\n', buf->len - begin);
 		if (!newline)
 			break;
+		before = begin;
 		begin = (size_t)(newline + 1 - buf->data);
 	}
 	*at = bracket->found;
 	return EVBUS_OK;
 }
 
-enum evbus_code seek_find(const struct seek *seek, uint64_t value, uint64_t *at, struct evbus_err *err)
+enum evbus_code seek_find(struct seek *seek, uint64_t value, uint64_t *at, struct evbus_err *err)
 {
-	CLEANUP(buf_release) struct buf buf = { 0 };
 	struct bracket bracket = { 0, seek->size, seek->low, seek->high, seek->size, PROBE_BYTES };
 
-	TRY(narrow(seek, &buf, value, &bracket, err));
-	return walk(seek, &buf, value, &bracket, at, err);
+	seek->led = false;
+	TRY(narrow(seek, value, &bracket, err));
+	return walk(seek, value, &bracket, at, err);
 }

@@ -91,10 +91,13 @@ static enum evbus_code read_topic_json(struct topic *topic, struct evbus_err *er
 	char name[NAME_IN_MESSAGE];
 	char text[TOPIC_JSON_MAX_BYTES];
 	CLEANUP(os_close_cleanup) int fd = -1;
+	struct stat st;
 
 	snprintf(name, sizeof name, "%s/topic.json", topic->name);
 	TRY(os_open_file(topic->fd, "topic.json", O_RDONLY, 0, name, &fd, err));
-	ssize_t len = os_read_at(fd, text, sizeof text, 0);
+	if (os.fstat(fd, &st))
+		return err_set(err, EVBUS_IO, errno, "cannot look at '%s'", name);
+	ssize_t len = os_read_at(fd, text, (size_t)st.st_size < sizeof text ? (size_t)st.st_size : sizeof text, 0);
 	if (len < 0)
 		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", name);
 	return parse_topic_json(topic, (struct evbus_slice){ text, (size_t)len }, err);
