@@ -67,6 +67,8 @@ _Noreturn void run_failed(const char *file, int line, const char *format, ...) _
 
 /* Says `ran N of N`; fewer is a failure. */
 void run_ran(const char *what, uint64_t ran, uint64_t of);
+/* The same where not all can be had: fewer than `least` is a failure. */
+void run_ran_most(const char *what, uint64_t ran, uint64_t of, uint64_t least);
 
 uint64_t random_next(uint64_t *state);
 /* The number that stands there, within a text that has no NUL: strtoul() may look for one. */

@@ -348,7 +348,7 @@ static const struct fault faults[] = {
 static const struct fault any = { "EIO or ENOMEM", FAULTY_ANY, FAULTY_NONE, false };
 
 struct counts {
-	unsigned cases, hits;
+	unsigned cases, hits; /* calls that the clean run has counted, and those that have failed */
 };
 
 /* most: of more calls than that not each one fails. */
@@ -377,8 +377,8 @@ static void sweep_scope(const struct operation *operation, const char *of, unsig
 			sweep_one(operation, &faults[i], scope, run.quick ? 3 : most, &counts);
 	snprintf(what, sizeof what, "calls %s that fail: %s", of, operation->name);
 	/* Where the last ones may not come, some that were counted do not. */
-	bool enough = operation->uncertain && counts.hits >= counts.cases - counts.cases / 4;
-	run_ran(what, enough ? counts.cases : counts.hits, counts.cases);
+	run_ran_most(what, counts.hits, counts.cases,
+		     operation->uncertain ? counts.cases - counts.cases / 4 : counts.cases);
 }
 
 void sweep(const struct operation *operation)
