@@ -77,30 +77,40 @@ enum evbus_code outbox_key_add(struct key_table *keys, uint64_t key, struct evbu
 	return key_table_add(keys, key, 0, 0, err);
 }
 
-static enum evbus_code take_open(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+static enum evbus_code read_open(const struct evbus_outbox *outbox, const struct value *columns, size_t count,
+				 struct outbox_open *row, struct evbus_err *err)
 {
-	struct scanning *scanning = context;
-	struct evbus_outbox *outbox = scanning->outbox;
-	const struct value *owner = &columns[4];
+	const struct value *owner = &columns[OUTBOX_OWNER];
 	size_t own_len = strlen(outbox->owner);
 
-	if (count != 8 || columns[0].kind != VALUE_INTEGER)
+	if (count != OUTBOX_COLUMNS || columns[OUTBOX_SEQ].kind != VALUE_INTEGER)
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the column '%s' of the outbox '%s' has something that is no number",
 			       outbox->map.columns[OUTBOX_SEQ], outbox->name);
-	struct outbox_open *row = &scanning->rows[scanning->count++];
 	*row = (struct outbox_open){
-		.seq = columns[0].integer,
-		.state = outbox_state_of(outbox, &columns[1]),
-		.attempts = outbox_attempts(&columns[2]),
-		.due_us = outbox_time(&columns[3]),
-		.expires_us = outbox_time(&columns[5]),
+		.seq = columns[OUTBOX_SEQ].integer,
+		.state = outbox_state_of(outbox, &columns[OUTBOX_STATE]),
+		.attempts = outbox_attempts(&columns[OUTBOX_ATTEMPTS]),
+		.due_us = outbox_time(&columns[OUTBOX_DUE]),
+		.expires_us = outbox_time(&columns[OUTBOX_EXPIRES]),
 		.lease_ms = owner->kind == VALUE_TEXT ? lease_of(owner->bytes) : 0,
 		.own = owner->kind == VALUE_TEXT && own_len && owner->bytes.len > own_len &&
 		       !memcmp(owner->bytes.data, outbox->owner, own_len),
-		.key = key_of(&columns[6], &columns[7]),
+		.key = key_of(&columns[OUTBOX_TOPIC], &columns[OUTBOX_PARTITION_KEY]),
 	};
+	if (outbox_has_counts(outbox))
+		return EVBUS_OK;
+	const struct outbox_count *kept = outbox_counts_find(outbox, row->seq);
+	row->attempts = kept ? kept->attempts : 0;
+	row->due_us = kept ? kept->due_us : 0;
 	return EVBUS_OK;
+}
+
+static enum evbus_code take_open(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	struct scanning *scanning = context;
+
+	return read_open(scanning->outbox, columns, count, &scanning->rows[scanning->count++], err);
 }
 
 enum evbus_code outbox_scan(struct evbus_outbox *outbox, int64_t after, int64_t up_to, size_t most,
@@ -113,11 +123,6 @@ enum evbus_code outbox_scan(struct evbus_outbox *outbox, int64_t after, int64_t 
 			       .context = &scanning };
 
 	TRY(outbox_read(outbox, &query, err));
-	for (size_t i = 0; i < scanning.count && !outbox_has_counts(outbox); i++) {
-		const struct outbox_count *kept = outbox_counts_find(outbox, rows[i].seq);
-		rows[i].attempts = kept ? kept->attempts : 0;
-		rows[i].due_us = kept ? kept->due_us : 0;
-	}
 	*count = scanning.count;
 	return EVBUS_OK;
 }
@@ -144,10 +149,11 @@ int64_t outbox_waits_until(const struct outbox_open *row)
 struct claiming {
 	struct evbus_outbox *outbox;
 	struct outbox_batch *batch;
-	struct outbox_open *rows; /* OUTBOX_SCAN_MAX of them */
-	size_t count, most;
+	struct outbox_open *rows; /* OUTBOX_SCAN_MAX of them, for looking around */
+	size_t most, bytes;
+	bool ended;               /* there are no further rows that are not done */
 	int64_t up_to, now_us;
-	struct value lease[OUTBOX_COLUMNS];
+	struct value lease[OUTBOX_SETS];
 	char expires[28];
 };
 
@@ -157,6 +163,18 @@ static bool may_go(const struct claiming *claiming, const struct outbox_open *ro
 
 	return outbox_is_due(row, &batch->options->retry, batch->lease_ms, claiming->now_us) &&
 	       !outbox_key_is_in(&claiming->outbox->blocked, row->key);
+}
+
+static enum evbus_code pass_over(struct claiming *claiming, const struct outbox_open *row, struct evbus_err *err)
+{
+	struct evbus_outbox *outbox = claiming->outbox;
+	const struct outbox_batch *batch = claiming->batch;
+
+	TRY(outbox_key_add(&outbox->blocked, row->key, err));
+	if (!outbox_is_due(row, &batch->options->retry, batch->lease_ms, claiming->now_us) &&
+	    outbox_waits_until(row) < outbox->soonest_us)
+		outbox->soonest_us = outbox_waits_until(row);
+	return EVBUS_OK;
 }
 
 static enum evbus_code add_job(struct outbox_batch *batch, struct outbox_job **job, struct evbus_err *err)
@@ -174,108 +192,82 @@ static enum evbus_code add_job(struct outbox_batch *batch, struct outbox_job **j
 	return EVBUS_OK;
 }
 
-static bool is_full(const struct claiming *claiming)
+static enum evbus_code add_row(struct claiming *claiming, const struct outbox_open *row, const struct value *columns,
+			       size_t count, struct evbus_err *err)
 {
-	const struct outbox_batch *batch = claiming->batch;
-
-	return batch->count >= batch->options->batch || batch->bytes >= BATCH_BYTES;
-}
-
-/* EVBUS_NO: the batch is full. */
-static enum evbus_code take_row(void *context, const struct value *columns, size_t count, struct evbus_err *err)
-{
-	struct claiming *claiming = context;
 	struct outbox_batch *batch = claiming->batch;
 	struct outbox_job *job = NULL;
 
 	TRY(add_job(batch, &job, err));
 	TRY(outbox_hold(claiming->outbox, columns, count, &job->held, err));
+	job->key = row->key;
+	job->from = row->state;
 	batch->count++;
-	batch->bytes += job->held.row.payload.len;
-	return is_full(claiming) ? EVBUS_NO : EVBUS_OK;
-}
-
-/* Rows that follow each other, in one state, none of which is passed over: two statements for all of them. */
-static enum evbus_code take_run(struct claiming *claiming, const struct outbox_open *rows, size_t count,
-				struct evbus_err *err)
-{
-	struct evbus_outbox *outbox = claiming->outbox;
-	struct outbox_batch *batch = claiming->batch;
-	size_t begin = batch->count;
-	int64_t first = rows[0].seq, last = rows[count - 1].seq, taken = 0;
-	struct query query = {
-		.sql = outbox->sql[OUTBOX_SQL_GET_RUN],
-		ARGS(outbox_state_value(outbox, rows[0].state), value_integer(first), value_integer(last)),
-		.row = take_row,
-		.context = claiming,
-	};
-	enum evbus_code code = outbox_read(outbox, &query, err);
-
-	if (code && code != EVBUS_NO)
-		return code;
-	for (size_t i = begin; i < batch->count; i++) {
-		batch->jobs[i].key = rows[i - begin].key;
-		batch->jobs[i].from = outbox_has_leases(outbox) ? EVBUS_OUTBOX_PROCESSING : rows[0].state;
-		last = outbox->scanned_to = batch->jobs[i].held.row.seq;
-	}
-	taken = (int64_t)(batch->count - begin);
-	if (outbox_has_leases(outbox))
-		TRY(outbox_take_run(outbox, claiming->lease, first, last, rows[0].state, &taken, err));
-	if (!taken || taken != (int64_t)(batch->count - begin) || last != rows[taken - 1].seq)
-		return err_set(
-			err, EVBUS_CONFIG, 0,
-			"the database of the outbox '%s' has not leased all rows that it was told to: a trigger on "
-			"its table must not keep them as they are",
-			outbox->name);
 	return EVBUS_OK;
 }
 
-static enum evbus_code pass_over(struct claiming *claiming, const struct outbox_open *row, struct evbus_err *err)
+/* EVBUS_NO: it is enough. What is passed over was read as well, and the application waits meanwhile. */
+static enum evbus_code take_row(void *context, const struct value *columns, size_t count, struct evbus_err *err)
 {
-	struct evbus_outbox *outbox = claiming->outbox;
-	const struct outbox_batch *batch = claiming->batch;
+	struct claiming *claiming = context;
+	struct outbox_open row;
 
-	TRY(outbox_key_add(&outbox->blocked, row->key, err));
-	if (!outbox_is_due(row, &batch->options->retry, batch->lease_ms, claiming->now_us) &&
-	    outbox_waits_until(row) < outbox->soonest_us)
-		outbox->soonest_us = outbox_waits_until(row);
-	return EVBUS_OK;
+	TRY(read_open(claiming->outbox, columns, count, &row, err));
+	TRY(may_go(claiming, &row) ? add_row(claiming, &row, columns, count, err) : pass_over(claiming, &row, err));
+	claiming->outbox->scanned_to = row.seq;
+	claiming->most--;
+	claiming->bytes += columns[OUTBOX_PAYLOAD].bytes.len;
+	return claiming->batch->count == claiming->batch->options->batch || claiming->bytes >= BATCH_BYTES ? EVBUS_NO :
+													      EVBUS_OK;
 }
 
-/* How many from there on are a run: at most as many as there is room for. */
-static size_t run_len(const struct claiming *claiming, size_t from)
+static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *err)
 {
-	const struct outbox_open *rows = &claiming->rows[from];
-	size_t most = claiming->batch->options->batch - claiming->batch->count, len = 0;
+	struct query query = { .sql = claiming->outbox->sql[OUTBOX_SQL_TAKE],
+			       ARGS(value_integer(claiming->outbox->scanned_to), value_integer(claiming->up_to),
+				    value_integer((int64_t)claiming->most)),
+			       .row = take_row,
+			       .context = claiming };
 
-	while (len < most && from + len < claiming->count && rows[len].state == rows[0].state &&
-	       may_go(claiming, &rows[len]))
+	/* Not before: what others wrote while we waited for the lock would seem to come from a clock that is ahead. */
+	claiming->now_us = os_now_us();
+	claiming->bytes = 0;
+	enum evbus_code code = outbox_read(claiming->outbox, &query, err);
+	claiming->ended = !code && claiming->most > 0;
+	return code == EVBUS_NO ? EVBUS_OK : code;
+}
+
+size_t outbox_run(const struct outbox_batch *batch, size_t first)
+{
+	const struct outbox_job *jobs = &batch->jobs[first];
+	size_t len = 1;
+
+	while (first + len < batch->count && jobs[len].from == jobs[0].from &&
+	       jobs[len - 1].held.row.seq < jobs[len].held.row.seq &&
+	       jobs[len].held.row.seq - 1 == jobs[len - 1].held.row.seq)
 		len++;
 	return len;
 }
 
-/* Of what was read: takes what may go, up to a full batch, and says where it is then. */
-static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *err)
+static enum evbus_code lease_rows(struct claiming *claiming, struct evbus_err *err)
 {
-	for (size_t i = 0, len; i < claiming->count && !is_full(claiming); i += len) {
-		len = run_len(claiming, i);
-		if (len) {
-			TRY(take_run(claiming, &claiming->rows[i], len, err));
-			continue;
-		}
-		TRY(pass_over(claiming, &claiming->rows[i], err));
-		claiming->outbox->scanned_to = claiming->rows[i].seq;
-		len = 1;
-	}
-	return EVBUS_OK;
-}
+	struct evbus_outbox *outbox = claiming->outbox;
+	struct outbox_batch *batch = claiming->batch;
 
-static enum evbus_code read_rows(struct claiming *claiming, struct evbus_err *err)
-{
-	TRY(outbox_scan(claiming->outbox, claiming->outbox->scanned_to, claiming->up_to, claiming->most, claiming->rows,
-			&claiming->count, err));
-	/* Not before: what others wrote while we waited for the lock would seem to come from a clock that is ahead. */
-	claiming->now_us = os_now_us();
+	for (size_t i = 0, len; i < batch->count; i += len) {
+		struct outbox_job *jobs = &batch->jobs[i];
+		len = outbox_run(batch, i);
+		struct outbox_rows rows = { jobs[0].held.row.seq, jobs[len - 1].held.row.seq, jobs[0].from };
+		int64_t leased;
+		TRY(outbox_update(outbox, OUTBOX_SQL_CLAIM, claiming->lease, &rows, NULL, &leased, err));
+		if (leased != (int64_t)len)
+			return err_set(err, EVBUS_CONFIG, 0,
+				       "the database of the outbox '%s' has not leased all rows that it was told to: a "
+				       "trigger on its table must not keep them as they are",
+				       outbox->name);
+		for (size_t j = 0; j < len; j++)
+			jobs[j].from = EVBUS_OUTBOX_PROCESSING;
+	}
 	return EVBUS_OK;
 }
 
@@ -283,7 +275,7 @@ static void release_jobs(struct outbox_batch *batch)
 {
 	for (size_t i = 0; i < batch->count; i++)
 		outbox_held_release(&batch->jobs[i].held);
-	batch->count = batch->bytes = 0;
+	batch->count = 0;
 }
 
 /* One transaction. Nothing to take: nothing was written. */
@@ -292,14 +284,14 @@ static enum evbus_code take_some(struct claiming *claiming, struct evbus_err *er
 	struct evbus_outbox *outbox = claiming->outbox;
 
 	TRY(outbox_begin(outbox, err));
-	enum evbus_code code = read_rows(claiming, err);
-	if (!code)
-		code = take_rows(claiming, err);
+	enum evbus_code code = take_rows(claiming, err);
 	if (!code && (!claiming->batch->count || !outbox_has_leases(outbox))) {
 		outbox->within = false;
 		table_rollback(outbox->store);
 		return EVBUS_OK;
 	}
+	if (!code)
+		code = lease_rows(claiming, err);
 	code = outbox_end(outbox, code, err);
 	if (code)
 		release_jobs(claiming->batch);
@@ -309,14 +301,19 @@ static enum evbus_code take_some(struct claiming *claiming, struct evbus_err *er
 /* Without a lock: goes up to a row for which one is worth taking. */
 static enum evbus_code look_around(struct claiming *claiming, bool *worth, struct evbus_err *err)
 {
-	TRY(read_rows(claiming, err));
+	struct evbus_outbox *outbox = claiming->outbox;
+	size_t count = 0;
+
+	TRY(outbox_scan(outbox, outbox->scanned_to, claiming->up_to, claiming->most, claiming->rows, &count, err));
+	claiming->now_us = os_now_us();
+	claiming->ended = count < claiming->most;
 	*worth = false;
-	for (size_t i = 0; i < claiming->count; i++) {
+	for (size_t i = 0; i < count; i++) {
 		*worth = may_go(claiming, &claiming->rows[i]);
 		if (*worth)
 			return EVBUS_OK;
 		TRY(pass_over(claiming, &claiming->rows[i], err));
-		claiming->outbox->scanned_to = claiming->rows[i].seq;
+		outbox->scanned_to = claiming->rows[i].seq;
 	}
 	return EVBUS_OK;
 }
@@ -365,7 +362,7 @@ static enum evbus_code search(struct claiming *claiming, struct evbus_err *err)
 			TRY(take_some(claiming, err));
 		if (claiming->batch->count)
 			return EVBUS_OK;
-		if (claiming->count < claiming->most && !(look && worth)) {
+		if (claiming->ended && !(look && worth)) {
 			if (whole)
 				return EVBUS_OK;
 			whole = true;

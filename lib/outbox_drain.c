@@ -21,42 +21,63 @@
 
 /* ---- marking --------------------------------------------------------------------------------------------------- */
 
-/* As it is printed. */
-static void format_receipt(const struct evbus_record *record, char text[512])
-{
-	snprintf(text, 512,
-		 "{\"topic\":\"%.*s\",\"partition_id\":%" PRId32 ",\"offset_kind\":\"%s\",\"offset\":\"%.*s\","
-		 "\"published_at_utc\":\"%.*s\"%s}",
-		 (int)record->topic.len, record->topic.data, record->partition_id, record->offset_kind,
-		 (int)record->offset.len, record->offset.data, (int)record->published_at_utc.len,
-		 record->published_at_utc.data, record->duplicate ? ",\"duplicate\":true" : "");
-}
-
 struct marking {
 	struct evbus_outbox *outbox;
 	struct outbox_batch *batch;
 	char now[28];
+	bool singly; /* one row at a time */
 };
 
-static enum evbus_code mark_done(struct marking *marking, struct outbox_job *job, struct evbus_err *err)
+static enum evbus_code update(struct marking *marking, enum outbox_sql update, const struct value set[OUTBOX_SETS],
+			      struct outbox_job *jobs, size_t count, struct evbus_err *err)
 {
-	char receipt[512];
-	struct value set[OUTBOX_COLUMNS] = {
+	const struct outbox_rows rows = { jobs[0].held.row.seq, jobs[count - 1].held.row.seq, jobs[0].from };
+	int64_t changed;
+
+	TRY(outbox_update(marking->outbox, update, set, &rows, marking->batch->owner, &changed, err));
+	if (changed != (int64_t)count && count > 1)
+		return EVBUS_NO;
+	for (size_t i = 0; i < count; i++)
+		jobs[i].marked = changed > 0;
+	return EVBUS_OK;
+}
+
+/* As it is printed, around the offset. */
+static void format_receipt(const struct evbus_record *record, char begin[512], char end[128])
+{
+	snprintf(begin, 512, "{\"topic\":\"%.*s\",\"partition_id\":%" PRId32 ",\"offset_kind\":\"%s\",\"offset\":\"",
+		 (int)record->topic.len, record->topic.data, record->partition_id, record->offset_kind);
+	snprintf(end, 128, "\",\"published_at_utc\":\"%.*s\"%s}", (int)record->published_at_utc.len,
+		 record->published_at_utc.data, record->duplicate ? ",\"duplicate\":true" : "");
+}
+
+/* Of jobs whose receipts are one text around offsets that go up with seq. */
+static enum evbus_code mark_done(struct marking *marking, struct outbox_job *jobs, size_t count, struct evbus_err *err)
+{
+	const struct evbus_record *receipt = &jobs[0].receipt;
+	char begin[512], end[128];
+	struct value set[OUTBOX_SETS] = {
 		[OUTBOX_STATE] = outbox_state_value(marking->outbox, EVBUS_OUTBOX_SENT),
 		[OUTBOX_SENT_AT] = value_text(marking->now),
 	};
 
-	format_receipt(&job->receipt, receipt);
-	set[OUTBOX_RECEIPT] = value_text(receipt);
-	return outbox_update(marking->outbox, OUTBOX_SQL_SENT, set, job->held.row.seq, job->from, marking->batch->owner,
-			     &job->marked, err);
+	format_receipt(receipt, begin, end);
+	if (count > 1) {
+		set[OUTBOX_RECEIPT_NUMBER] = value_integer(jobs[0].offset - jobs[0].held.row.seq);
+	} else {
+		size_t len = strlen(begin);
+		snprintf(begin + len, sizeof begin - len, "%.*s", (int)receipt->offset.len, receipt->offset.data);
+	}
+	set[OUTBOX_RECEIPT] = value_text(begin);
+	set[OUTBOX_RECEIPT_END] = value_text(end);
+	return update(marking, OUTBOX_SQL_SENT, set, jobs, count, err);
 }
 
 static enum evbus_code mark_refused(struct marking *marking, struct outbox_job *job, struct evbus_err *err)
 {
 	bool dead = job->fate == OUTBOX_DEAD;
 	char due[28];
-	struct value set[OUTBOX_COLUMNS] = {
+	struct value set[OUTBOX_SETS] = {
 		[OUTBOX_STATE] = outbox_state_value(marking->outbox, dead ? EVBUS_OUTBOX_FAILED : EVBUS_OUTBOX_PENDING),
 		[OUTBOX_ATTEMPTS] = value_integer(job->held.row.attempts + 1),
 		[OUTBOX_ERROR] = value_text(job->error),
@@ -66,33 +87,63 @@ static enum evbus_code mark_refused(struct marking *marking, struct outbox_job *
 	evbus_time_format(job->due_us, due);
 	if (!dead)
 		set[OUTBOX_DUE] = value_text(due);
-	return outbox_update(marking->outbox, OUTBOX_SQL_REFUSED, set, job->held.row.seq, job->from,
-			     marking->batch->owner, &job->marked, err);
+	return update(marking, OUTBOX_SQL_REFUSED, set, job, 1, err);
 }
 
 static enum evbus_code give_back(struct marking *marking, struct outbox_job *job, struct evbus_err *err)
 {
-	const struct value set[OUTBOX_COLUMNS] = {
+	const struct value set[OUTBOX_SETS] = {
 		[OUTBOX_STATE] = outbox_state_value(marking->outbox, EVBUS_OUTBOX_PENDING),
 	};
 
-	if (!outbox_has_leases(marking->outbox))
-		return EVBUS_OK;
-	return outbox_update(marking->outbox, OUTBOX_SQL_BACK, set, job->held.row.seq, job->from, marking->batch->owner,
-			     &job->marked, err);
+	return outbox_has_leases(marking->outbox) ? update(marking, OUTBOX_SQL_BACK, set, job, 1, err) : EVBUS_OK;
 }
 
-static enum evbus_code mark_one(struct marking *marking, struct outbox_job *job, struct evbus_err *err)
+static bool same_text(struct evbus_slice a, struct evbus_slice b)
 {
-	switch (job->fate) {
+	return a.len == b.len && !memcmp(a.data, b.data, a.len);
+}
+
+/* The receipt is that of the job before with the next offset. */
+static bool goes_on(const struct outbox_job *job)
+{
+	const struct evbus_record *before = &job[-1].receipt, *receipt = &job->receipt;
+
+	return job->fate == OUTBOX_DONE && job[-1].offset >= 0 && job->offset == job[-1].offset + 1 &&
+	       receipt->partition_id == before->partition_id && receipt->duplicate == before->duplicate &&
+	       same_text(receipt->topic, before->topic) &&
+	       same_text(receipt->published_at_utc, before->published_at_utc);
+}
+
+/* Those that are done in one statement, as many as that can be. */
+static enum evbus_code mark_some(struct marking *marking, size_t first, size_t *count, struct evbus_err *err)
+{
+	struct outbox_job *jobs = &marking->batch->jobs[first];
+	size_t most = marking->singly ? 1 : outbox_run(marking->batch, first);
+
+	*count = 1;
+	switch (jobs[0].fate) {
 	case OUTBOX_DONE:
-		return mark_done(marking, job, err);
+		while (*count < most && goes_on(&jobs[*count]))
+			++*count;
+		return mark_done(marking, jobs, *count, err);
 	case OUTBOX_REFUSED:
 	case OUTBOX_DEAD:
-		return mark_refused(marking, job, err);
+		return mark_refused(marking, jobs, err);
 	default:
-		return give_back(marking, job, err);
+		return give_back(marking, jobs, err);
 	}
+}
+
+/* EVBUS_NO: of several rows not all are ours. */
+static enum evbus_code mark_all(struct marking *marking, struct evbus_err *err)
+{
+	enum evbus_code code = EVBUS_OK;
+
+	TRY(outbox_begin(marking->outbox, err));
+	for (size_t i = 0, count; i < marking->batch->count && !code; i += count)
+		code = mark_some(marking, i, &count, err);
+	return outbox_end(marking->outbox, code, err);
 }
 
 static enum evbus_code write_histories(struct outbox_batch *batch, int64_t now_us, struct evbus_err *err)
@@ -159,15 +210,14 @@ enum evbus_code outbox_mark(struct evbus_outbox *outbox, struct outbox_batch *ba
 {
 	struct marking marking = { .outbox = outbox, .batch = batch };
 	int64_t now_us = os_now_us();
-	enum evbus_code code = EVBUS_OK;
 
 	evbus_time_format(now_us, marking.now);
 	TRY(write_histories(batch, now_us, err));
 	TRY(keep_counts(outbox, batch, err));
-	TRY(outbox_begin(outbox, err));
-	for (size_t i = 0; i < batch->count && !code; i++)
-		code = mark_one(&marking, &batch->jobs[i], err);
-	TRY(outbox_end(outbox, code, err));
+	enum evbus_code code = mark_all(&marking, err);
+	/* Which of them are not is seen one by one. */
+	marking.singly = true;
+	TRY(code == EVBUS_NO ? mark_all(&marking, err) : code);
 	count_results(outbox, batch, result);
 	return forget_counts(outbox, batch, err);
 }

@@ -14,18 +14,20 @@ static enum evbus_code change(struct evbus_outbox *outbox, int64_t seq, enum out
 							struct evbus_err *err),
 			      void *context, bool *changed, struct evbus_err *err)
 {
-	struct value set[OUTBOX_COLUMNS] = { 0 };
+	const struct outbox_rows row = { seq, seq, EVBUS_OUTBOX_FAILED };
+	struct value set[OUTBOX_SETS] = { 0 };
 	struct outbox_held held = { 0 };
-	bool found = false, done = false;
+	int64_t done = 0;
+	bool found = false;
 	enum evbus_code code = outbox_get(outbox, seq, &held, &found, err);
 
 	if (!code && found && held.row.state == EVBUS_OUTBOX_FAILED) {
 		code = values(context, &held, set, err);
 		if (!code)
-			code = outbox_update(outbox, update, set, seq, EVBUS_OUTBOX_FAILED, NULL, &done, err);
+			code = outbox_update(outbox, update, set, &row, NULL, &done, err);
 	}
 	outbox_held_release(&held);
-	*changed = done;
+	*changed = done > 0;
 	return code;
 }
 

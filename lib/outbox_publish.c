@@ -101,6 +101,20 @@ static struct evbus_slice moved(struct evbus_slice slice, struct evbus_slice fro
 	return copy;
 }
 
+static int64_t number_of(struct evbus_slice text)
+{
+	int64_t number = 0;
+
+	if (!text.len || text.len > 18)
+		return -1;
+	for (size_t i = 0; i < text.len; i++) {
+		if (text.data[i] < '0' || text.data[i] > '9')
+			return -1;
+		number = number * 10 + (text.data[i] - '0');
+	}
+	return number;
+}
+
 /* A receipt lives until the next call on the publisher, and is given out when the rows are marked. */
 static enum evbus_code keep_receipt(struct outbox_job *job, const struct evbus_record *receipt, struct evbus_err *err)
 {
@@ -124,6 +138,7 @@ static enum evbus_code keep_receipt(struct outbox_job *job, const struct evbus_r
 	for (size_t i = 0; i < RECEIPT_SLICES; i++)
 		*slices[i] = moved(*slices[i], line, job->receipt_block, &room);
 	job->receipt = copy;
+	job->offset = number_of(copy.offset);
 	job->fate = OUTBOX_DONE;
 	return EVBUS_OK;
 }
@@ -250,6 +265,8 @@ enum evbus_code outbox_publish(struct evbus_outbox *outbox, struct outbox_batch 
 	enum evbus_code code;
 
 	set_deadline(outbox, batch);
+	/* One time for all of them, so that one statement can mark them. */
+	publisher_set_time(outbox->publisher, os_now_us());
 	publisher_set_go_on(outbox->publisher, batch->options->go_on, batch->options->go_on_context);
 	code = publish_all(&publishing, err);
 	if (code) {

@@ -268,10 +268,12 @@ static struct evbus_slice *slice_at(struct evbus_outbox_row *row, enum outbox_co
 
 static size_t size_of(const struct value *columns, char digits[24])
 {
+	struct evbus_outbox_row row;
 	size_t size = 1;
 
 	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++)
-		size += text_of(&columns[i], digits).len + 1;
+		if (columns[i].kind != VALUE_NULL && slice_at(&row, i))
+			size += text_of(&columns[i], digits).len + 1;
 	return size;
 }
 
@@ -282,9 +284,9 @@ static char *copy_texts(const struct value *columns, struct outbox_held *held)
 
 	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
 		struct evbus_slice *slice = slice_at(&held->row, i);
-		struct evbus_slice text = text_of(&columns[i], digits);
-		if (!slice || !text.data)
+		if (!slice || columns[i].kind == VALUE_NULL)
 			continue;
+		struct evbus_slice text = text_of(&columns[i], digits);
 		memcpy(to, text.data, text.len);
 		to[text.len] = '\0';
 		*slice = (struct evbus_slice){ to, text.len };

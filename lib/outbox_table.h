@@ -15,9 +15,9 @@
 #define OUTBOX_LEASE_MAX_MS (24 * 3600000)
 
 enum outbox_sql {
-	OUTBOX_SQL_SCAN,           /* rows that are not done, without what is in them, from seq to seq */
+	OUTBOX_SQL_SCAN,           /* rows that are not done from seq to seq, without what does not say whether they may go */
+	OUTBOX_SQL_TAKE,           /* the same, whole */
 	OUTBOX_SQL_GET,
-	OUTBOX_SQL_GET_RUN,        /* those in one state from seq to seq */
 	OUTBOX_SQL_LIST,           /* in any state */
 	OUTBOX_SQL_LIST_OPEN,      /* PENDING or PROCESSING */
 	OUTBOX_SQL_LIST_STATE,     /* the first of EVBUS_OUTBOX_STATES */
@@ -34,8 +34,8 @@ enum outbox_sql {
 	OUTBOX_SQL_CREATE,
 	OUTBOX_SQL_INDEX_OPEN,     /* to be made by outbox_init() only */
 	OUTBOX_SQL_INDEX_FAILED,
-	OUTBOX_SQL_CLAIM,          /* an update of those in one state from seq to seq */
-	OUTBOX_SQL_SENT,           /* from here on updates of one row in a given state */
+	OUTBOX_SQL_CLAIM,          /* from here on updates of the rows in one state from seq to seq */
+	OUTBOX_SQL_SENT,
 	OUTBOX_SQL_BACK,
 	OUTBOX_SQL_REFUSED,
 	OUTBOX_SQL_REQUEUE,
@@ -123,17 +123,25 @@ void outbox_sql_release(struct evbus_outbox *outbox);
 /* The name of an index of the table. */
 void outbox_index_name(const struct evbus_outbox *outbox, enum outbox_sql index, char name[2 * OUTBOX_NAME_MAX_BYTES]);
 
-/* Within a transaction: sets those columns of a row that the statement has (and the table), if it is in the state, and,
- * for those that end a lease, the lease is ours. */
-CHECKED enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_sql update,
-				      const struct value set[OUTBOX_COLUMNS], int64_t seq,
-				      enum evbus_outbox_state from, const char *owner, bool *changed,
-				      struct evbus_err *err);
+/* Rows from seq to seq, all that are in one state. */
+struct outbox_rows {
+	int64_t first, last;
+	enum evbus_outbox_state from;
+};
 
-/* Within a transaction: leases all that are in the state from seq to seq. */
-CHECKED enum evbus_code outbox_take_run(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS],
-					int64_t first, int64_t last, enum evbus_outbox_state from, int64_t *taken,
-					struct evbus_err *err);
+/* What an update sets: columns, and of OUTBOX_SQL_SENT the receipt in three parts, of which the one in the middle is a
+ * number to which each row adds its seq, or NULL. */
+enum {
+	OUTBOX_RECEIPT_NUMBER = OUTBOX_COLUMNS,
+	OUTBOX_RECEIPT_END,
+	OUTBOX_SETS,
+};
+
+/* Within a transaction: sets those columns that the statement has (and the table) of the rows, and, for those that end
+ * a lease, only where the lease is ours. Without such columns all of them count as changed. */
+CHECKED enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_sql update,
+				      const struct value set[OUTBOX_SETS], const struct outbox_rows *rows,
+				      const char *owner, int64_t *changed, struct evbus_err *err);
 
 /* Within a transaction: id, topic, event_type, payload; tenant_id, event_key and partition_key unless they are NULL. */
 CHECKED enum evbus_code outbox_insert(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS],
@@ -219,6 +227,7 @@ struct outbox_job {
 	int64_t due_us;
 	struct buf history;
 	struct evbus_record receipt;
+	int64_t offset;            /* of the receipt, as a number; -1: it is none */
 	char *receipt_block;
 };
 
@@ -230,8 +239,12 @@ struct outbox_batch {
 	char owner[OUTBOX_OWNER_MAX_BYTES];
 	struct outbox_job *jobs;
 	size_t count, size;
-	size_t bytes;
 };
+
+/* How many jobs from there on have rows whose seqs follow each other, none left out, in one state: an update of a range
+ * is then one of nobody else's rows. */
+size_t outbox_run(const struct outbox_batch *batch, size_t first);
+
 
 CHECKED enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
 /* All of a batch was marked and none of it lost; without this, the next claim begins anew. */

@@ -177,6 +177,11 @@ static bool thread_goes_on(void *context)
 	return !atomic_load(&publisher->given_up);
 }
 
+void publisher_set_time(struct evbus_publisher *publisher, int64_t time_us)
+{
+	publisher->time_us = time_us;
+}
+
 void publisher_set_go_on(struct evbus_publisher *publisher, bool (*go_on)(void *context), void *context)
 {
 	publisher_wait(publisher);

@@ -78,6 +78,7 @@ struct evbus_publisher {
 	uint64_t expect;
 	struct deadline deadline;         /* of what is written from now on, if has_deadline */
 	bool has_deadline;
+	int64_t time_us;                  /* of what is added, or 0 */
 	struct open_topic *topics;
 	struct lane **lanes;
 	uint32_t lane_count, lane_size;
@@ -105,6 +106,9 @@ const struct ticket *ticket_at(const struct slot *slot, size_t i);
 /* What is added from now on is appended before both times of *deadline, or the publisher fails with EVBUS_AGAIN and
  * nothing of that group is appended. Flush first what was added before. NULL: as long as it takes. */
 void publisher_set_deadline(struct evbus_publisher *publisher, const struct deadline *deadline);
+
+/* When what is added from now on is published, if not before what is there already. 0: when it is added. */
+void publisher_set_time(struct evbus_publisher *publisher, int64_t time_us);
 
 /* Whom to ask from now on while it waits (evbus_publisher_options.go_on). */
 void publisher_set_go_on(struct evbus_publisher *publisher, bool (*go_on)(void *context), void *context);

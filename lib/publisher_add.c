@@ -221,7 +221,7 @@ static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *la
 {
 	struct slot *slot = &publisher->slots[publisher->filling];
 	struct group *group = NULL;
-	int64_t now = os_now_us();
+	int64_t now = publisher->time_us ? publisher->time_us : os_now_us();
 
 	TRY(find_group(slot, lane->index, &group, err));
 	struct ticket ticket = { lane->index, (uint32_t)group_count(group), TICKET_NEW };

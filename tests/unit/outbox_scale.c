@@ -42,9 +42,9 @@ static void check_plans(void)
 	cr_assert(strstr(plan_of(OUTBOX_SQL_LIST_OPEN), "outbox_evbus_open"));
 	cr_assert(strstr(plan_of(OUTBOX_SQL_COUNT_PENDING), "COVERING INDEX outbox_evbus_open"));
 	cr_assert(strstr(plan_of(OUTBOX_SQL_COUNT), "COVERING INDEX"));
-	cr_assert(strstr(plan_of(OUTBOX_SQL_CLAIM), "outbox_evbus_open (seq>? AND seq<?)"));
-	cr_assert(strstr(plan_of(OUTBOX_SQL_GET_RUN), "outbox_evbus_open (seq>? AND seq<?)"));
-	cr_assert(strstr(plan_of(OUTBOX_SQL_SENT), "PRIMARY KEY"));
+	cr_assert_str_eq(plan_of(OUTBOX_SQL_TAKE), "SEARCH o USING INDEX outbox_evbus_open (seq>? AND seq<?); ");
+	cr_assert(strstr(plan_of(OUTBOX_SQL_CLAIM), "PRIMARY KEY (rowid>? AND rowid<?)"));
+	cr_assert(strstr(plan_of(OUTBOX_SQL_SENT), "PRIMARY KEY (rowid>? AND rowid<?)"));
 }
 
 Test(outbox_scale, each_statement_finds_its_rows_by_an_index)
