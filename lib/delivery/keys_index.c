@@ -139,15 +139,68 @@ static enum evbus_code settle(struct keys *keys, const struct key_name *name, co
 	return store_keys_replace(keys->store, keys->topic->name, name, place, err);
 }
 
-static enum evbus_code save_line(struct keys *keys, int32_t partition, const struct line *line, struct evbus_err *err)
+/* Keys on their way into the store. */
+struct saving {
+	struct keys *keys;
+	struct buf texts;          /* tenant and key of each in turn */
+	size_t count;
+	struct key_name names[KEYS_FIND_MAX];
+	struct key_place places[KEYS_FIND_MAX];
+	int64_t times_us[KEYS_FIND_MAX];
+};
+
+static void release_saving(struct saving *saving)
+{
+	buf_release(&saving->texts);
+}
+
+static enum evbus_code save_one(struct saving *saving, size_t i, struct evbus_err *err)
+{
+	struct keys *keys = saving->keys;
+	const struct key_name *name = &saving->names[i];
+	const struct key_place *place = &saving->places[i];
+	struct key_place other;
+
+	TRY(store_keys_add(keys->store, keys->topic->name, name, place, &other, err));
+	return other.found ? settle(keys, name, place, &other, saving->times_us[i], err) : EVBUS_OK;
+}
+
+static enum evbus_code save_kept(struct saving *saving, struct evbus_err *err)
+{
+	struct keys *keys = saving->keys;
+	const char *at = saving->texts.data;
+	bool all = false;
+
+	for (size_t i = 0; i < saving->count; i++) {
+		saving->names[i].tenant_id.data = at;
+		at += saving->names[i].tenant_id.len;
+		saving->names[i].event_key.data = at;
+		at += saving->names[i].event_key.len;
+	}
+	if (saving->count == KEYS_FIND_MAX)
+		TRY(store_keys_add_many(keys->store, keys->topic->name, saving->names, saving->places, &all, err));
+	for (size_t i = 0; i < saving->count && !all; i++)
+		TRY(save_one(saving, i, err));
+	saving->count = saving->texts.len = 0;
+	return EVBUS_OK;
+}
+
+static enum evbus_code save_line(struct saving *saving, int32_t partition, const struct line *line,
+				 struct evbus_err *err)
 {
 	struct key_name name = key_name_of(line->tenant_id, line->event_key);
-	struct key_place place = { .found = true, .partition_id = partition, .offset = line->offset }, other;
+	struct key_place *place = &saving->places[saving->count];
 
-	memcpy(place.log_id, keys->topic->log_id, sizeof place.log_id);
-	snprintf(place.published_at, sizeof place.published_at, "%.*s", (int)line->time_text.len, line->time_text.data);
-	TRY(store_keys_add(keys->store, keys->topic->name, &name, &place, &other, err));
-	return other.found ? settle(keys, &name, &place, &other, line->time_us, err) : EVBUS_OK;
+	TRY(buf_reserve(&saving->texts, name.tenant_id.len + name.event_key.len + 1, err));
+	TRY(buf_add(&saving->texts, name.tenant_id.data, name.tenant_id.len, err));
+	TRY(buf_add(&saving->texts, name.event_key.data, name.event_key.len, err));
+	*place = (struct key_place){ .found = true, .partition_id = partition, .offset = line->offset };
+	memcpy(place->log_id, saving->keys->topic->log_id, sizeof place->log_id);
+	snprintf(place->published_at, sizeof place->published_at, "%.*s", (int)line->time_text.len,
+		 line->time_text.data);
+	saving->names[saving->count] = name;
+	saving->times_us[saving->count++] = line->time_us;
+	return saving->count == KEYS_FIND_MAX ? save_kept(saving, err) : EVBUS_OK;
 }
 
 /* Another publisher may have come further meanwhile; but a row that is not of this log says nothing. */
@@ -165,6 +218,7 @@ static enum evbus_code save_part(struct keys *keys, int32_t partition, const str
 				 struct evbus_err *err)
 {
 	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	CLEANUP(release_saving) struct saving saving = { .keys = keys };
 	struct key_part *part = &keys->parts[partition];
 	struct key_progress progress = { .found = true, .indexed_to = part->seen_to };
 	struct line line;
@@ -183,8 +237,9 @@ static enum evbus_code save_part(struct keys *keys, int32_t partition, const str
 		any = true;
 		remember(progress.fingerprint, &line);
 		if (line.event_key.data)
-			TRY(save_line(keys, partition, &line, err));
+			TRY(save_line(&saving, partition, &line, err));
 	}
+	TRY(save_kept(&saving, err));
 	if (any && strcmp(progress.fingerprint, part->fingerprint) != 0)
 		return not_as_seen(keys, partition, err);
 	memcpy(progress.log_id, keys->topic->log_id, sizeof progress.log_id);

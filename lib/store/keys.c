@@ -9,21 +9,24 @@
 
 #define PLACE "log_id, partition_id, record_offset, published_at"
 #define PAIR "(?, ?)"
-#define PAIRS_4 PAIR ", " PAIR ", " PAIR ", " PAIR
-#define PAIRS_32                                                                                                   \
-	PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4 ", " PAIRS_4
+#define ROW "(?, ?, ?, ?, ?, ?, ?)"
+#define TIMES_4(text) text ", " text ", " text ", " text
+#define TIMES_32(text) TIMES_4(TIMES_4(text)) ", " TIMES_4(TIMES_4(text))
 #define OF_KEY " WHERE topic = ? AND tenant_id = ? AND event_key = ?"
 
 static const char select_one[] = "SELECT tenant_id, event_key, " PLACE " FROM event_keys" OF_KEY;
 /* Joined in this order each pair is one search of the index; of "(tenant_id, event_key) IN (VALUES …)" SQLite makes a
  * walk through all keys of the topic. */
 static const char select_many[] =
-	"WITH wanted (tenant_id, event_key) AS (VALUES " PAIRS_32 ") "
+	"WITH wanted (tenant_id, event_key) AS (VALUES " TIMES_32(PAIR) ") "
 	"SELECT k.tenant_id, k.event_key, k.log_id, k.partition_id, k.record_offset, k.published_at "
 	"FROM wanted CROSS JOIN event_keys k "
 	"WHERE k.topic = ? AND k.tenant_id = wanted.tenant_id AND k.event_key = wanted.event_key";
-static const char insert[] = "INSERT INTO event_keys (topic, tenant_id, event_key, " PLACE ") "
-			     "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, tenant_id, event_key) DO NOTHING";
+#define INSERT(rows)                                                                                               \
+	"INSERT INTO event_keys (topic, tenant_id, event_key, " PLACE ") VALUES " rows                             \
+	" ON CONFLICT (topic, tenant_id, event_key) DO NOTHING"
+static const char insert[] = INSERT(ROW);
+static const char insert_many[] = INSERT(TIMES_32(ROW)); /* a third of the time of 32 of them */
 static const char update[] = "UPDATE event_keys SET log_id = ?, partition_id = ?, record_offset = ?, "
 			     "published_at = ?" OF_KEY;
 static const char delete_keys[] = "DELETE FROM event_keys WHERE topic = ?";
@@ -152,15 +155,28 @@ enum evbus_code store_keys_find(struct store *store, const char *topic, const st
 	return table_read(store, &query, err);
 }
 
+#define ROW_ARGS 7u
+
+static void set_row(struct value args[ROW_ARGS], const char *topic, const struct key_name *name,
+		    const struct key_place *place, const char *offset)
+{
+	args[0] = value_text(topic);
+	args[1] = value_slice(name->tenant_id);
+	args[2] = value_slice(name->event_key);
+	args[3] = value_text(place->log_id);
+	args[4] = value_integer(place->partition_id);
+	args[5] = value_text(offset);
+	args[6] = value_text(place->published_at);
+}
+
 enum evbus_code store_keys_add(struct store *store, const char *topic, const struct key_name *name,
 			       const struct key_place *place, struct key_place *other, struct evbus_err *err)
 {
 	struct offset_text offset = offset_of(place->offset);
-	struct query query = { .sql = insert,
-			       ARGS(value_text(topic), value_slice(name->tenant_id), value_slice(name->event_key),
-				    value_text(place->log_id), value_integer(place->partition_id),
-				    value_text(offset.text), value_text(place->published_at)) };
+	struct value args[ROW_ARGS];
+	struct query query = { .sql = insert, .args = args, .arg_count = ROW_ARGS };
 
+	set_row(args, topic, name, place, offset.text);
 	other->found = false;
 	TRY(table_write(store, &query, err));
 	if (query.changed)
@@ -168,6 +184,22 @@ enum evbus_code store_keys_add(struct store *store, const char *topic, const str
 	TRY(find_one(store, topic, name, other, err));
 	other->found = other->found && (strcmp(other->log_id, place->log_id) != 0 ||
 					other->partition_id != place->partition_id || other->offset != place->offset);
+	return EVBUS_OK;
+}
+
+enum evbus_code store_keys_add_many(struct store *store, const char *topic, const struct key_name *names,
+				    const struct key_place *places, bool *all, struct evbus_err *err)
+{
+	struct offset_text offsets[KEYS_FIND_MAX];
+	struct value args[KEYS_FIND_MAX * ROW_ARGS];
+	struct query query = { .sql = insert_many, .args = args, .arg_count = (size_t)KEYS_FIND_MAX * ROW_ARGS };
+
+	for (size_t i = 0; i < KEYS_FIND_MAX; i++) {
+		offsets[i] = offset_of(places[i].offset);
+		set_row(&args[i * ROW_ARGS], topic, &names[i], &places[i], offsets[i].text);
+	}
+	TRY(table_write(store, &query, err));
+	*all = query.changed == KEYS_FIND_MAX;
 	return EVBUS_OK;
 }
 

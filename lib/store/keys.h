@@ -32,6 +32,9 @@ CHECKED enum evbus_code store_keys_find(struct store *store, const char *topic, 
  * and *other is it. */
 CHECKED enum evbus_code store_keys_add(struct store *store, const char *topic, const struct key_name *name,
 				       const struct key_place *place, struct key_place *other, struct evbus_err *err);
+/* The same for KEYS_FIND_MAX of them at once. *all false: some have a row already; added one by one they tell which. */
+CHECKED enum evbus_code store_keys_add_many(struct store *store, const char *topic, const struct key_name *names,
+					    const struct key_place *places, bool *all, struct evbus_err *err);
 /* Within a transaction. */
 CHECKED enum evbus_code store_keys_replace(struct store *store, const char *topic, const struct key_name *name,
 					   const struct key_place *place, struct evbus_err *err);
