@@ -330,8 +330,9 @@ static enum evbus_code found_lowest(void *context, const struct value *columns, 
 {
 	const struct evbus_outbox *outbox = context;
 
-	(void)columns;
 	(void)count;
+	if (outbox_state_of(outbox, &columns[OUTBOX_STATE]) != EVBUS_OUTBOX_PENDING)
+		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFIG, 0,
 		       "a row of the outbox '%s' has the lowest number that there is in the column '%s', and cannot be "
 		       "drained: give it another",
@@ -341,9 +342,8 @@ static enum evbus_code found_lowest(void *context, const struct value *columns, 
 /* Rows are looked for behind a number, and would never be found there. */
 static enum evbus_code refuse_lowest(struct evbus_outbox *outbox, struct evbus_err *err)
 {
-	struct query query = { .sql = outbox->sql[OUTBOX_SQL_GET_RUN],
-			       ARGS(outbox_state_value(outbox, EVBUS_OUTBOX_PENDING), value_integer(INT64_MIN),
-				    value_integer(INT64_MIN)),
+	struct query query = { .sql = outbox->sql[OUTBOX_SQL_GET],
+			       ARGS(value_integer(INT64_MIN)),
 			       .row = found_lowest,
 			       .context = outbox };
 
