@@ -5,7 +5,7 @@
 TestSuite(seek_reads, .timeout = 60);
 
 #define PATTERN 4096u /* lines, of which the sizes come again and again */
-#define QUESTIONS (300u / SWEEP_STEP)
+#define QUESTIONS (300u / sweep_step())
 #define FIRST_US 1769688000000000
 
 static uint64_t pattern_at[PATTERN + 1], count;

@@ -235,5 +235,5 @@ Test(segment_lost, that_does_not_reach_the_live_one_is_refused_each_time)
 	struct cell end = { .epoch = 1, .base = last + lines, .next = last + lines, .ino = inode(LIVE) };
 	make_page(&end, &durable);
 	for (int i = 0; i < 2; i++)
-		cr_assert_eq(writer_open(&topic, 0, &writer, &err), EVBUS_CONFLICT, "%d: %s", i, err.text);
+		cr_assert_eq(open_writer(&writer), EVBUS_CONFLICT, "%d: %s", i, err.text);
 }
