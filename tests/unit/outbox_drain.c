@@ -7,6 +7,31 @@
 
 TestSuite(outbox_drain, .init = setup, .fini = teardown, .timeout = 60);
 
+/* Of an application whose tenants choose the ids; the manual says how. */
+Test(outbox_drain, a_table_that_keeps_the_ids_of_tenants_apart_is_as_good)
+{
+	static const char *const into = "INSERT INTO outbox (id, tenant_id, topic, event_type, payload) VALUES ";
+	char made[2048], apart[2100], rows[300];
+
+	init(outbox);
+	snprintf(made, sizeof made, "%s",
+		 sql("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'outbox'"));
+	char *unique = strstr(made, " UNIQUE");
+	cr_assert(unique && made[strlen(made) - 1] == ')', "%s", made);
+	snprintf(apart, sizeof apart, "%.*s%.*s, UNIQUE (\"tenant_id\", \"id\"))", (int)(unique - made), made,
+		 (int)strlen(unique) - 8, unique + 7);
+	sql("DROP TABLE outbox");
+	sql(apart);
+	init(outbox);
+	snprintf(rows, sizeof rows, "%s('1', 'A', 'orders', 't', '{\"a\":1}'), ('1', 'B', 'orders', 't', '{\"b\":1}')",
+		 into);
+	sql(rows);
+	drain();
+	cr_assert_eq(result.sent, 2);
+	cr_assert_eq(result.duplicates, 0);
+	cr_assert_str_eq(log_of("orders"), "{\"a\":1} {\"b\":1}");
+}
+
 /* ---- one row --------------------------------------------------------------------------------------------------- */
 
 Test(outbox_drain, a_row_is_published_and_marked_with_its_receipt)
