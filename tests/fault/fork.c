@@ -1,7 +1,10 @@
 /* A handle belongs to the process that opened it: a forked child is refused, and disturbs nothing. */
 #include "fault.h"
+#include "faulty.h"
 
 #include <criterion/criterion.h>
+#include <dirent.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -182,4 +185,80 @@ Test(fork, whose_child_closes_what_it_was_given_holds_no_lock_of_a_parent_that_w
 	atomic_store(&notes->stop, true);
 	CHECK(count_lines() >= 2, "lines are missing");
 	run_ran("killed parents", 1, 1);
+}
+
+/* ---- a child that executes something ---- */
+
+static pid_t sleeper;
+
+/* In the middle of a call of ours; comes back when the child has executed. */
+static void start_sleeper(void)
+{
+	int executed[2];
+	char byte;
+
+	CHECK(!pipe2(executed, O_CLOEXEC), "pipe: %s", strerror(errno));
+	sleeper = fork();
+	if (sleeper == 0) {
+		alarm(20);
+		execl("/bin/sleep", "sleep", "20", (char *)NULL);
+		_exit(127);
+	}
+	close(executed[1]);
+	CHECK(sleeper > 0 && read(executed[0], &byte, 1) == 0, "cannot fork: %s", strerror(errno));
+	close(executed[0]);
+}
+
+/* What it was given of the bus. */
+static void check_sleeper(unsigned at)
+{
+	char path[64], place[PATH_MAX], name[PATH_MAX];
+	struct dirent *entry;
+
+	snprintf(path, sizeof path, "/proc/%d/fd", (int)sleeper);
+	DIR *dir = opendir(path);
+	CHECK(dir, "%s: %s", path, strerror(errno));
+	while ((entry = readdir(dir))) {
+		snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+		ssize_t len = readlink(name, place, sizeof place - 1);
+		place[len < 0 ? 0 : len] = '\0';
+		CHECK(strncmp(place, run.dir, strlen(run.dir)) != 0, "at call %u: it was given '%s'", at, place);
+	}
+	closedir(dir);
+}
+
+static void publish_and_consume(void)
+{
+	struct evbus *own = open_bus();
+	struct evbus_checkpoint before, after;
+
+	CHECK_OK(evbus_publish(own, TOPIC, "{}", NULL, ERR));
+	CHECK_OK(evbus_checkpoint_set(own, "g", TOPIC, 0, "0", false, &before, &after, ERR));
+	evbus_close(own);
+}
+
+/* Whenever it was forked: descriptors are opened with O_CLOEXEC, and the locks are those of open files. */
+Test(fork, which_executes_something_keeps_nothing_of_the_bus_and_no_lock)
+{
+	unsigned at = 0, ran = 0;
+
+	faulty_begin(0, EIO);
+	publish_and_consume();
+	unsigned calls = atomic_load(&faulty.calls);
+	faulty_end();
+	run_remove("bus");
+	for (unsigned step = run_count(1, 5); at + step <= calls; ran++) {
+		faulty_begin(at += step, EIO);
+		faulty.instead = start_sleeper;
+		publish_and_consume();
+		faulty_end();
+		CHECK(faulty.failed, "there is no call %u", at);
+		check_sleeper(at);
+		int64_t start = now_us();
+		publish_and_consume();
+		CHECK(now_us() - start < 1000000, "the next one waited for %lld us", (long long)(now_us() - start));
+		CHECK(!kill(sleeper, SIGKILL) && waitpid(sleeper, NULL, 0) == sleeper, "kill: %s", strerror(errno));
+		run_remove("bus");
+	}
+	run_ran("children that execute something", ran, calls / run_count(1, 5));
 }
