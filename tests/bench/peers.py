@@ -201,6 +201,8 @@ def tell(results):
         if work in works and not result.why:
             table.setdefault(title, {})[work] = result.floors
             table["evbus"][work] += result.runs
+    if len(table) == 1:
+        return
     print("\n" + f"{'':42}" + "".join(f"{work:>24}" for work in works))
     for title, cells in table.items():
         print(f"{title:42}" + "".join(f"{cell(cells.get(work, [])):>24}" for work in works))
