@@ -313,35 +313,6 @@ bool cursor_wait(const struct cursor *cursor, int timeout_ms)
 	return nanosleep(&wait, NULL) == 0 || errno != EINTR;
 }
 
-enum evbus_code cursor_bytes_total(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err)
-{
-	struct cursor beginning = { .topic = cursor->topic, .partition = cursor->partition, .fd = -1,
-				    .durable = cursor->durable };
-
-	return cursor_bytes_left(&beginning, bytes, err);
-}
-
-enum evbus_code cursor_bytes_left(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err)
-{
-	CLEANUP(segments_release) struct segments older = { 0 };
-	uint64_t size;
-
-	*bytes = cursor->durable.bytes;
-	if (cursor->fd >= 0 && cursor->base == cursor->durable.base) {
-		*bytes -= cursor->scan.at;
-		return EVBUS_OK;
-	}
-	TRY(segments_list(cursor->topic, cursor->partition, &older, err));
-	for (size_t i = 0; i < older.count && older.bases[i] < cursor->durable.base; i++) {
-		bool current = cursor->fd >= 0 && older.bases[i] == cursor->base;
-		if (older.bases[i] < cursor->next && !current)
-			continue;
-		TRY(segment_size(cursor->topic, cursor->partition, older.bases[i], &size, err));
-		*bytes += size - (current ? cursor->scan.at : 0);
-	}
-	return EVBUS_OK;
-}
-
 /* ---- the segment that is read ---- */
 
 static enum evbus_code use_segment(struct cursor *cursor, int *fd, uint64_t base, bool live, uint64_t limit,

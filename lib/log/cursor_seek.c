@@ -1,4 +1,4 @@
-/* cursor_seek.c: going to an offset or a time. */
+/* cursor_seek.c: going to an offset or a time; how many bytes there are, and are left. */
 #include "log/cursor.h"
 
 #include "log/seek.h"
@@ -212,4 +212,37 @@ enum evbus_code cursor_seek_time(struct cursor *cursor, int64_t time_us, struct 
 	if (cursor->durable.next == cursor->first || time_us > cursor->durable.time_us)
 		return cursor_seek(cursor, cursor->durable.next, err);
 	return seek_by(cursor, SEEK_TIME, time_us > 0 ? (uint64_t)time_us : 0, err);
+}
+
+/* ---- how much there is ---- */
+
+enum evbus_code cursor_bytes_total(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err)
+{
+	struct cursor beginning = { .topic = cursor->topic, .partition = cursor->partition, .fd = -1,
+				    .durable = cursor->durable };
+
+	return cursor_bytes_left(&beginning, bytes, err);
+}
+
+enum evbus_code cursor_bytes_left(const struct cursor *cursor, uint64_t *bytes, struct evbus_err *err)
+{
+	CLEANUP(segments_release) struct segments older = { 0 };
+	CLEANUP(os_close_cleanup) int fd = -1;
+	uint64_t size;
+
+	*bytes = cursor->durable.bytes;
+	if (cursor->fd >= 0 && cursor->base == cursor->durable.base) {
+		*bytes -= cursor->scan.at;
+		return EVBUS_OK;
+	}
+	TRY(segments_list(cursor->topic, cursor->partition, &older, err));
+	for (size_t i = 0; i < older.count && older.bases[i] < cursor->durable.base; i++) {
+		bool current = cursor->fd >= 0 && older.bases[i] == cursor->base;
+		if (older.bases[i] < cursor->next && !current)
+			continue;
+		TRY(segment_open(cursor->topic, cursor->partition, older.bases[i], O_RDONLY, &fd, &size, err));
+		os_close_cleanup(&fd);
+		*bytes += size - (current ? cursor->scan.at : 0);
+	}
+	return EVBUS_OK;
 }

@@ -142,20 +142,6 @@ enum evbus_code segment_open(const struct topic *topic, int32_t partition, uint6
 	return EVBUS_OK;
 }
 
-enum evbus_code segment_size(const struct topic *topic, int32_t partition, uint64_t base, uint64_t *size,
-			     struct evbus_err *err)
-{
-	char path[SEGMENT_PATH_MAX];
-	struct stat st;
-
-	segment_path(partition, base, path);
-	if (os.fstatat(topic->fd, path, &st, AT_SYMLINK_NOFOLLOW))
-		return err_set(err, errno == ENOENT ? EVBUS_NONE : EVBUS_IO, errno, "cannot look at '%s/%s'",
-			       topic->name, path);
-	*size = (uint64_t)st.st_size;
-	return EVBUS_OK;
-}
-
 enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, struct buf *buf, struct line *line,
 				    bool *found, struct evbus_err *err)
 {

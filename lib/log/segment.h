@@ -24,9 +24,6 @@ CHECKED enum evbus_code segment_open_live(const struct topic *topic, int32_t par
 					  struct evbus_err *err);
 CHECKED enum evbus_code segment_open(const struct topic *topic, int32_t partition, uint64_t base, int flags, int *fd,
 				     uint64_t *size, struct evbus_err *err);
-/* Of an older one, without opening it. */
-CHECKED enum evbus_code segment_size(const struct topic *topic, int32_t partition, uint64_t base, uint64_t *size,
-				     struct evbus_err *err);
 
 /* The line that ends at byte `end` (behind its newline). line->text lives in buf. *found is false at end 0; EVBUS_IO
  * where what stands there is not a whole line, and with a sys_errno where it cannot be read. */
