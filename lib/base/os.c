@@ -163,12 +163,20 @@ static enum evbus_code open_failed(const char *name, struct evbus_err *err)
 	}
 }
 
+/* Without O_NOATIME each read of a file that was just written dirties its inode; only its owner may ask for that. */
+static int open_quietly(int dir, const char *path, int flags, mode_t mode)
+{
+	int fd = os.openat(dir, path, flags | O_NOATIME, mode);
+
+	return fd < 0 && errno == EPERM ? os.openat(dir, path, flags, mode) : fd;
+}
+
 /* Opens what is there, or makes it: two steps, so that we know whether the mode is ours to set. *made: it was tried. */
 static int open_or_make(int dir, const char *path, int flags, mode_t mode, bool *made)
 {
 	*made = false;
 	for (int tries = 0; tries < 100; tries++) {
-		int fd = os.openat(dir, path, flags & ~(O_CREAT | O_EXCL), 0);
+		int fd = open_quietly(dir, path, flags & ~(O_CREAT | O_EXCL), 0);
 		if (fd >= 0 && (flags & O_EXCL)) {
 			os.close(fd);
 			errno = EEXIST;
@@ -177,7 +185,7 @@ static int open_or_make(int dir, const char *path, int flags, mode_t mode, bool 
 		if (fd >= 0 || errno != ENOENT || !(flags & O_CREAT))
 			return fd;
 		*made = true;
-		fd = os.openat(dir, path, flags | O_EXCL, mode);
+		fd = open_quietly(dir, path, flags | O_EXCL, mode);
 		if (fd >= 0 || errno != EEXIST || (flags & O_EXCL))
 			return fd;
 		*made = false;
