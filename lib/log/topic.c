@@ -5,9 +5,11 @@
 #include "event/subject.h"
 #include "log/line.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define TOPIC_JSON_MAX_BYTES 65536u
@@ -286,21 +288,26 @@ enum evbus_code file_id_of(int fd, const char *name, struct file_id *id, struct 
 
 bool file_is_at(const struct topic *topic, const char *path, const struct file_id *id, uint64_t *size)
 {
-	struct stat st;
+	size_t name_len = strlen(topic->name), path_len = strlen(path);
 	char full[NAME_IN_MESSAGE];
+	struct statx stx;
 
 	/* From the root, not from the topic's descriptor: a topic that was moved away is noticed too. */
-	snprintf(full, sizeof full, "%s/%s", topic->name, path);
-	if (os.fstatat(topic->root->fd, full, &st, AT_SYMLINK_NOFOLLOW)) {
+	assert(name_len + 1 + path_len < sizeof full);
+	memcpy(full, topic->name, name_len);
+	full[name_len] = '/';
+	memcpy(full + name_len + 1, path, path_len + 1);
+	/* Not fstatat: who asks for a file's times makes the next write note a new one, each time. */
+	if (os.statx(topic->root->fd, full, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_NLINK | STATX_SIZE, &stx)) {
 		errno = errno == ENOTDIR ? ENOENT : errno;
 		return false;
 	}
-	if (st.st_dev != id->dev || st.st_ino != id->ino || st.st_nlink == 0) {
+	if (makedev(stx.stx_dev_major, stx.stx_dev_minor) != id->dev || stx.stx_ino != id->ino || stx.stx_nlink == 0) {
 		errno = ENOENT;
 		return false;
 	}
 	if (size)
-		*size = (uint64_t)st.st_size;
+		*size = stx.stx_size;
 	return true;
 }
 
