@@ -169,8 +169,9 @@ static enum evbus_code still_there(struct log_writer *writer, const struct mark 
 		TRY(segment_open(writer->topic, writer->partition, mark->base, O_RDONLY, &older, &size, err));
 		fd = older;
 	}
+	size_t count = group_count(group);
 	TRY(stands(writer, fd, mark, group, 0, there, err));
-	return *there ? stands(writer, fd, mark, group, group_count(group) - 1, there, err) : EVBUS_OK;
+	return *there && count > 1 ? stands(writer, fd, mark, group, count - 1, there, err) : EVBUS_OK;
 }
 
 static enum evbus_code lost(const struct log_writer *writer, struct evbus_err *err)
@@ -230,6 +231,14 @@ static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark
 	return code;
 }
 
+static enum evbus_code wait_for_leader(const struct log_writer *writer, uint32_t word, struct wait *wait,
+				       struct evbus_err *err)
+{
+	os.point("commit/waits");
+	control_wait(&writer->control, word, COMMIT_WAIT_MS);
+	return wait_goes_on(wait) ? EVBUS_OK : control_gave_up(writer->control.path, err);
+}
+
 /* One round: syncs if nobody else does, else waits for who does. */
 static enum evbus_code commit_once(struct log_writer *writer, const struct mark *mark, uint32_t word, struct wait *wait,
 				   bool *stale, struct evbus_err *err)
@@ -237,11 +246,8 @@ static enum evbus_code commit_once(struct log_writer *writer, const struct mark 
 	enum evbus_code code = control_try_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, writer->control.path, err);
 
 	*stale = false;
-	if (code == EVBUS_AGAIN) {
-		os.point("commit/waits");
-		control_wait(&writer->control, word, COMMIT_WAIT_MS);
-		return wait_goes_on(wait) ? EVBUS_OK : control_gave_up(writer->control.path, err);
-	}
+	if (code == EVBUS_AGAIN)
+		return wait_for_leader(writer, word, wait, err);
 	TRY(code);
 	os.point("commit/locked");
 	code = lead(writer, mark->next, stale, err);
@@ -256,7 +262,7 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 	struct wait wait = { .waiter = writer->waiter };
 	struct control_view view;
 	enum control_state state = CONTROL_NONE;
-	bool stale = false;
+	bool stale = false, waited = false;
 
 	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
 		if (!stale)
@@ -272,7 +278,12 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 		if (view.durable.next >= mark->next)
 			return acknowledge(writer, mark, group, err);
 		attempt += view.end.next < mark->next;
-		TRY(commit_once(writer, mark, view.word, &wait, &stale, err));
+		/* Whoever syncs has the lock, unless it died: so wait once before trying. */
+		waited = view.syncing && !waited;
+		if (waited)
+			TRY(wait_for_leader(writer, view.word, &wait, err));
+		else
+			TRY(commit_once(writer, mark, view.word, &wait, &stale, err));
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
 }
