@@ -219,6 +219,7 @@ CHECKED enum evbus_code consumer_identity(const struct entry *entry, struct buf 
 CHECKED enum evbus_code consumer_id_text(const struct evbus_envelope *envelope, struct buf *text,
 					 struct evbus_err *err);
 CHECKED enum evbus_code consumer_json_text(struct evbus_slice value, struct buf *text, struct evbus_err *err);
+struct inbox_event consumer_inbox_event(const struct queue *id);
 /* Whether the event was done before. Looks a few that will follow up as well. */
 CHECKED enum evbus_code consumer_is_known(struct evbus_consumer *consumer, struct entry *entry, bool *known,
 					  struct evbus_err *err);

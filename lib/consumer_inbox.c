@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define FRESH_US 2000
-#define ID_MAX_BYTES 2048u             /* of the tenant and the event id together */
+#define ID_MAX_BYTES 2048u /* of the tenant and the event id together */
 
 enum evbus_code consumer_json_text(struct evbus_slice value, struct buf *text, struct evbus_err *err)
 {
@@ -49,25 +49,35 @@ enum evbus_code consumer_identity(const struct entry *entry, struct buf *text, s
 /* ---- looking up ---- */
 
 struct batch {
-	struct entry *entries[INBOX_LOOK_MAX];
-	struct inbox_event events[INBOX_LOOK_MAX];
+	struct entry *entries[INBOX_BATCH_MAX];
+	struct inbox_event events[INBOX_BATCH_MAX];
 	size_t count;
 };
+
+struct inbox_event consumer_inbox_event(const struct queue *id)
+{
+	const struct topic *topic = id->scope;
+
+	return (struct inbox_event){ .topic = topic->name,
+				     .tenant_id = { id->text, id->tenant_len },
+				     .event_id = { id->text + id->tenant_len, id->len - id->tenant_len } };
+}
+
+static bool is_fresh(const struct entry *entry, int64_t now_us)
+{
+	return entry->looked_us && now_us - entry->looked_us < FRESH_US;
+}
 
 /* Not while another event of the same id comes first: what is there to be found would change. */
 static void add(struct batch *batch, struct entry *entry, int64_t now_us)
 {
-	struct queue *id = entry->queues[BY_ID];
+	const struct queue *id = entry->queues[BY_ID];
 
 	if (!id || id->done || id->first != entry || entry->state != ENTRY_WAITS || entry->is_known ||
-	    (entry->looked_us && now_us - entry->looked_us < FRESH_US) || batch->count == INBOX_LOOK_MAX)
+	    is_fresh(entry, now_us) || batch->count == INBOX_BATCH_MAX)
 		return;
 	batch->entries[batch->count] = entry;
-	batch->events[batch->count++] = (struct inbox_event){
-		.topic = entry->lane->topic->name,
-		.tenant_id = { id->text, id->tenant_len },
-		.event_id = { id->text + id->tenant_len, id->len - id->tenant_len },
-	};
+	batch->events[batch->count++] = consumer_inbox_event(id);
 }
 
 /* This one, those that are ready, and what comes behind it: with a concurrency of one only the first is ready. */
@@ -75,26 +85,26 @@ static void gather(const struct evbus_consumer *consumer, struct entry *entry, i
 {
 	batch->count = 0;
 	add(batch, entry, now_us);
-	for (struct entry *next = consumer->ready[0].first; next && batch->count < INBOX_LOOK_MAX; next = next->next)
+	for (struct entry *next = consumer->ready[0].first; next && batch->count < INBOX_BATCH_MAX; next = next->next)
 		add(batch, next, now_us);
 	for (struct entry *next = entry->queues[BY_KEY] ? entry->behind[BY_KEY] : NULL;
-	     next && batch->count < INBOX_LOOK_MAX; next = next->behind[BY_KEY])
+	     next && batch->count < INBOX_BATCH_MAX; next = next->behind[BY_KEY])
 		add(batch, next, now_us);
 }
 
 enum evbus_code consumer_is_known(struct evbus_consumer *consumer, struct entry *entry, bool *known,
 				  struct evbus_err *err)
 {
-	struct queue *id = entry->queues[BY_ID];
+	const struct queue *id = entry->queues[BY_ID];
 	struct batch batch;
 
 	*known = id && (id->done || entry->is_known);
 	if (!id || *known)
 		return EVBUS_OK;
 	int64_t now_us = consumer_now_us();
-	gather(consumer, entry, now_us, &batch);
-	if (!batch.count)
+	if (is_fresh(entry, now_us))
 		return EVBUS_OK;
+	gather(consumer, entry, now_us, &batch);
 	TRY(bus_store(consumer->bus, err));
 	TRY(inbox_look(consumer->bus->store, consumer->group, batch.events, batch.count, err));
 	for (size_t i = 0; i < batch.count; i++) {

@@ -6,7 +6,7 @@
 #include "store/letters.h"
 #include "store/table.h"
 
-#define SAVED_ROWS_MAX 100000u         /* of the inbox in one transaction, whatever the caller wants */
+#define SAVED_ROWS_MAX 100000u /* of the inbox in one transaction, whatever the caller wants */
 
 void consumer_note(struct evbus_consumer *consumer, struct entry *entry, enum note note)
 {
@@ -29,8 +29,10 @@ static struct evbus_slice slice_of(const struct buf *buf)
 
 static struct retry_place place_of(const struct evbus_consumer *consumer, const struct lane *lane)
 {
-	return (struct retry_place){ .group = consumer->group, .topic = lane->topic->name,
-				     .partition_id = lane->cursor.partition, .log_id = lane->topic->log_id };
+	return (struct retry_place){ .group = consumer->group,
+				     .topic = lane->topic->name,
+				     .partition_id = lane->cursor.partition,
+				     .log_id = lane->topic->log_id };
 }
 
 static struct evbus_slice text_slice(const char *text)
@@ -191,15 +193,19 @@ static enum evbus_code write_lane(struct evbus_consumer *consumer, const struct 
 	return outcomes_checkpoint(consumer->bus->store, &checkpoint, err);
 }
 
-static enum evbus_code write_id(struct evbus_consumer *consumer, const struct queue *id, const char *now,
-				struct evbus_err *err)
+static enum evbus_code write_ids(struct evbus_consumer *consumer, const char *now, struct evbus_err *err)
 {
-	const struct topic *topic = id->scope;
-	struct inbox_event event = { .topic = topic->name,
-				     .tenant_id = { id->text, id->tenant_len },
-				     .event_id = { id->text + id->tenant_len, id->len - id->tenant_len } };
+	struct inbox_event events[INBOX_BATCH_MAX];
+	size_t count = 0;
 
-	return inbox_add(consumer->bus->store, consumer->group, &event, now, err);
+	for (const struct queue *id = consumer->done_ids; id; id = id->next_done) {
+		events[count++] = consumer_inbox_event(id);
+		if (id->next_done && count < INBOX_BATCH_MAX)
+			continue;
+		TRY(inbox_add(consumer->bus->store, consumer->group, events, count, now, err));
+		count = 0;
+	}
+	return EVBUS_OK;
 }
 
 /* ---- all of it ---- */
@@ -209,8 +215,7 @@ static enum evbus_code write_all(struct evbus_consumer *consumer, struct evbus_e
 	char now[28];
 
 	evbus_time_format(os_now_us(), now);
-	for (const struct queue *id = consumer->done_ids; id; id = id->next_done)
-		TRY(write_id(consumer, id, now, err));
+	TRY(write_ids(consumer, now, err));
 	for (const struct entry *entry = consumer->noted; entry; entry = entry->next_noted)
 		TRY(write_entry(consumer, entry, now, err));
 	for (size_t i = 0; i < consumer->lane_count; i++)

@@ -8,24 +8,31 @@
 
 /* ---- inbox ----------------------------------------------------------------------------------------------------- */
 
-#define COLUMNS_OF_EVENT 4u
+/* One statement for a whole batch: what is paid once for each statement, the locks that reading takes among it, is more
+ * than what an event costs in it. Rows of events that are not there are NULL: those are passed over. */
+#define ROW(n) "(" n ", ?, ?, ?)"
+#define NEXT(n) ", " ROW(n)
+#define TEN(n)                                                                                                         \
+	ROW(n "0")                                                                                                     \
+	NEXT(n "1") NEXT(n "2") NEXT(n "3") NEXT(n "4") NEXT(n "5") NEXT(n "6") NEXT(n "7") NEXT(n "8") NEXT(n "9")
+#define SIXTY TEN("0") ", " TEN("1") ", " TEN("2") ", " TEN("3") ", " TEN("4") ", " TEN("5")
 
-/* One statement for up to 32 events: each of them costs a walk down one index, and the locks that reading takes are
- * paid once. A comparison with NULL, for the events that are not asked for, is not even looked up. */
-#define LOOK(n)                                                                                       \
-	"SELECT " n " FROM inbox WHERE group_name = ? AND tenant_id = ? AND topic = ? AND event_id = ?"
-#define AND_LOOK(n) " UNION ALL " LOOK(n)
+#define BATCH(rows) "WITH batch (n, tenant_id, topic, event_id) AS (VALUES " rows ") "
+#define LOOK                                                                                                           \
+	"SELECT n FROM batch CROSS JOIN inbox WHERE inbox.event_id = batch.event_id AND group_name = ? "               \
+	"AND inbox.tenant_id = batch.tenant_id AND inbox.topic = batch.topic"
+#define ADD                                                                                                            \
+	"INSERT INTO inbox (group_name, tenant_id, topic, event_id, processed_at) "                                    \
+	"SELECT ?, tenant_id, topic, event_id, ? FROM batch WHERE event_id IS NOT NULL "                               \
+	"ON CONFLICT (group_name, tenant_id, topic, event_id) DO NOTHING"
 
-static const char look[] =
-	LOOK("0") AND_LOOK("1") AND_LOOK("2") AND_LOOK("3") AND_LOOK("4") AND_LOOK("5") AND_LOOK("6") AND_LOOK("7")
-	AND_LOOK("8") AND_LOOK("9") AND_LOOK("10") AND_LOOK("11") AND_LOOK("12") AND_LOOK("13") AND_LOOK("14")
-	AND_LOOK("15") AND_LOOK("16") AND_LOOK("17") AND_LOOK("18") AND_LOOK("19") AND_LOOK("20") AND_LOOK("21")
-	AND_LOOK("22") AND_LOOK("23") AND_LOOK("24") AND_LOOK("25") AND_LOOK("26") AND_LOOK("27") AND_LOOK("28")
-	AND_LOOK("29") AND_LOOK("30") AND_LOOK("31");
-static const char look_one[] = LOOK("0");
-static const char insert_inbox[] =
-	"INSERT INTO inbox (group_name, tenant_id, topic, event_id, processed_at) VALUES (?, ?, ?, ?, ?) "
-	"ON CONFLICT (group_name, tenant_id, topic, event_id) DO NOTHING";
+#define COLUMNS_OF_EVENT 3u
+#define ARGS_MAX (INBOX_BATCH_MAX * COLUMNS_OF_EVENT + 2)
+
+static const char look_one[] = BATCH(ROW("0")) LOOK;
+static const char look_all[] = BATCH(SIXTY) LOOK;
+static const char add_one[] = BATCH(ROW("0")) ADD;
+static const char add_all[] = BATCH(SIXTY) ADD;
 
 /* For a column that is never NULL. */
 static struct value filled(struct evbus_slice text)
@@ -38,41 +45,53 @@ static enum evbus_code take_known(void *context, const struct value *columns, si
 	struct inbox_event *events = context;
 
 	(void)err;
-	assert(count == 1 && columns[0].kind == VALUE_INTEGER && columns[0].integer < INBOX_LOOK_MAX);
+	assert(count == 1 && columns[0].kind == VALUE_INTEGER && columns[0].integer < INBOX_BATCH_MAX);
 	events[columns[0].integer].known = true;
 	return EVBUS_OK;
+}
+
+/* The events of a batch, which the statement for one takes, or that for as many as can be; returns how many arguments
+ * those are. */
+static size_t fill(struct value args[ARGS_MAX], const struct inbox_event *events, size_t count)
+{
+	assert(count <= INBOX_BATCH_MAX);
+	memset(args, 0, ARGS_MAX * sizeof *args);
+	for (size_t i = 0; i < count; i++) {
+		struct value *arg = args + i * COLUMNS_OF_EVENT;
+		arg[0] = filled(events[i].tenant_id);
+		arg[1] = value_text(events[i].topic);
+		arg[2] = filled(events[i].event_id);
+	}
+	return (count == 1 ? 1 : INBOX_BATCH_MAX) * COLUMNS_OF_EVENT;
 }
 
 enum evbus_code inbox_look(struct store *store, const char *group, struct inbox_event *events, size_t count,
 			   struct evbus_err *err)
 {
-	struct value args[INBOX_LOOK_MAX * COLUMNS_OF_EVENT] = { 0 };
-	struct query query = { .sql = count == 1 ? look_one : look,
+	struct value args[ARGS_MAX];
+	size_t filled_to = fill(args, events, count);
+	struct query query = { .sql = count == 1 ? look_one : look_all,
 			       .args = args,
-			       .arg_count = (count == 1 ? 1 : INBOX_LOOK_MAX) * COLUMNS_OF_EVENT,
+			       .arg_count = filled_to + 1,
 			       .row = take_known,
 			       .context = events };
 
-	assert(count <= INBOX_LOOK_MAX);
-	for (size_t i = 0; i < count; i++) {
-		struct value *arg = args + i * COLUMNS_OF_EVENT;
+	args[filled_to] = value_text(group);
+	for (size_t i = 0; i < count; i++)
 		events[i].known = false;
-		arg[0] = value_text(group);
-		arg[1] = filled(events[i].tenant_id);
-		arg[2] = value_text(events[i].topic);
-		arg[3] = filled(events[i].event_id);
-	}
 	return count ? table_read(store, &query, err) : EVBUS_OK;
 }
 
-enum evbus_code inbox_add(struct store *store, const char *group, const struct inbox_event *event, const char *now,
-			  struct evbus_err *err)
+enum evbus_code inbox_add(struct store *store, const char *group, const struct inbox_event *events, size_t count,
+			  const char *now, struct evbus_err *err)
 {
-	struct query query = { .sql = insert_inbox,
-			       ARGS(value_text(group), filled(event->tenant_id), value_text(event->topic),
-				    filled(event->event_id), value_text(now)) };
+	struct value args[ARGS_MAX];
+	size_t filled_to = fill(args, events, count);
+	struct query query = { .sql = count == 1 ? add_one : add_all, .args = args, .arg_count = filled_to + 2 };
 
-	return table_write(store, &query, err);
+	args[filled_to] = value_text(group);
+	args[filled_to + 1] = value_text(now);
+	return count ? table_write(store, &query, err) : EVBUS_OK;
 }
 
 /* ---- retries --------------------------------------------------------------------------------------------------- */

@@ -13,7 +13,7 @@ CHECKED enum evbus_code outcomes_checkpoint(struct store *store, const struct ev
 
 /* ---- inbox: the events that are done --------------------------------------------------------------------------- */
 
-#define INBOX_LOOK_MAX 32u             /* events that are looked up at once */
+#define INBOX_BATCH_MAX 60u            /* events that are looked up or added at once */
 
 struct inbox_event {
 	const char *topic;
@@ -22,12 +22,13 @@ struct inbox_event {
 	bool known;                        /* out */
 };
 
-/* Which of at most INBOX_LOOK_MAX of them are there. */
+/* Which of at most INBOX_BATCH_MAX of them are there. */
 CHECKED enum evbus_code inbox_look(struct store *store, const char *group, struct inbox_event *events, size_t count,
 				   struct evbus_err *err);
-/* Within a transaction; one that is there stays as it is: a handler may have written it. now: 27 characters. */
-CHECKED enum evbus_code inbox_add(struct store *store, const char *group, const struct inbox_event *event,
-				  const char *now, struct evbus_err *err);
+/* Within a transaction, at most INBOX_BATCH_MAX; one that is there stays as it is: a handler may have written it.
+ * now: 27 characters. */
+CHECKED enum evbus_code inbox_add(struct store *store, const char *group, const struct inbox_event *events,
+				  size_t count, const char *now, struct evbus_err *err);
 
 /* ---- retries: the events that failed and will be tried again --------------------------------------------------- */
 

@@ -36,13 +36,15 @@ static const struct step {
 	     "history TEXT NOT NULL, "
 	     "PRIMARY KEY (group_name, topic, partition_id, record_offset))" },
 
+	/* The event id is first in the key, as it tells rows apart: of the other columns most rows have the same, and
+	 * would be compared at each step of a search. */
 	{ 2, "CREATE TABLE inbox ("
 	     "group_name TEXT NOT NULL, "
 	     "tenant_id TEXT NOT NULL, "
 	     "topic TEXT NOT NULL, "
 	     "event_id TEXT NOT NULL, "
 	     "processed_at TEXT NOT NULL, "
-	     "PRIMARY KEY (group_name, tenant_id, topic, event_id))" },
+	     "PRIMARY KEY (event_id, group_name, tenant_id, topic))" },
 	{ 2, "CREATE INDEX inbox_age ON inbox (processed_at)" },
 
 	{ 2, "CREATE TABLE event_keys ("

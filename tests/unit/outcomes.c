@@ -47,7 +47,7 @@ static void add_event(const char *group, const char *tenant, const char *topic, 
 	struct inbox_event event = { topic, text(tenant), text(id), false };
 
 	begin();
-	OK(inbox_add(store, group, &event, NOW, &err));
+	OK(inbox_add(store, group, &event, 1, NOW, &err));
 	commit();
 }
 
@@ -84,7 +84,7 @@ Test(outcomes, an_inbox_takes_any_bytes_as_they_are)
 		struct inbox_event event = { "t", text(""), ids[i], false };
 		cr_assert(!is_known("g", "", "t", ids[i]), "%zu", i);
 		begin();
-		OK(inbox_add(store, "g", &event, NOW, &err));
+		OK(inbox_add(store, "g", &event, 1, NOW, &err));
 		commit();
 		cr_assert(is_known("g", "", "t", ids[i]), "%zu", i);
 	}
@@ -102,20 +102,43 @@ Test(outcomes, an_event_that_is_in_the_inbox_stays_as_it_was)
 
 Test(outcomes, many_events_are_looked_up_at_once)
 {
-	struct inbox_event events[INBOX_LOOK_MAX];
-	char ids[INBOX_LOOK_MAX][8];
+	struct inbox_event events[INBOX_BATCH_MAX];
+	char ids[INBOX_BATCH_MAX][8];
 
-	for (unsigned count = 0; count <= INBOX_LOOK_MAX; count++) {
+	for (unsigned count = 0; count <= INBOX_BATCH_MAX; count++) {
+		begin();
 		for (unsigned i = 0; i < count; i++) {
 			snprintf(ids[i], sizeof ids[i], "%u-%u", count, i);
 			events[i] = (struct inbox_event){ "t", text(""), text(ids[i]), true };
 			if (i % 3 == count % 3)
-				add_event("g", "", "t", ids[i]);
+				OK(inbox_add(store, "g", &events[i], 1, NOW, &err));
 		}
+		commit();
 		OK(inbox_look(store, "g", events, count, &err));
 		for (unsigned i = 0; i < count; i++)
 			cr_assert_eq(events[i].known, i % 3 == count % 3, "%u of %u", i, count);
 	}
+}
+
+Test(outcomes, many_events_are_added_at_once)
+{
+	struct inbox_event events[INBOX_BATCH_MAX];
+	char ids[INBOX_BATCH_MAX][8];
+
+	for (unsigned count = 0; count <= INBOX_BATCH_MAX; count++) {
+		for (unsigned i = 0; i < count; i++) {
+			snprintf(ids[i], sizeof ids[i], "%u-%u", count, i);
+			events[i] = (struct inbox_event){ "t", text(i % 2 ? "a" : ""), text(ids[i]), false };
+		}
+		begin();
+		OK(inbox_add(store, "g", events + count / 2, count > 0, NOW, &err));
+		OK(inbox_add(store, "g", events, count, NOW, &err));
+		commit();
+		OK(inbox_look(store, "g", events, count, &err));
+		for (unsigned i = 0; i < count; i++)
+			cr_assert(events[i].known, "%u of %u", i, count);
+	}
+	sql("s.db", "CREATE TABLE proof AS SELECT 1 / (count(*) = 60 * 61 / 2) FROM inbox");
 }
 
 /* ---- retries ---- */
@@ -225,12 +248,12 @@ Test(outcomes, a_checkpoint_is_written_with_the_rest_or_not_at_all)
 
 	begin();
 	OK(outcomes_checkpoint(store, &c, &err));
-	OK(inbox_add(store, "g", &event, NOW, &err));
+	OK(inbox_add(store, "g", &event, 1, NOW, &err));
 	table_rollback(store);
 	cr_assert(position(store, 0) == -1 && !is_known("g", "", "t", text("1")));
 	begin();
 	OK(outcomes_checkpoint(store, &c, &err));
-	OK(inbox_add(store, "g", &event, NOW, &err));
+	OK(inbox_add(store, "g", &event, 1, NOW, &err));
 	commit();
 	cr_assert(position(store, 0) == 5 && is_known("g", "", "t", text("1")));
 }

@@ -302,7 +302,7 @@ Test(sweep, finds_old_rows_by_index)
 	assert_plan(
 		"DELETE FROM inbox WHERE (group_name, tenant_id, topic, event_id) IN (SELECT group_name, tenant_id, "
 		"topic, event_id FROM inbox WHERE processed_at < ? LIMIT 1000)",
-		"(group_name=? AND tenant_id=? AND topic=? AND event_id=?)", "inbox_age (processed_at<?)");
+		"(event_id=? AND group_name=? AND tenant_id=? AND topic=?)", "inbox_age (processed_at<?)");
 	assert_plan("DELETE FROM event_keys WHERE (topic, tenant_id, event_key) IN (SELECT topic, tenant_id, event_key "
 		    "FROM event_keys WHERE published_at < ? LIMIT 1000)",
 		    "(topic=? AND tenant_id=? AND event_key=?)", "event_keys_age (published_at<?)");
