@@ -15,7 +15,8 @@
 #define TEN(n)                                                                                                         \
 	ROW(n "0")                                                                                                     \
 	NEXT(n "1") NEXT(n "2") NEXT(n "3") NEXT(n "4") NEXT(n "5") NEXT(n "6") NEXT(n "7") NEXT(n "8") NEXT(n "9")
-#define SIXTY TEN("0") ", " TEN("1") ", " TEN("2") ", " TEN("3") ", " TEN("4") ", " TEN("5")
+#define FIFTY(a, b, c, d, e) TEN(a) ", " TEN(b) ", " TEN(c) ", " TEN(d) ", " TEN(e)
+#define HUNDRED FIFTY("0", "1", "2", "3", "4") ", " FIFTY("5", "6", "7", "8", "9")
 
 #define BATCH(rows) "WITH batch (n, tenant_id, topic, event_id) AS (VALUES " rows ") "
 #define LOOK                                                                                                           \
@@ -30,9 +31,9 @@
 #define ARGS_MAX (INBOX_BATCH_MAX * COLUMNS_OF_EVENT + 2)
 
 static const char look_one[] = BATCH(ROW("0")) LOOK;
-static const char look_all[] = BATCH(SIXTY) LOOK;
+static const char look_all[] = BATCH(HUNDRED) LOOK;
 static const char add_one[] = BATCH(ROW("0")) ADD;
-static const char add_all[] = BATCH(SIXTY) ADD;
+static const char add_all[] = BATCH(HUNDRED) ADD;
 
 /* For a column that is never NULL. */
 static struct value filled(struct evbus_slice text)

@@ -13,7 +13,7 @@ CHECKED enum evbus_code outcomes_checkpoint(struct store *store, const struct ev
 
 /* ---- inbox: the events that are done --------------------------------------------------------------------------- */
 
-#define INBOX_BATCH_MAX 60u            /* events that are looked up or added at once */
+#define INBOX_BATCH_MAX 100u           /* events that are looked up or added at once */
 
 struct inbox_event {
 	const char *topic;

@@ -392,6 +392,8 @@ static enum evbus_code settle_as_owner(struct sqlite *db, struct evbus_err *err)
 		"PRAGMA synchronous=EXTRA",
 		"PRAGMA cell_size_check=ON",       /* finds damage before it is acted upon */
 		"PRAGMA temp_store=MEMORY",        /* no payload in a temporary file elsewhere */
+		/* KiB: a thousand random event ids change as many pages, and what does not fit costs syncs. */
+		"PRAGMA cache_size=-16384",
 	};
 
 	TRY(refuse_wal(db, err));

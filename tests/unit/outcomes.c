@@ -138,7 +138,7 @@ Test(outcomes, many_events_are_added_at_once)
 		for (unsigned i = 0; i < count; i++)
 			cr_assert(events[i].known, "%u of %u", i, count);
 	}
-	sql("s.db", "CREATE TABLE proof AS SELECT 1 / (count(*) = 60 * 61 / 2) FROM inbox");
+	sql("s.db", "CREATE TABLE proof AS SELECT 1 / (count(*) = 100 * 101 / 2) FROM inbox");
 }
 
 /* ---- retries ---- */
