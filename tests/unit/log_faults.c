@@ -74,7 +74,7 @@ static void assert_goes_on(uint64_t least, const char *failed)
 /* Of what is only a look, or wakes others, it may not depend whether it is done. Of a lock or a sync it does. */
 static bool can_do_without(const char *call)
 {
-	static const char *const calls[] = { "fstatat", "pread", "pwrite", "realloc" };
+	static const char *const calls[] = { "fstatat", "pread", "pwrite", "realloc", "statx" };
 
 	for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
 		if (!strcmp(call, calls[i]))
