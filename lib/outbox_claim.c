@@ -217,8 +217,8 @@ static enum evbus_code take_row(void *context, const struct value *columns, size
 	claiming->outbox->scanned_to = row.seq;
 	claiming->most--;
 	claiming->bytes += columns[OUTBOX_PAYLOAD].bytes.len;
-	return claiming->batch->count == claiming->batch->options->batch || claiming->bytes >= BATCH_BYTES ? EVBUS_NO :
-													      EVBUS_OK;
+	bool enough = claiming->batch->count == claiming->batch->options->batch || claiming->bytes >= BATCH_BYTES;
+	return enough ? EVBUS_NO : EVBUS_OK;
 }
 
 static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *err)

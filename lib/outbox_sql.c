@@ -120,12 +120,6 @@ static CHECKED enum evbus_code add_one(struct maker *maker, const char *prefix, 
 				      : add_column(maker, prefix, maker->outbox->map.columns[column]);
 }
 
-/* What says whether a row may go. */
-#define BRIEF                                                                                                          \
-	(OUTBOX_BIT(OUTBOX_SEQ) | OUTBOX_BIT(OUTBOX_STATE) | OUTBOX_BIT(OUTBOX_ATTEMPTS) | OUTBOX_BIT(OUTBOX_DUE) |    \
-	 OUTBOX_BIT(OUTBOX_OWNER) | OUTBOX_BIT(OUTBOX_EXPIRES) | OUTBOX_BIT(OUTBOX_TOPIC) |                            \
-	 OUTBOX_BIT(OUTBOX_PARTITION_KEY))
-
 /* All columns in their order, those that are not wanted as NULL. */
 static CHECKED enum evbus_code add_columns(struct maker *maker, uint32_t wanted)
 {
@@ -178,7 +172,7 @@ static CHECKED enum evbus_code add_word(struct maker *maker, const char *word, s
 	if (IS("all"))
 		return add_columns(maker, ~0u);
 	if (IS("brief"))
-		return add_columns(maker, BRIEF);
+		return add_columns(maker, ~(OUTBOX_BIT(OUTBOX_PAYLOAD) | OUTBOX_BIT(OUTBOX_HISTORY)));
 	if (IS("by_open"))
 		return add_hint(maker, OUTBOX_SQL_INDEX_OPEN);
 	if (IS("by_failed"))
@@ -221,12 +215,10 @@ static CHECKED enum evbus_code finish(struct maker *maker, char **sql)
 /* ---- statements ------------------------------------------------------------------------------------------------ */
 
 static const char *const texts[OUTBOX_SQLS] = {
-	[OUTBOX_SQL_SCAN] =
-		"SELECT {brief} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND {o.seq} <= ? "
-		"ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_TAKE] =
-		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND {o.seq} <= ? "
-		"ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_SCAN] = "SELECT {brief} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND {o.seq} <= ? "
+			    "ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_TAKE] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND {o.seq} <= ? "
+			    "ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ?",
 	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_OPEN] =
@@ -306,8 +298,8 @@ static CHECKED enum evbus_code make_update(struct maker *maker, enum outbox_sql 
 			continue;
 		TRY(expand(maker, before));
 		TRY(add_one(maker, "", i));
-		TRY(expand(maker, is_in_parts(update, i) ? " = ? || COALESCE(CAST(? + {seq} AS TEXT), '') || ?" :
-							   " = ?"));
+		TRY(expand(maker,
+			   is_in_parts(update, i) ? " = ? || COALESCE(CAST(? + {seq} AS TEXT), '') || ?" : " = ?"));
 		before = ", ";
 	}
 	TRY(expand(maker, " WHERE {seq} >= ? AND {seq} <= ? AND {state} = ?"));

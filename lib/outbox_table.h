@@ -15,7 +15,7 @@
 #define OUTBOX_LEASE_MAX_MS (24 * 3600000)
 
 enum outbox_sql {
-	OUTBOX_SQL_SCAN,           /* rows that are not done from seq to seq, without what does not say whether they may go */
+	OUTBOX_SQL_SCAN,           /* rows that are not done from seq to seq, without payload and history */
 	OUTBOX_SQL_TAKE,           /* the same, whole */
 	OUTBOX_SQL_GET,
 	OUTBOX_SQL_LIST,           /* in any state */

@@ -24,12 +24,12 @@
  * each time by the one who just had it. That makes more commits, but 8 processes are enough to keep one of them waiting
  * beyond the limit. */
 #include "store/driver.h"
+#include "store/sqlite_journal.h"
 
 #include "base/module.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -49,6 +49,7 @@ struct sqlite {
 	size_t kept_next;
 	bool guest;
 	bool running;              /* a row callback: no other query may push its statement out of kept */
+	struct journal_vfs journal;
 	char path[];
 };
 
@@ -420,7 +421,10 @@ static enum evbus_code connect_to(struct sqlite *db, struct evbus_err *err)
 			       "the path of the database is %zu bytes long, and SQLite takes %d: keep the store "
 			       "elsewhere (--store)",
 			       strlen(db->path), vfs->mxPathname - (int)sizeof "-journal");
-	int rc = sqlite3_open_v2(db->path, &db->handle, flags, NULL);
+	int rc = journal_vfs_show(&db->journal);
+	if (!rc)
+		rc = sqlite3_open_v2(db->path, &db->handle, flags, db->journal.name);
+	journal_vfs_hide(&db->journal);
 	if (!db->handle)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open '%s'", db->path);
 	enum evbus_code code = rc ? failed(db, rc, err) : settle(db, err);
@@ -458,7 +462,9 @@ static enum evbus_code open_db(const char *path, bool guest, struct db **db, str
 	struct sqlite *opened = sqlite3_malloc64(sizeof *opened + size);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open '%s'", path);
-	*opened = (struct sqlite){ .db.driver = &driver, .guest = guest };
+	memset(opened, 0, sizeof *opened);
+	opened->db.driver = &driver;
+	opened->guest = guest;
 	memcpy(opened->path, path, size);
 	enum evbus_code code = connect_to(opened, err);
 	if (code) {

@@ -186,6 +186,8 @@ Test(outbox_guest, a_wal_that_is_being_written_by_one_that_was_stopped_is_busy)
 {
 	int status;
 
+	/* Ten seconds, and then it gives up. */
+	sqlite3_vfs_find(NULL)->xSleep = sleep_no_more;
 	sql("PRAGMA journal_mode = WAL; CREATE TABLE own (x)");
 	init(outbox);
 	add_many(3);
@@ -195,8 +197,6 @@ Test(outbox_guest, a_wal_that_is_being_written_by_one_that_was_stopped_is_busy)
 	if (child == 0)
 		stop_while_writing_wal();
 	cr_assert(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
-	/* Ten seconds, and then it gives up. */
-	sqlite3_vfs_find(NULL)->xSleep = sleep_no_more;
 	cr_assert_eq(evbus_outbox_drain(outbox, &options, &result, &err), EVBUS_AGAIN, "%d: %s", (int)err.code,
 		     err.text);
 	cr_assert(strstr(err.text, "does not go on"), "%s", err.text);
