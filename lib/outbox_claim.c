@@ -151,7 +151,7 @@ struct claiming {
 	struct outbox_batch *batch;
 	struct outbox_open *rows; /* OUTBOX_SCAN_MAX of them, for looking around */
 	size_t most, bytes;
-	bool ended;               /* there are no further rows that are not done */
+	bool ended; /* there are no further rows that are not done */
 	int64_t up_to, now_us;
 	struct value lease[OUTBOX_SETS];
 	char expires[28];

@@ -15,7 +15,7 @@
 #include <inttypes.h>
 #include <unistd.h>
 
-#define BATCH_DEFAULT 500u
+#define BATCH_DEFAULT 2000u
 #define LEASE_DEFAULT_MS 30000
 #define MARGIN 10 /* of a lease, one part in so many is left for the clocks to be wrong */
 

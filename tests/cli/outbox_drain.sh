@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # outbox-drain: what it publishes, how it ends, what it says.
 . "${0%/*}/lib.sh"
-plan 32
+plan 33
 
 export EVBUS_OUTBOX=sqlite:app.db
 sql() {
@@ -98,6 +98,28 @@ sql "UPDATE outbox SET state = 'PENDING'"
 expect_status 0 evbus outbox-drain
 expect_out_like '{"topic":"orders",*"offset":"0",*"duplicate":true}'
 expect_equal "$(ids orders)" o-1 'the events'
+
+t 'the receipts in the table are those that are printed, whatever rows follow each other'
+begin
+evbus topic-create -q orders --partitions 3 >/dev/null
+seq 1 60 | sed 's/.*/{"id":"o-&","type":"t","k":"k-&"}/' | add -t orders --key-from /k
+events 61 90 | add -t invoices
+seq 91 120 | sed 's/.*/{"id":"o-&","type":"t"}/' | add -t orders -k one
+sql "DELETE FROM outbox WHERE id IN ('o-70', 'o-100')"
+evbus outbox-drain --max 95 -q
+sql "UPDATE outbox SET state = 'PENDING', receipt = NULL WHERE seq BETWEEN 65 AND 68 OR seq = 80"
+evbus outbox-drain -q --max 5
+sql "UPDATE outbox SET state = 'PENDING', receipt = NULL"
+expect_status 0 evbus outbox-drain
+expect_lines 118
+sql 'SELECT receipt FROM outbox ORDER BY seq' >kept
+expect_same kept "$OUT"
+sql "DELETE FROM outbox"
+rm -rf event_bus/invoices
+events 61 120 | add -t invoices
+expect_status 0 evbus outbox-drain
+sql 'SELECT receipt FROM outbox ORDER BY seq' >kept
+expect_same kept "$OUT"
 
 t 'rows of one key keep their order, whatever the batch'
 begin

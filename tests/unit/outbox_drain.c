@@ -337,3 +337,20 @@ Test(outbox_drain, a_batch_has_a_limit_in_bytes)
 	drain();
 	cr_assert_eq(result.claimed, 3);
 }
+
+/* What they are marked by is a range. */
+Test(outbox_drain, rows_between_those_of_a_batch_are_left_alone)
+{
+	sql("CREATE TABLE events (seq INTEGER PRIMARY KEY, id TEXT, topic TEXT, payload TEXT, state TEXT DEFAULT "
+	    "'PENDING', "
+	    "attempts INTEGER DEFAULT 0, next_attempt_at TEXT);"
+	    "INSERT INTO events (seq, id, topic, payload, next_attempt_at) VALUES (1, 'a', 'orders', '{\"n\":1}', "
+	    "NULL), "
+	    "(2, 'b', 'orders', '{\"n\":2}', " SOON "), (3, 'c', 'orders', '{\"n\":3}', NULL)");
+	struct evbus_outbox *events = open_with(APP, "table=events", false);
+	cr_assert_eq(drain_by(events), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(result.sent, 2);
+	cr_assert_str_eq(sql("SELECT state FROM events ORDER BY seq"), "SENT PENDING SENT");
+	cr_assert_str_eq(log_of("orders"), "{\"n\":1} {\"n\":3}");
+	evbus_outbox_close(events);
+}

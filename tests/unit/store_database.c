@@ -2,6 +2,9 @@
 #include "faulty.h"
 #include "store_helpers.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 TestSuite(store_database, .init = setup, .fini = teardown, .timeout = 60);
 
 static struct store *store;
@@ -79,6 +82,111 @@ Test(store_database, that_may_not_grow_is_full)
 	cr_assert_eq(run("CREATE TABLE large AS SELECT zeroblob(100000)"), EVBUS_IO);
 	cr_assert(strstr(err.text, "cannot write '") && err.sys_errno == ENOSPC, "%s", err.text);
 	set("PRAGMA max_page_count = 100000");
+	assert_works_on();
+}
+
+/* ---- the journal ---- */
+
+static int journal_writes;
+static ssize_t (*real_pwrite)(int, const void *, size_t, off_t);
+
+static ssize_t count_journal_writes(int fd, const void *data, size_t len, off_t at)
+{
+	static const char end[] = "-journal";
+	char link[40], path[PATH_MAX];
+
+	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, path, sizeof path);
+	journal_writes += n > 8 && !memcmp(path + n - 8, end, 8);
+	return real_pwrite(fd, data, len, at);
+}
+
+static void watch_writes(void)
+{
+	static const char *const names[] = { "pwrite64", "pwrite" };
+	sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+
+	for (size_t i = 0; i < 2 && !real_pwrite; i++)
+		real_pwrite = (ssize_t(*)(int, const void *, size_t, off_t))vfs->xGetSystemCall(vfs, names[i]);
+	for (size_t i = 0; i < 2; i++)
+		vfs->xSetSystemCall(vfs, names[i], (sqlite3_syscall_ptr)count_journal_writes);
+}
+
+#define PAGES 2000 /* four times what SQLite keeps in memory */
+
+static void fill_pages(void)
+{
+	char text[200];
+
+	open_with_a_row();
+	cr_assert_eq(run("CREATE TABLE pages (n INTEGER PRIMARY KEY, x)"), EVBUS_OK, "%s", err.text);
+	snprintf(text, sizeof text,
+		 "WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < %d) INSERT INTO pages "
+		 "SELECT n, printf('%%.3000c', 'a') FROM i",
+		 PAGES);
+	cr_assert_eq(run(text), EVBUS_OK, "%s", err.text);
+}
+
+/* Three for each page would be 6000. */
+Test(store_database, has_its_journal_written_in_large_pieces)
+{
+	fill_pages();
+	watch_writes();
+	journal_writes = 0;
+	cr_assert_eq(run("UPDATE pages SET x = printf('%.3000c', 'b')"), EVBUS_OK, "%s", err.text);
+	cr_assert(journal_writes >= PAGES / 16 && journal_writes < PAGES / 10, "%d", journal_writes);
+	assert_works_on();
+}
+
+static int64_t pages_of(char letter)
+{
+	int64_t count = 0;
+	char text[100];
+	sqlite3_stmt *statement;
+	sqlite3 *db;
+
+	snprintf(text, sizeof text, "SELECT count(*) FROM pages WHERE x = printf('%%.3000c', '%c')", letter);
+	cr_assert_eq(sqlite3_open("state.db", &db), SQLITE_OK);
+	cr_assert_eq(sqlite3_prepare_v2(db, text, -1, &statement, NULL), SQLITE_OK);
+	cr_assert_eq(sqlite3_step(statement), SQLITE_ROW);
+	count = sqlite3_column_int64(statement, 0);
+	sqlite3_finalize(statement);
+	sqlite3_close(db);
+	return count;
+}
+
+/* Few pages, all of which are still to be written to the journal; and so many that some are in the database already. */
+Test(store_database, is_rolled_back_whatever_of_its_journal_is_written)
+{
+	static const char *const changes[] = { "UPDATE pages SET x = 'b' WHERE n < 5", "UPDATE pages SET x = 'b'" };
+
+	fill_pages();
+	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+		struct query query = { .sql = changes[i] };
+		cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(table_write(store, &query, &err), EVBUS_OK, "%s", err.text);
+		table_rollback(store);
+		cr_assert_eq(pages_of('a'), PAGES);
+	}
+	assert_works_on();
+}
+
+/* One that dies in the middle leaves it to the next to open. */
+Test(store_database, is_rolled_back_by_the_next_where_one_died)
+{
+	int status;
+
+	fill_pages();
+	store_close(store);
+	pid_t child = fork();
+	if (child == 0) {
+		struct query query = { .sql = "UPDATE pages SET x = 'b'" };
+		store = open_store("state.db");
+		_exit(table_begin(store, &err) || table_write(store, &query, &err));
+	}
+	cr_assert(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	cr_assert_eq(pages_of('a'), PAGES);
+	store = open_store("state.db");
 	assert_works_on();
 }
 
