@@ -5,6 +5,7 @@
  * gmtime and snprintf would cost more than the checksum of the event. */
 #include "base/clock.h"
 
+#include <endian.h>
 #include <string.h>
 
 #define SECOND_US 1000000
@@ -114,29 +115,53 @@ static inline unsigned two(const char *at, bool *bad)
 	return tens * 10 + ones;
 }
 
+#define BYTES_OF(c) (0x0101010101010101u * (c))
+
+/* Eight bytes that have a digit where form has a 0, and elsewhere what form has, all at once; *bad is set where they are
+ * not so. Byte i of the result, from the lowest, is the number of two digits that begins at i, where one does. */
+static inline uint64_t pairs(const char *text, const char form[8], bool *bad)
+{
+	uint64_t bytes, expected;
+
+	memcpy(&bytes, text, sizeof bytes);
+	memcpy(&expected, form, sizeof expected);
+	/* What is above 9, and what is not 0 where no digit is expected, reaches the highest bit of its byte. */
+	uint64_t digits = bytes ^ expected, others = (expected ^ BYTES_OF('0')) + BYTES_OF(0x7f);
+	uint64_t room = BYTES_OF(0x76) + (others >> 7 & BYTES_OF(1)) * 9;
+	*bad |= ((digits | (digits + room)) & BYTES_OF(0x80)) != 0;
+	digits = le64toh(digits);
+	return digits * 10 + (digits >> 8);
+}
+
+static inline unsigned pair(uint64_t pairs, unsigned at)
+{
+	return (unsigned)(pairs >> 8 * at & 0xff);
+}
+
 /* 2026-01-29, any byte, 12:00:00; that they are a real date is for is_real() to say. */
 static inline struct civil read_civil(const char *text, bool *bad)
 {
-	*bad |= (text[4] != '-') | (text[7] != '-') | (text[13] != ':') | (text[16] != ':');
+	uint64_t date = pairs(text, "0000-00-", bad), time = pairs(text + 11, "00:00:00", bad);
+
 	return (struct civil){
-		.year = two(text, bad) * 100 + two(text + 2, bad),
-		.month = two(text + 5, bad),
+		.year = pair(date, 0) * 100 + pair(date, 2),
+		.month = pair(date, 5),
 		.day = two(text + 8, bad),
-		.hour = two(text + 11, bad),
-		.minute = two(text + 14, bad),
-		.second = two(text + 17, bad),
+		.hour = pair(time, 0),
+		.minute = pair(time, 3),
+		.second = pair(time, 6),
 	};
 }
 
 bool clock_parse_exact(const char text[TIME_TEXT_LEN], int64_t *time_us)
 {
-	bool bad = (text[10] != 'T') | (text[19] != '.') | (text[26] != 'Z');
+	bool bad = text[10] != 'T';
 	struct civil c = read_civil(text, &bad);
-	unsigned fraction = two(text + 20, &bad) * 10000 + two(text + 22, &bad) * 100 + two(text + 24, &bad);
+	uint64_t end = pairs(text + DATE_TIME_LEN, ".000000Z", &bad);
 
 	if (bad || c.year < 1970 || !is_real(&c))
 		return false;
-	*time_us = seconds_of(&c) * SECOND_US + fraction;
+	*time_us = seconds_of(&c) * SECOND_US + (pair(end, 1) * 10000 + pair(end, 3) * 100 + pair(end, 5));
 	return true;
 }
 

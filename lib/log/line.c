@@ -268,11 +268,16 @@ static bool take_extra(struct scan *scan, struct line *line)
 static inline bool take_offset(struct scan *scan, struct line *line)
 {
 	const char *end = scan->at;
+	uint64_t offset = 0;
 
-	while (end < scan->end && (unsigned char)(*end - '0') < 10)
-		end++;
+	for (; end < scan->end && (unsigned char)(*end - '0') < 10; end++)
+		offset = offset * 10 + (unsigned char)(*end - '0');
 	line->offset_text = (struct evbus_slice){ scan->at, (size_t)(end - scan->at) };
+	line->offset = offset;
 	scan->at = end;
+	/* One to nineteen digits are a number, and none that is too great. */
+	if (line->offset_text.len - 1 < 19 && line->offset_text.data[0] != '0')
+		return true;
 	return decimal_parse(line->offset_text, &line->offset);
 }
 
