@@ -311,8 +311,12 @@ static const char *check_sum(struct evbus_slice text)
 const char *line_parse(struct evbus_slice text, struct line *line)
 {
 	struct scan scan = { text.data, text.data + text.len };
+	static const struct evbus_slice absent = { NULL, 0 };
 
-	*line = (struct line){ .text = text };
+	/* What every line has is set below: to clear all of it first would cost as much as to read it. */
+	line->text = text;
+	line->tenant_id = line->event_key = line->batch = line->origin = absent;
+	line->returns = 0;
 	if (!EXPECT(&scan, HEAD_A) || text.len < LINE_MEMBERS_AT)
 		return "it does not begin with a checksum";
 	const char *why = check_sum(text);
@@ -364,22 +368,22 @@ bool line_parse_last(struct evbus_slice text, struct line *line)
 
 void line_to_record(const struct line *line, struct evbus_slice topic, int32_t partition, struct evbus_record *record)
 {
-	*record = (struct evbus_record){
-		.topic = topic,
-		.partition_id = partition,
-		.offset_kind = "file_line",
-		.offset = line->offset_text,
-		.published_at_utc = line->time_text,
-		.partition_key = line->key,
-		.tenant_id = line->tenant_id,
-		.event_key = line->event_key,
-		.batch = line->batch,
-		.origin = line->origin,
-		.returns = line->returns,
-		.payload = line->payload,
-		.members = { line->text.data + LINE_MEMBERS_AT, line->text.len - LINE_MEMBERS_AT },
-		.stored = line->text,
-	};
+	/* One by one: all at once would be cleared before. */
+	record->topic = topic;
+	record->partition_id = partition;
+	record->offset_kind = "file_line";
+	record->offset = line->offset_text;
+	record->published_at_utc = line->time_text;
+	record->partition_key = line->key;
+	record->tenant_id = line->tenant_id;
+	record->event_key = line->event_key;
+	record->batch = line->batch;
+	record->origin = line->origin;
+	record->returns = line->returns;
+	record->duplicate = false;
+	record->payload = line->payload;
+	record->members = (struct evbus_slice){ line->text.data + LINE_MEMBERS_AT, line->text.len - LINE_MEMBERS_AT };
+	record->stored = line->text;
 }
 
 /* From a partition key up to where a batch would stand: the key, and what a line of idempotent publishing has there. */
@@ -403,17 +407,9 @@ void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len,
 	assert(quote && split < text.len && payload_len + 1 < text.len);
 	const char *key = quote + sizeof HEAD_C - 1 + TIME_TEXT_LEN + sizeof HEAD_D - 1;
 	take_identity((struct evbus_slice){ key, (size_t)(text.data + split - key) }, &line);
-	*record = (struct evbus_record){
-		.topic = topic,
-		.partition_id = partition,
-		.offset_kind = "file_line",
-		.offset = { offset, (size_t)(quote - offset) },
-		.published_at_utc = { quote + sizeof HEAD_C - 1, TIME_TEXT_LEN },
-		.partition_key = line.key,
-		.tenant_id = line.tenant_id,
-		.event_key = line.event_key,
-		.payload = { text.data + text.len - 1 - payload_len, payload_len },
-		.members = { text.data + LINE_MEMBERS_AT, text.len - LINE_MEMBERS_AT },
-		.stored = text,
-	};
+	line.text = text;
+	line.offset_text = (struct evbus_slice){ offset, (size_t)(quote - offset) };
+	line.time_text = (struct evbus_slice){ quote + sizeof HEAD_C - 1, TIME_TEXT_LEN };
+	line.payload = (struct evbus_slice){ text.data + text.len - 1 - payload_len, payload_len };
+	line_to_record(&line, topic, partition, record);
 }
