@@ -240,15 +240,56 @@ static bool key_matches(const char *key, const struct question *q)
 	return json_equals(value_of(q, meaning), text_of(key));
 }
 
+static struct evbus_slice where_value(const char *where)
+{
+	return text_of(where + where_pointer(where).len + 1);
+}
+
 static bool where_matches(const struct evbus_filter *filter, struct evbus_slice payload)
 {
 	for (size_t i = 0; i < filter->where_count; i++) {
-		struct evbus_slice pointer = where_pointer(filter->where[i]);
-		const char *value = filter->where[i] + pointer.len + 1;
-		if (!json_equals(find(payload, pointer, NULL), text_of(value)))
+		struct evbus_slice value = find(payload, where_pointer(filter->where[i]), NULL);
+		if (!json_equals(value, where_value(filter->where[i])))
 			return false;
 	}
 	return true;
+}
+
+static bool holds(struct evbus_slice payload, struct evbus_slice text)
+{
+	return text.len == 0 || memmem(payload.data, payload.len, text.data, text.len);
+}
+
+/* The longest part of a pattern that stands for itself. */
+static struct evbus_slice plain_part(const char *pattern)
+{
+	struct evbus_slice longest = { pattern, 0 };
+
+	for (const char *at = pattern;; at++) {
+		size_t len = strcspn(at, "*>");
+		if (len > longest.len)
+			longest = (struct evbus_slice){ at, len };
+		at += len;
+		if (!*at)
+			return longest;
+	}
+}
+
+/* Most records match no filter, and that shows without reading them: where nothing is escaped, a value that matches
+ * stands in the payload as it was asked for. true: it has to be read. */
+static bool may_match(const struct evbus_filter *f, const char *tenant, const char *key, struct evbus_slice payload)
+{
+	const char *const texts[] = { tenant, f->correlation_id, key };
+
+	if (payload.len == 0 || memchr(payload.data, '\\', payload.len))
+		return true;
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+		if (texts[i] && !holds(payload, text_of(texts[i])))
+			return false;
+	for (size_t i = 0; i < f->where_count; i++)
+		if (!holds(payload, where_value(f->where[i])))
+			return false;
+	return !f->type || holds(payload, plain_part(f->type));
 }
 
 /* What the payload has to answer, after what the record itself says. */
@@ -259,6 +300,8 @@ static bool payload_matches(const struct evbus_filter *f, const struct evbus_rec
 	struct question q;
 	struct json_fault fault;
 
+	if (!may_match(f, tenant, key, record->payload))
+		return false;
 	q.count = 0;
 	if (f->type)
 		ask(&q, EVENT_TYPE);

@@ -242,6 +242,30 @@ Test(envelope, filters_by_the_value_at_a_pointer)
 			      order));
 }
 
+/* A payload without any escape is looked through before it is read, one with an escape anywhere is not. */
+Test(envelope, finds_a_value_however_it_and_its_neighbours_are_written)
+{
+	static const char *const payloads[] = {
+		"{\"type\":\"a.b.c\",\"tenant_id\":\"t1\"}",
+		"{\"type\":\"a.\\u0062.c\",\"tenant_id\":\"t1\"}",
+		"{\"type\":\"a.b.c\",\"tenant_id\":\"t\\u0031\"}",
+		"{\"note\":\"\\\\\",\"type\":\"a.b.c\",\"tenant_id\":\"t1\"}",
+	};
+	static const char *const right[] = { "a.b.c", "*.b.c", "a.*.c", "a.b.*", "a.>", "*.*.*", ">" };
+	static const char *const wrong[] = { "a.b", "b.c", "*.x.c", "a.b.c.*", "a.c", "x.>" };
+
+	for (size_t i = 0; i < sizeof payloads / sizeof *payloads; i++) {
+		for (size_t k = 0; k < sizeof right / sizeof *right; k++)
+			cr_expect(type_matches(right[k], payloads[i]), "%s: %s", right[k], payloads[i]);
+		for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++)
+			cr_expect_not(type_matches(wrong[k], payloads[i]), "%s: %s", wrong[k], payloads[i]);
+		cr_expect(matches(&(struct evbus_filter){ .tenant = "t1", .type = "a.>" }, payloads[i]));
+		cr_expect(where_matches("/type=a.b.c", payloads[i]));
+		cr_expect_not(where_matches("/tenant_id=a.b.c", payloads[i]), "it stands elsewhere");
+		cr_expect_not(where_matches("/type=t2", payloads[i]));
+	}
+}
+
 Test(envelope, refuses_filters_that_are_not_of_their_form)
 {
 	static const char *const types[] = { "", ".", "a.", ".a", "a..b", "a*", ">.a", "a.>.b", "**" };
