@@ -82,12 +82,12 @@ enum evbus_code writer_say_durable(struct log_writer *writer, const struct cell 
 	return control_flag(&writer->control, CONTROL_SYNCING, false, err);
 }
 
-/* Others who are about to append may come along: a yield each is cheap beside a sync. */
-static enum evbus_code gather(struct log_writer *writer, enum control_state *state, struct control_view *view,
-			      struct evbus_err *err)
+/* Others who are about to append may come along: a yield each is cheap beside a sync. next: what is to be synced. */
+static enum evbus_code gather(struct log_writer *writer, uint64_t next, enum control_state *state,
+			      struct control_view *view, struct evbus_err *err)
 {
 	TRY(control_read(&writer->control, state, view, err));
-	for (int i = 0; i < LEADER_YIELDS_MAX && *state == CONTROL_OURS; i++) {
+	for (int i = 0; i < LEADER_YIELDS_MAX && *state == CONTROL_OURS && view->durable.next < next; i++) {
 		uint64_t seen = view->end.next;
 		sched_yield();
 		TRY(control_read(&writer->control, state, view, err));
@@ -115,30 +115,41 @@ static enum evbus_code sync_failed(struct log_writer *writer, int sys_errno, str
 	return code;
 }
 
-/* With the sync lock held. *stale: the files are not the partition's any more. */
-static enum evbus_code lead(struct log_writer *writer, uint64_t next, bool *stale, struct evbus_err *err)
+enum led {
+	LED_LOOK,      /* the page is to be read again */
+	LED_KNOWN,     /* the view is what it says now */
+	LED_STALE,     /* the files are not the partition's any more */
+};
+
+/* With the sync lock held. */
+static enum evbus_code lead(struct log_writer *writer, const struct mark *mark, struct control_view *view, enum led *led,
+			    struct evbus_err *err)
 {
-	struct control_view view;
 	enum control_state state;
 
-	*stale = !writer_is_current(writer, NULL);
-	if (*stale)
+	*led = LED_STALE;
+	if (!writer_is_current(writer, NULL))
 		return EVBUS_OK;
-	TRY(gather(writer, &state, &view, err));
-	*stale = state != CONTROL_OURS || view.end.base != writer->base;
-	if (*stale)
+	TRY(gather(writer, mark->next, &state, view, err));
+	if (state != CONTROL_OURS || view->end.base != writer->base)
+		return EVBUS_OK;
+	*led = LED_KNOWN;
+	if (view->page_id != mark->page_id || view->end.epoch != mark->epoch)
 		return EVBUS_OK;
 	/* An end before what was appended: an older page was put in the place of ours. */
-	if (view.halt || view.syncing || view.durable.base != writer->base || view.end.next < next)
+	if (view->halt || view->syncing || view->durable.base != writer->base || view->end.next < mark->next) {
+		*led = LED_LOOK;
 		return finish_for_the_dead(writer, err);
-	if (view.durable.next >= next)
+	}
+	if (view->durable.next >= mark->next)
 		return EVBUS_OK;
 	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
 	os.point("sync/begins");
 	if (os.fdatasync(writer->fd))
 		return sync_failed(writer, errno, err);
 	os.point("sync/ended");
-	return writer_say_durable(writer, &view.end, err);
+	view->durable = view->end;
+	return writer_say_durable(writer, &view->durable, err);
 }
 
 /* Whether the i-th line of the group stands where it was written: by its checksum and its offset, which no other line in
@@ -240,17 +251,17 @@ static enum evbus_code wait_for_leader(const struct log_writer *writer, uint32_t
 }
 
 /* One round: syncs if nobody else does, else waits for who does. */
-static enum evbus_code commit_once(struct log_writer *writer, const struct mark *mark, uint32_t word, struct wait *wait,
-				   bool *stale, struct evbus_err *err)
+static enum evbus_code commit_once(struct log_writer *writer, const struct mark *mark, struct control_view *view,
+				   struct wait *wait, enum led *led, struct evbus_err *err)
 {
 	enum evbus_code code = control_try_lock(writer->control.fd, LOCK_SYNC, F_WRLCK, writer->control.path, err);
 
-	*stale = false;
+	*led = LED_LOOK;
 	if (code == EVBUS_AGAIN)
-		return wait_for_leader(writer, word, wait, err);
+		return wait_for_leader(writer, view->word, wait, err);
 	TRY(code);
 	os.point("commit/locked");
-	code = lead(writer, mark->next, stale, err);
+	code = lead(writer, mark, view, led, err);
 	control_unlock(writer->control.fd, LOCK_SYNC);
 	control_wake(&writer->control);
 	return code;
@@ -260,16 +271,17 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 			      struct evbus_err *err)
 {
 	struct wait wait = { .waiter = writer->waiter };
-	struct control_view view;
-	enum control_state state = CONTROL_NONE;
-	bool stale = false, waited = false;
+	struct control_view view = mark->view;
+	enum control_state state = CONTROL_OURS;
+	enum led led = LED_KNOWN;
+	bool waited = false;
 
 	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
-		if (!stale)
+		if (led == LED_LOOK)
 			TRY(control_read(&writer->control, &state, &view, err));
-		if (stale || state != CONTROL_OURS || view.page_id != mark->page_id) {
+		if (led == LED_STALE || state != CONTROL_OURS || view.page_id != mark->page_id) {
 			TRY(reattach_and_prove(writer, mark, group, err));
-			stale = false;
+			led = LED_LOOK;
 			attempt++;
 			continue;
 		}
@@ -278,12 +290,13 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 		if (view.durable.next >= mark->next)
 			return acknowledge(writer, mark, group, err);
 		attempt += view.end.next < mark->next;
+		led = LED_LOOK;
 		/* Whoever syncs has the lock, unless it died: so wait once before trying. */
 		waited = view.syncing && !waited;
 		if (waited)
 			TRY(wait_for_leader(writer, view.word, &wait, err));
 		else
-			TRY(commit_once(writer, mark, view.word, &wait, &stale, err));
+			TRY(commit_once(writer, mark, &view, &wait, &led, err));
 	}
 	return err_set(err, EVBUS_AGAIN, 0, "the files of '%s' are being replaced", writer->name);
 }
@@ -292,7 +305,8 @@ enum evbus_code writer_commit_others(struct log_writer *writer, const struct con
 				     struct evbus_err *err)
 {
 	struct mark mark = { .page_id = view->page_id, .epoch = view->end.epoch, .next = view->end.next };
-	bool stale;    /* append looks for itself */
+	struct control_view now = *view;
+	enum led led;    /* append looks for itself */
 
-	return commit_once(writer, &mark, view->word, wait, &stale, err);
+	return commit_once(writer, &mark, &now, wait, &led, err);
 }

@@ -352,14 +352,15 @@ static enum evbus_code append_here(struct log_writer *writer, struct group *grou
 		least_us = now_us;
 	if (!is_stamped_for(group, end.next, least_us))
 		TRY(restamp(group, end.next, least_us, err));
-	*mark = (struct mark){ view->page_id, end.epoch, end.base, end.bytes, end.next, end.next + group_count(group) };
+	*mark = (struct mark){ view->page_id, end.epoch, end.base, end.bytes, end.next, end.next + group_count(group),
+			       *view };
 	TRY(write_lines(writer, group, &end, err));
 	os.point("append/written");
 	end.bytes += group->lines.len;
 	end.next = mark->next;
 	end.time_us = group_entry(group, group_count(group) - 1)->time_us;
 	TRY(control_set(&writer->control, CONTROL_END, &end, err));
-	writer->expected = end;
+	mark->view.end = writer->expected = end;
 	return EVBUS_OK;
 }
 

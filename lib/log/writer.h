@@ -78,6 +78,7 @@ struct mark {
 	uint64_t page_id, epoch;
 	uint64_t base, at;               /* where the group's bytes begin */
 	uint64_t first, next;            /* offsets */
+	struct control_view view;        /* what the page said when it was appended, with it */
 };
 
 /* Appends the group, encoding it again where it must be. expect: the offset that it has to get, or UINT64_MAX
