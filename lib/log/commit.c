@@ -122,7 +122,7 @@ enum led {
 };
 
 /* With the sync lock held. */
-static enum evbus_code lead(struct log_writer *writer, const struct mark *mark, struct control_view *view, enum led *led,
+static enum evbus_code lead(struct log_writer *writer, uint64_t next, struct control_view *view, enum led *led,
 			    struct evbus_err *err)
 {
 	enum control_state state;
@@ -130,18 +130,16 @@ static enum evbus_code lead(struct log_writer *writer, const struct mark *mark, 
 	*led = LED_STALE;
 	if (!writer_is_current(writer, NULL))
 		return EVBUS_OK;
-	TRY(gather(writer, mark->next, &state, view, err));
+	TRY(gather(writer, next, &state, view, err));
 	if (state != CONTROL_OURS || view->end.base != writer->base)
 		return EVBUS_OK;
-	*led = LED_KNOWN;
-	if (view->page_id != mark->page_id || view->end.epoch != mark->epoch)
-		return EVBUS_OK;
 	/* An end before what was appended: an older page was put in the place of ours. */
-	if (view->halt || view->syncing || view->durable.base != writer->base || view->end.next < mark->next) {
+	if (view->halt || view->syncing || view->durable.base != writer->base || view->end.next < next) {
 		*led = LED_LOOK;
 		return finish_for_the_dead(writer, err);
 	}
-	if (view->durable.next >= mark->next)
+	*led = LED_KNOWN;
+	if (view->durable.next >= next)
 		return EVBUS_OK;
 	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
 	os.point("sync/begins");
@@ -261,7 +259,7 @@ static enum evbus_code commit_once(struct log_writer *writer, const struct mark 
 		return wait_for_leader(writer, view->word, wait, err);
 	TRY(code);
 	os.point("commit/locked");
-	code = lead(writer, mark, view, led, err);
+	code = lead(writer, mark->next, view, led, err);
 	control_unlock(writer->control.fd, LOCK_SYNC);
 	control_wake(&writer->control);
 	return code;
