@@ -310,7 +310,7 @@ t 'a disk that is full: what has a receipt is there, and it is no success'
 fresh
 for _ in 1 2 3 4; do cat "$DATA/events.jsonl"; done | evbus publish -q -t orders
 # shellcheck disable=SC2016 # it is for that shell
-expect_status 74 bash -c 'trap "" XFSZ; ulimit -f 100; evbus replay -t orders --to-topic copies --rate 2000 | cat; exit ${PIPESTATUS[0]}'
+expect_status 74 bash -c 'trap "" XFSZ; ulimit -f 100; evbus replay -t orders --to-topic copies --rate 300 | cat; exit ${PIPESTATUS[0]}'
 expect_err_has "publishing to 'file:event_bus'"
 expect_true 'some were published' test -s "$OUT"
 expect_equal "$(count copies)" "$(wc -l <"$OUT")" 'records and receipts'
