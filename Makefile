@@ -43,7 +43,7 @@ torture: with-tests                 ## run the fault harness with its full count
 	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt
 
 # Hours: by another seed each time, which a failure prints.
-torture-night: with-tests           ## make a million states that a power cut may leave
+torture-night: with-tests           ## make a million states that a power cut may leave, and kill at each call
 	@ninja -C $(BUILD)
 	@EVBUS_TEST_STATES=$(STATES) meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite night -t 0
 	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt

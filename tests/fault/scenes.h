@@ -19,7 +19,7 @@ struct scene {
 	bool fresh; /* each round finds no bus */
 	bool all; /* memory is shared, or to be sure: CALLS_ALL */
 	bool receipts; /* its stdout has the form RECEIPT */
-	unsigned every; /* of a long course only one call of so many, the seed chooses from which on; 0: each */
+	unsigned every; /* of a long course only one call of so many, the seed chooses from which on; at night, and 0: each */
 	unsigned within_ms; /* when it is run again; 0: 1000 */
 	void (*prepare)(unsigned round); /* rounds count from 1 */
 	const char *words, *again; /* %u: the round; again NULL: the same words */
