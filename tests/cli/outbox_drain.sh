@@ -120,6 +120,11 @@ events 61 120 | add -t invoices
 expect_status 0 evbus outbox-drain
 sql 'SELECT receipt FROM outbox ORDER BY seq' >kept
 expect_same kept "$OUT"
+sql "DELETE FROM outbox"
+events 61 120 | tac | add -t invoices
+expect_status 0 evbus outbox-drain
+sql 'SELECT receipt FROM outbox ORDER BY seq' >kept
+expect_same kept "$OUT"
 
 t 'rows of one key keep their order, whatever the batch'
 begin

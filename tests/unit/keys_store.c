@@ -30,17 +30,28 @@ Test(keys_store, that_the_store_has_of_another_log_do_not_count)
 	assert_found(0, 6, 7);
 }
 
-/* The row of a key that is in the log after all is put right when it is stored. */
-Test(keys_store, with_a_wrong_place_in_the_store_get_their_right_one)
+static void put_k5_right_among(unsigned count)
 {
 	struct key_place place = place_at(2, topic.log_id);
 
-	publish_keys(0, 0, 6);
+	publish_keys(0, 0, count);
 	put_row(&place);
 	store_keys();
 	cr_assert_eq(store_keys_find(rows, topic.name, &name_of_k5, 1, &place, &err), EVBUS_OK);
 	cr_assert(place.found && place.offset == 5);
-	assert_found(0, 6, 7);
+	assert_found(0, count, count + 1);
+}
+
+/* The row of a key that is in the log after all is put right when it is stored. */
+Test(keys_store, with_a_wrong_place_in_the_store_get_their_right_one)
+{
+	put_k5_right_among(6);
+}
+
+/* Many are stored together. */
+Test(keys_store, with_a_wrong_place_among_many_get_their_right_one)
+{
+	put_k5_right_among(2 * KEYS_FIND_MAX + 10);
 }
 
 Test(keys_store, that_the_log_lost_when_it_was_restored_are_not_there)
