@@ -2,8 +2,9 @@
  *
  * A reader prints a million records a second or more, so a record in JSON costs two copies: a prefix that is constant
  * for a partition, and the stored line from "offset" on. The buffer is written between records: a line up to 256 KiB is
- * never torn over two writes. */
+ * never torn over two writes. What is much and goes into a pipe is gathered in memory that the pipe is given (gift.c). */
 #include "out.h"
+#include "gift.h"
 #include "template.h"
 
 #include <errno.h>
@@ -15,6 +16,8 @@
 #include <unistd.h>
 
 #define WRITE_BYTES (256u * 1024u)
+#define GIFT_AFTER_BYTES (4u * WRITE_BYTES) /* of output; for less it is not worth while */
+#define GIFT_LEAST_BYTES (WRITE_BYTES / 4) /* a small one would take as much room in the pipe as a page */
 #define PREFIXES 64u
 
 struct prefix {
@@ -25,15 +28,19 @@ struct prefix {
 	const char *offset_kind;
 };
 
+static char own[2 * WRITE_BYTES];
+static struct prefix prefixes[PREFIXES];
+
 static struct {
-	char data[2 * WRITE_BYTES];
-	size_t len;
+	char *data; /* `own`, or a block that is given */
+	size_t size;
+	size_t begin, len; /* what is not written yet stands from `begin` to `len` */
+	size_t written; /* until a block was asked for */
 	int failed; /* errno of the write that failed */
 	enum { UNKNOWN, PLAIN, TERMINAL } device;
 	enum record_form form;
 	struct template template;
-	struct prefix prefixes[PREFIXES];
-} out;
+} out = { .data = own, .size = sizeof own };
 
 bool out_is_terminal(void)
 {
@@ -74,7 +81,7 @@ static bool can_be_written(void)
 
 /* A write to a full pipe ends early or with EINTR where a signal comes. From then on only what a pipe that is ready
  * takes without blocking is written at a time. */
-static void write_all(const char *data, size_t len)
+static void write_all(const char *data, size_t len, bool give)
 {
 	if (len && out_is_terminal())
 		progress_clear();
@@ -85,7 +92,8 @@ static void write_all(const char *data, size_t len)
 			out.failed = errno;
 			return;
 		}
-		ssize_t n = write(STDOUT_FILENO, data, careful && len > PIPE_BUF ? PIPE_BUF : len);
+		ssize_t n = give && !careful ? gift_give(data, len)
+					     : write(STDOUT_FILENO, data, careful && len > PIPE_BUF ? PIPE_BUF : len);
 		if (n >= 0) {
 			data += n;
 			len -= (size_t)n;
@@ -95,10 +103,29 @@ static void write_all(const char *data, size_t len)
 	}
 }
 
+/* Nothing is to be written now. A block is filled until there is room for only one more record of those that are not
+ * to be torn. */
+static void next_buffer(void)
+{
+	if (out.data != own && out.size - out.len >= 2 * WRITE_BYTES) {
+		out.begin = out.len;
+		return;
+	}
+	char *block = out.written >= GIFT_AFTER_BYTES ? gift_block() : NULL;
+
+	out.data = block ? block : own;
+	out.size = block ? GIFT_BLOCK_BYTES : sizeof own;
+	out.begin = out.len = 0;
+}
+
 static void write_buffer(void)
 {
-	write_all(out.data, out.len);
-	out.len = 0;
+	size_t len = out.len - out.begin;
+
+	write_all(out.data + out.begin, len, out.data != own && len >= GIFT_LEAST_BYTES);
+	if (out.written < GIFT_AFTER_BYTES)
+		out.written += len;
+	next_buffer();
 }
 
 static enum evbus_code code_of_writes(struct call *call)
@@ -129,10 +156,10 @@ enum evbus_code out_finish(struct call *call)
 
 void out_bytes(const char *data, size_t len)
 {
-	if (len > sizeof out.data - out.len)
+	if (len > out.size - out.len)
 		write_buffer();
-	if (len > sizeof out.data) {
-		write_all(data, len);
+	if (len > out.size - out.len) {
+		write_all(data, len, false);
 		return;
 	}
 	memcpy(out.data + out.len, data, len);
@@ -148,7 +175,7 @@ void out_printf(const char *format, ...)
 {
 	va_list args;
 
-	if (sizeof out.data - out.len < WRITE_BYTES)
+	if (out.size - out.len < WRITE_BYTES)
 		write_buffer();
 	va_start(args, format);
 	int n = vsnprintf(out.data + out.len, WRITE_BYTES, format, args);
@@ -293,7 +320,7 @@ struct evbus_slice record_prefix(const struct evbus_record *record)
 	unsigned hash = (unsigned)record->partition_id * 7u + (unsigned)topic.len;
 
 	hash += topic.len ? (unsigned char)topic.data[topic.len - 1] * 3u : 0;
-	struct prefix *prefix = &out.prefixes[hash % PREFIXES];
+	struct prefix *prefix = &prefixes[hash % PREFIXES];
 	if (!prefix->len || prefix->partition_id != record->partition_id || prefix->topic_len != topic.len ||
 	    prefix->offset_kind != record->offset_kind || memcmp(prefix->text + topic_at, topic.data, topic.len) != 0)
 		make_prefix(prefix, record);
@@ -359,7 +386,7 @@ static enum evbus_code print(struct call *call, const struct evbus_record *recor
 	}
 	if (out.form != FORM_TEMPLATE)
 		out_text("\n");
-	if (out.len >= WRITE_BYTES)
+	if (out.len - out.begin >= WRITE_BYTES)
 		write_buffer();
 	return code_of_writes(call);
 }

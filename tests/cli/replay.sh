@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # replay: a range again, to stdout, to a topic, to another bus.
 . "${0%/*}/lib.sh"
-plan 29
+plan 30
 
 events() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
@@ -324,6 +324,18 @@ expect_err_has 'receipts'
 expect_status 0 evbus verify -t copies
 expect_status 0 sh -c '{ evbus replay -q -t orders --to-topic quiet; echo "status $?" >&2; } | head -n 1 >/dev/null'
 expect_err_has 'status 0'
+
+t 'what a pipe has taken stays as it was, also where its reader passes it on unread'
+fresh
+events 1 60000 | evbus publish -q -t orders
+evbus replay -t orders >all
+expect_true 'it is several blocks' test "$(wc -c <all)" -gt 9000000
+evbus replay -t orders | "${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}/tests/cli/hold" >held
+expect_same held all
+evbus replay -t orders | { sleep 0.3; cat; } >late
+expect_same late all
+evbus replay -t orders --format stored | "${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}/tests/cli/hold" >held
+expect_same held event_bus/orders/partition=0.jsonl
 
 t 'progress is shown where stderr is a terminal, and nowhere else'
 fresh
