@@ -33,6 +33,7 @@ DOOMED(int, fdatasync, (int fd), (fd))
 DOOMED(int, fsync, (int fd), (fd))
 DOOMED(int, fstat, (int fd, struct stat *st), (fd, st))
 DOOMED(int, fstatat, (int dir, const char *path, struct stat *st, int flags), (dir, path, st, flags))
+DOOMED(int, statx, (int dir, const char *path, int flags, unsigned mask, struct statx *st), (dir, path, flags, mask, st))
 DOOMED(ssize_t, readlink, (const char *path, char *to, size_t size), (path, to, size))
 DOOMED(int, fchmod, (int fd, mode_t mode), (fd, mode))
 DOOMED(int, chmod, (const char *path, mode_t mode), (path, mode))
@@ -70,6 +71,7 @@ static inline void doom_at(uint64_t calls)
 	os.fsync = doom_fsync;
 	os.fstat = doom_fstat;
 	os.fstatat = doom_fstatat;
+	os.statx = doom_statx;
 	os.readlink = doom_readlink;
 	os.fchmod = doom_fchmod;
 	os.chmod = doom_chmod;
