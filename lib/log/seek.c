@@ -5,7 +5,7 @@
  * is read in one piece; more where lines are long.
  *
  * Where the values are no measure of the bytes (bursts, lines of mixed sizes) aiming is of no use. So the reads are
- * counted: we aim as long as those that are left suffice to halve what is left down to 2 MiB, and halve from then on.
+ * counted: we aim as long as those that are left suffice to halve what is left down to 2¼ MiB, and halve from then on.
  * A JSON string cannot contain a raw newline, so a newline always ends a line. */
 #include "log/seek.h"
 
@@ -16,7 +16,7 @@
 #include <string.h>
 
 #define LEFT_BYTES (64u * 1024)
-#define LEFT_MAX_BYTES (2u * 1024 * 1024)    /* what is left at most when no more reads are */
+#define LEFT_MAX_BYTES (2304u * 1024)    /* when no more reads are left: a segment of a little over 1 GiB, halved nine times */
 #define READS_SPARE 2u                           /* for aiming, beside those that halving needs */
 #define MARGIN_PART 512u
 #define MISS_FACTOR_BITS 3u
@@ -180,8 +180,10 @@ static bool is_earlier(struct evbus_slice text, uint64_t time_us)
 static enum evbus_code walk(struct seek *seek, uint64_t value, const struct bracket *bracket, uint64_t *at,
 			    struct evbus_err *err)
 {
-	uint64_t left = bracket->high - bracket->low, there = seek->size - bracket->low, seen = 0;
-	size_t want = (size_t)(left + LINE_HEAD_MAX < there ? left + LINE_HEAD_MAX : there), before = 0;
+	/* Up to the line that counts if none before it does, and that with it, where it is not long. */
+	uint64_t last = bracket->found - bracket->high <= PROBE_BYTES ? bracket->found : bracket->high;
+	uint64_t left = last - bracket->low, there = seek->size - bracket->low, seen = 0;
+	size_t want = (size_t)(left + PROBE_BYTES < there ? left + PROBE_BYTES : there), before = 0;
 	struct buf *buf = seek->buf;
 
 	seek->buf_at = bracket->low;
