@@ -149,9 +149,9 @@ def coprocess(m):
     return None, lambda: consume(m, log, n, "--inbox", "--coprocess", "--", m.tool("client"), "answer")
 
 
-def command_each(m):
+def command_each(m, *options):
     log, n = m.log(), m.count(1000, 20)
-    return lambda: m.floor("spawn", n, "/bin/true"), lambda: consume(m, log, n, "--", "/bin/true")
+    return lambda: m.floor("spawn", n, "/bin/true"), lambda: consume(m, log, n, *options, "--", "/bin/true")
 
 
 def memory(m):
@@ -211,7 +211,8 @@ ROWS = [
     Row("P10", "publish one event / static append + fdatasync", "µs", one_shot, 1.5, less=True),
     Row("P11", "outbox-drain / raw SQLite batches", "/s", drain, limit=1e5),
     Row("P12", "consume --coprocess --inbox", "/s", coprocess, limit=2e5),
-    Row("P12", "consume -- true / spawn + wait", "/s", command_each, 0.8),
+    Row("P12", "consume --commit-every 20 -- true / spawn + wait", "/s", lambda m: command_each(m, "--commit-every", "20"), 0.8),
+    Row("P12", "consume -- true / spawn + wait", "/s", command_each),
     Row("P14", "resident memory", "MiB", memory, less=True, limit=64, rounds=1),
     Row("P14", "publish without a control page", "ms", recovery, less=True, limit=50),
 ]
