@@ -169,7 +169,8 @@ static void try_record(struct input *input, uint8_t choice)
 {
 	uint64_t offset = input_number(input, 8) % (UINT64_MAX - 1), again = input_number(input, 8) % (UINT64_MAX - 1);
 	int64_t time_us = (int64_t)(input_number(input, 8) % (TIME_MAX_US + 1ull)), time_again = TIME_MAX_US - time_us;
-	uint64_t first = again - again % 7, last = again + input_byte(input) % 8u;
+	uint64_t first = again - again % 7, most = UINT64_MAX - 1 - again, more = input_byte(input) % 8u;
+	uint64_t last = again + (more < most ? more : most);
 	CLEANUP(made_cleanup) struct made made;
 	CLEANUP(buf_release) struct buf lines = { 0 }, direct = { 0 };
 	struct evbus_err err;
