@@ -375,8 +375,8 @@ Test(store_faults, is_left_alone_by_a_forked_child)
 /* More than fits into the cache: what is not committed stands in the file already, and the journal leads back. */
 Test(store_faults, is_left_alone_by_a_forked_child_in_the_middle_of_much)
 {
-	fork_within("WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 19999) "
+	fork_within("WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 79999) "
 		    "INSERT OR REPLACE INTO checkpoints SELECT 'g', CASE i WHEN 0 THEN 't' ELSE 't' || i END, 0, '2', "
 		    "'file_line', '', '', CASE i WHEN 0 THEN '' ELSE printf('%0200d', i) END FROM n",
-		    20000);
+		    80000);
 }
