@@ -93,7 +93,6 @@ static void on_progress(void *context, const struct evbus_progress *progress)
 	progress_show(((struct run *)context)->call, progress);
 }
 
-/* A reader of stdout that goes away is no reason to stop: the answer is the exit status. */
 /* ---- the summary ----------------------------------------------------------------------------------------------- */
 
 static const char *plural(uint64_t n)
@@ -178,6 +177,7 @@ static void release(struct run *run)
 static enum evbus_code verify_run(struct args *args, struct call *call)
 {
 	CLEANUP(release) struct run run = { .call = call };
+	/* A reader of stdout that goes away is no reason to stop: the answer is the exit status. */
 	const struct evbus_verify_options options = { .deep = args->deep,
 						      .repair = args->repair && !args->cut_at,
 						      .rebuild_keys = args->rebuild_keys,
