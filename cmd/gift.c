@@ -50,6 +50,7 @@ static bool is_pipe(void)
 static char *new_block(void)
 {
 	size_t size = GIFT_BLOCK_BYTES + HUGE_BYTES;
+	/* cppcheck-suppress invalidFunctionArg ; -1 is what mmap(2) asks for beside MAP_ANONYMOUS */
 	char *room = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (room == MAP_FAILED)

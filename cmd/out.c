@@ -21,11 +21,11 @@
 #define PREFIXES 64u
 
 struct prefix {
-	char text[EVBUS_TOPIC_MAX_BYTES + 128];
+	const char *offset_kind;
 	size_t len;
 	size_t topic_len;
 	int32_t partition_id;
-	const char *offset_kind;
+	char text[EVBUS_TOPIC_MAX_BYTES + 128];
 };
 
 static char own[2 * WRITE_BYTES];

@@ -9,26 +9,26 @@
 
 struct cursor {
 	const struct topic *topic;       /* outlives it */
-	int32_t partition;
 	struct control control;          /* fd -1: there is no lock file */
-	uint32_t word;                   /* of the futex, when durable was last read */
-	bool has_page;
 	struct cell durable;             /* reading goes up to here */
-	bool damaged;                    /* the last line up to there is damaged, at byte damaged_at: it is told, also to who
-	                                    begins behind it */
-	uint64_t damaged_at;
+	uint64_t damaged_at;             /* the byte at which the last line up to there is damaged, if `damaged` */
 	uint64_t first;                  /* the oldest offset that is there */
 
-	int fd;                          /* of the segment being read, or -1 */
-	uint64_t base;                   /* of that segment */
-	bool live;
-	char name[NAME_IN_MESSAGE];
+	uint64_t base;                   /* of the segment being read */
 	struct scan scan;
 	size_t chunk;
 
 	uint64_t next;                   /* offset of the next line */
 	int64_t time_us;                 /* of the line before */
+
+	int fd;                          /* of the segment being read, or -1 */
+	int32_t partition;
+	uint32_t word;                   /* of the futex, when durable was last read */
+	bool has_page;
+	bool damaged;                    /* told also to who begins behind it */
+	bool live;
 	bool sought;                     /* a seek came to `next`, and nothing was read since */
+	char name[NAME_IN_MESSAGE];
 };
 
 /* chunk: how many bytes are read at once. At the beginning of the log. A partition that was never written to is empty. */

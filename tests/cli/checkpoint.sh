@@ -308,7 +308,7 @@ refuse "${good/\"updated_at_utc\":\"20/\"updated_at_utc\":\"x\"}" 'line 2'
 refuse "${good/\"log_id\"/\"log\"}" log_id
 refuse "${good/\"log_id\":\"?/\"log_id\":\"}" "line 2: it is no log_id, of 32 hexadecimal digits: '"
 refuse "${good/\"log_id\":\"?/\"log_id\":\"x}" "line 2: it is no log_id, of 32 hexadecimal digits: 'x"
-refuse "$(sed 's/"log_id":"[^"]*"/"log_id":null/' <<<"$good")" "line 2: it is no log_id, of 32 hexadecimal digits: ''"
+refuse "${good/\"log_id\":\"*\",\"fingerprint/\"log_id\":null,\"fingerprint}" "line 2: it is no log_id, of 32 hexadecimal digits: ''"
 refuse "${good/\"fingerprint\":\"?/\"fingerprint\":\"G}" "line 2: it is no fingerprint, of 8 hexadecimal digits: 'G"
 refuse "${good/\"fingerprint\":\"?/\"fingerprint\":\"}" "line 2: it is no fingerprint, of 8 hexadecimal digits: '"
 refuse "${good%\}}" 'line 2'

@@ -285,7 +285,7 @@ t 'a signal ends one that waits for who holds a lock of the partition; nothing i
 for lock in partition=0.jsonl partition=0.lock; do
 	for events in 1 100000; do
 		fresh
-		seq -f "{\"n\":%.0f,\"pad\":\"$(printf '%0100d' 0)\"}" $events >more
+		seq -f "{\"n\":%.0f,\"pad\":\"$(printf '%0100d' 0)\"}" $events >others
 		mkfifo pipe
 		evbus publish -t orders <pipe >receipts 2>err &
 		publisher=$!
@@ -293,7 +293,7 @@ for lock in partition=0.jsonl partition=0.lock; do
 		echo '{}' >&3
 		wait_for 10 test -s receipts
 		hold_lock "event_bus/orders/$lock"
-		cat more >&3 2>/dev/null &
+		cat others >&3 2>/dev/null &
 		sleep 0.3
 		begun=$(date +%s%N)
 		kill -TERM $publisher
@@ -303,7 +303,7 @@ for lock in partition=0.jsonl partition=0.lock; do
 		expect_true 'without a word' test "$(grep -vc made err)" = 0
 		exec 3>&-
 		release_lock
-		evbus publish -q -t orders more
+		evbus publish -q -t orders others
 		expect_true 'all are there' test "$(records)" -gt $events
 	done
 done
