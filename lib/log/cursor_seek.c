@@ -116,26 +116,23 @@ static bool leads_up(const struct cursor *cursor, uint64_t value, uint64_t at)
 	       (!found || line.time_us < (int64_t)value);
 }
 
-/* A hit is believed only if the line there is whole and has what was looked for. led: the line before it is known to be
- * whole and not asked for. */
-static enum evbus_code prove(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t at, bool led,
-			     bool *proved, struct evbus_err *err)
+/* A hit is believed only if the line there can be read, is whole and has what was looked for. led: the line before it is
+ * known to be whole and not asked for. */
+static bool prove(struct cursor *cursor, enum seek_by by, uint64_t value, uint64_t at, bool led)
 {
 	struct evbus_slice text;
 	enum scan_what what;
 	struct line line;
 
-	*proved = false;
 	if (by == SEEK_TIME && !led && !leads_up(cursor, value, at))
-		return EVBUS_OK;
+		return false;
 	scan_seek(&cursor->scan, at, cursor->scan.limit);
-	TRY(scan_next(&cursor->scan, &text, &what, err));
-	if (what == SCAN_LINE && !line_parse(text, &line) &&
-	    (by == SEEK_OFFSET ? line.offset == value : line.time_us >= (int64_t)value)) {
-		begin_at(cursor, at, line.offset);
-		*proved = true;
-	}
-	return EVBUS_OK;
+	if (scan_next(&cursor->scan, &text, &what, NULL) || what != SCAN_LINE || line_parse(text, &line))
+		return false;
+	if (by == SEEK_OFFSET ? line.offset != value : line.time_us < (int64_t)value)
+		return false;
+	begin_at(cursor, at, line.offset);
+	return true;
 }
 
 /* *at: where the record seems to begin; the end of the segment where it seems to have none. false: a head on the way is
@@ -164,13 +161,11 @@ static enum evbus_code seek_by(struct cursor *cursor, enum seek_by by, uint64_t 
 {
 	struct place place;
 	uint64_t at;
-	bool led, proved = false;
+	bool led;
 
 	TRY(choose_segment(cursor, by, value, &place, err));
 	bool sure = find_in_segment(cursor, by, value, &place, &at, &led);
-	if (sure && at < cursor->scan.limit)
-		TRY(prove(cursor, by, value, at, led, &proved, err));
-	if (proved)
+	if (sure && at < cursor->scan.limit && prove(cursor, by, value, at, led))
 		return EVBUS_OK;
 	/* It has none: it is the first one of what follows. */
 	if (sure && at >= cursor->scan.limit && by == SEEK_TIME && leads_up(cursor, value, at)) {

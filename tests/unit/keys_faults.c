@@ -140,6 +140,22 @@ Test(keys_faults, that_are_too_many_for_memory_and_cannot_be_stored_stop_who_pub
 	assert_found(0, 8, 10);
 }
 
+/* So many are stored by one statement. */
+Test(keys_faults, that_are_many_and_cannot_be_stored_can_be_later)
+{
+	publish_keys(0, 0, 4);
+	store_keys();
+	publish_keys(0, 4, 4 + KEYS_FIND_MAX);
+	open_keys();
+	change_store("ALTER TABLE event_keys RENAME TO away");
+	cr_assert_eq(keys_save(keys, &err), EVBUS_CONFIG);
+	cr_assert(strstr(err.text, "no such table: event_keys"), "%s", err.text);
+	change_store("ALTER TABLE away RENAME TO event_keys");
+	cr_assert_eq(keys_save(keys, &err), EVBUS_OK, "%s", err.text);
+	close_keys();
+	assert_found(0, 8 + KEYS_FIND_MAX, 10 + KEYS_FIND_MAX);
+}
+
 Test(keys_faults, whose_rows_cannot_be_removed_are_not_made_anew)
 {
 	uint64_t count = 77;

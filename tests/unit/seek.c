@@ -351,11 +351,11 @@ static size_t medium_size(void)
 }
 
 /* One that cannot be read on the way is gone round. */
-Test(seek, is_right_or_says_so_when_any_call_fails)
+static void fail_each_call(size_t (*size)(void))
 {
 	CLEANUP(cursor_close) struct cursor cursor;
 
-	write_log(300, medium_size, 10);
+	write_log(300, size, 10);
 	cr_assert_eq(cursor_open(&topic, 0, 65536, &cursor, &err), EVBUS_OK, "%s", err.text);
 	for (uint64_t n = 0; n < 300; n += sweep_step()) {
 		unsigned at = 0;
@@ -375,16 +375,47 @@ Test(seek, is_right_or_says_so_when_any_call_fails)
 	}
 }
 
-/* The lines' ends lie everywhere in what is read at once: also so that of the next line only a part of its head is in it. */
+Test(seek, is_right_or_says_so_when_any_call_fails)
+{
+	fail_each_call(medium_size);
+}
+
+/* Of which the search reads only the beginning. */
+static size_t long_size(void)
+{
+	return 20000 + (size_t)any(20000);
+}
+
+Test(seek, is_right_or_says_so_when_any_call_fails_among_long_lines)
+{
+	fail_each_call(long_size);
+}
+
+/* 8 KiB are read at once, 16 KiB below where the line is thought to be: of a line that is a little longer than 8 KiB the
+ * end is in it, and of the next one's head only a part. */
+static size_t awkward_size(void)
+{
+	return 8110;
+}
+
+static int heads;
+
+static ssize_t count_heads(int fd, void *data, size_t len, off_t at)
+{
+	heads += len == LINE_HEAD_MAX;
+	return real_os.pread(fd, data, len, at);
+}
+
 Test(seek, says_so_when_any_head_cannot_be_read)
 {
 	unsigned failures = 0;
 
-	write_log(300, medium_size, 10);
+	write_log(300, awkward_size, 10);
 	CLEANUP(buf_release) struct buf file = load(LIVE);
 	int fd = open(LIVE, O_RDONLY | O_CLOEXEC);
 	CLEANUP(buf_release) struct buf buf = { 0 };
 	struct seek seek = { .fd = fd, .name = LIVE, .size = file.len, .by = SEEK_OFFSET, .high = 300, .buf = &buf };
+	os.pread = count_heads;
 	for (uint64_t n = 0; n < 300; n += sweep_step()) {
 		unsigned at = 0;
 		do {
@@ -398,5 +429,6 @@ Test(seek, says_so_when_any_head_cannot_be_read)
 		} while (faulty.failed);
 	}
 	cr_assert_gt(failures, 600u / sweep_step());
+	cr_assert_gt(heads, 0);
 	close(fd);
 }

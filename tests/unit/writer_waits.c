@@ -92,6 +92,19 @@ Test(writer_waits, for_who_syncs_until_the_caller_has_enough)
 	release(2);
 }
 
+/* Every second look is a try for the lock, and the others are none. */
+Test(writer_waits, for_who_says_that_he_syncs_until_the_caller_has_enough)
+{
+	hold(LOCK_SYNC);
+	cr_assert_eq(control_flag(&holder.control, CONTROL_SYNCING, true, &err), EVBUS_OK, "%s", err.text);
+	for (uint64_t n = 1; n < 3; n++) {
+		asked = 0;
+		asks_max++;
+		assert_gave_up(publish(&writer, n), LOCK);
+	}
+	release(3);
+}
+
 Test(writer_waits, for_who_syncs_and_goes_on_when_he_is_done)
 {
 	hold(LOCK_SYNC);
