@@ -2,7 +2,7 @@
 #include "log/seek.h"
 #include "log_helpers.h"
 
-TestSuite(seek_reads, .timeout = 60);
+TestSuite(seek_reads, .timeout = 120);
 
 #define PATTERN 4096u /* lines, of which the sizes come again and again */
 #define QUESTIONS (300u / sweep_step())
