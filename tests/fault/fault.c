@@ -78,6 +78,17 @@ bool run_is_on_memory(void)
 	return fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC;
 }
 
+/* The choices that were made, whoever made them: the seed, how many, and at night all. */
+static const char *repeat_by(void)
+{
+	static char text[128];
+	const char *states = getenv("EVBUS_TEST_STATES");
+
+	snprintf(text, sizeof text, "EVBUS_TEST_SEED=%llu%s%s%s", (unsigned long long)run.seed,
+		 run.quick ? " EVBUS_TEST_QUICK=1" : "", states ? " EVBUS_TEST_STATES=" : "", states ? states : "");
+	return text;
+}
+
 void run_failed(const char *file, int line, const char *format, ...)
 {
 	char text[800];
@@ -95,10 +106,8 @@ void run_failed(const char *file, int line, const char *format, ...)
 		_exit(1);
 	}
 	if (!run.bare)
-		cr_assert_fail("%s:%d: %s (EVBUS_TEST_SEED=%llu repeats it)", file, line, text,
-			       (unsigned long long)run.seed);
-	printf("Bail out! %s:%d: %s (EVBUS_TEST_SEED=%llu repeats it)\n", file, line, text,
-	       (unsigned long long)run.seed);
+		cr_assert_fail("%s:%d: %s (%s repeats it)", file, line, text, repeat_by());
+	printf("Bail out! %s:%d: %s (%s repeats it)\n", file, line, text, repeat_by());
 	exit(1);
 }
 

@@ -49,10 +49,9 @@ static void check_state(const struct states *states, size_t changes, unsigned va
 		return;
 	tally->expected++;
 	snprintf(run.where, sizeof run.where,
-		 "state %ju (%s%safter change %zu, variant %u; EVBUS_TEST_STATE=%ju%s --filter %s/%s makes it alone): ",
+		 "state %ju (%s%safter change %zu, variant %u; EVBUS_TEST_STATE=%ju --filter %s/%s makes it alone): ",
 		 (uintmax_t)number, states->before, twice, changes, variant, (uintmax_t)number,
-		 run.quick ? " EVBUS_TEST_QUICK=1" : "", criterion_current_test->category,
-		 criterion_current_test->name);
+		 criterion_current_test->category, criterion_current_test->name);
 	empty_directory("state");
 	disk_build(changes, variant, seed, "state");
 	if (states->ready)
