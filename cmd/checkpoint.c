@@ -207,7 +207,7 @@ static enum evbus_code print_selected(const struct args *args, struct call *call
 	if (!count && required)
 		return none_there(args, call);
 	list.bus = bus;
-	table_begin(&list.table, listed, COUNT(listed), args->format);
+	table_start(&list.table, listed, COUNT(listed), args->format);
 	for (size_t i = 0; i < count; i++)
 		list_one(&list, &checkpoints[i]);
 	return list_end(&list);
@@ -237,7 +237,7 @@ static enum evbus_code checkpoint_remove_run(struct args *args, struct call *cal
 	if (!count && !pattern)
 		return none_there(args, call);
 	list.bus = bus;
-	table_begin(&list.table, listed, COUNT(listed), args->format);
+	table_start(&list.table, listed, COUNT(listed), args->format);
 	for (size_t i = 0; i < count; i++) {
 		const struct evbus_checkpoint *at = &checkpoints[i];
 
@@ -292,7 +292,7 @@ static enum evbus_code print_moves(const struct args *args, struct call *call, c
 
 	if (args->dry_run)
 		talk(call, NOTICE, "nothing was changed: this is a dry run");
-	table_begin(&table, columns, COUNT(columns), args->format);
+	table_start(&table, columns, COUNT(columns), args->format);
 	for (size_t i = 0; i < moves->count; i++) {
 		const struct evbus_checkpoint *after = &moves->after[i];
 

@@ -192,7 +192,7 @@ static enum evbus_code config_run(struct args *args, struct call *call)
 
 	if (args->path)
 		return print_path(call);
-	table_begin(&table, columns, COUNT(columns), args->format);
+	table_start(&table, columns, COUNT(columns), args->format);
 	put_settings(call, &table);
 	if (call->config) {
 		put_outboxes(call, &table);

@@ -170,7 +170,7 @@ static enum evbus_code dlq_list_run(struct args *args, struct call *call)
 	list.counts = (struct counts){ .call = call, .by = args->by };
 	letter_rows_begin(&list.rows, args->format, args->payload);
 	if (list.rows.table.format == TABLE_ALIGNED)
-		table_begin(&list.rows.table, short_columns, COUNT(short_columns), args->format);
+		table_start(&list.rows.table, short_columns, COUNT(short_columns), args->format);
 	TRY(letters_open(&list.letters, call, &args->letters, &args->sources, NULL));
 	TRY(letters_each(&list.letters, states_of(&list.letters, args->state), list_one, &list));
 	return args->by ? counts_print(&list.counts, args->format) : table_end(&list.rows.table, call);

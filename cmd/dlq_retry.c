@@ -205,7 +205,7 @@ static enum evbus_code change_letter(struct attempt *attempt, const struct evbus
 				     struct evbus_slice result, bool *done)
 {
 	struct retrying *retry = attempt->retry;
-	enum evbus_code code = letters_change(&retry->letters, letter->id, change, reason, result);
+	enum evbus_code code = letters_change_one(&retry->letters, letter->id, change, reason, result);
 
 	*done = !code;
 	if (code != EVBUS_CONFLICT && code != EVBUS_NONE)

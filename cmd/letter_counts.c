@@ -109,7 +109,7 @@ enum evbus_code counts_print(struct counts *counts, const char *format)
 
 	if (counts->count)
 		qsort(counts->all, counts->count, sizeof(*counts->all), by_times);
-	table_begin(&table, columns, COUNT(columns), format);
+	table_start(&table, columns, COUNT(columns), format);
 	for (size_t i = 0; i < counts->count; i++) {
 		const struct count *count = counts->all[i];
 

@@ -40,7 +40,7 @@ static const struct column columns[] = {
 void letter_rows_begin(struct letter_rows *rows, const char *format, bool payload)
 {
 	*rows = (struct letter_rows){ .payload = payload };
-	table_begin(&rows->table, columns, COUNT(columns) - (payload ? 0 : PAYLOAD_COLUMNS), format);
+	table_start(&rows->table, columns, COUNT(columns) - (payload ? 0 : PAYLOAD_COLUMNS), format);
 }
 
 void letter_rows_release(struct letter_rows *rows)

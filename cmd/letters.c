@@ -185,7 +185,7 @@ static const char *who(struct letters *letters)
 	return letters->by;
 }
 
-enum evbus_code letters_change(struct letters *letters, const char *id, enum evbus_letter_change change,
+enum evbus_code letters_change_one(struct letters *letters, const char *id, enum evbus_letter_change change,
 			       enum evbus_reason reason, struct evbus_slice result)
 {
 	const struct sources *sources = &letters->sources;
@@ -213,7 +213,7 @@ void change_table(struct table *table, const char *format)
 		{ "returns", NUMBER }, { "result", TEXT },
 	};
 
-	table_begin(table, columns, COUNT(columns), format);
+	table_start(table, columns, COUNT(columns), format);
 }
 
 struct evbus_slice letter_origin(const struct evbus_letter *letter)

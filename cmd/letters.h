@@ -62,7 +62,7 @@ CHECKED enum evbus_code letters_one(struct letters *letters, const char *id, let
 /* EVBUS_USAGE where nothing was said about which, and there are several of these states. */
 CHECKED enum evbus_code letters_check_choice(struct letters *letters, unsigned states, bool all);
 
-CHECKED enum evbus_code letters_change(struct letters *letters, const char *id, enum evbus_letter_change change,
+CHECKED enum evbus_code letters_change_one(struct letters *letters, const char *id, enum evbus_letter_change change,
 				       enum evbus_reason reason, struct evbus_slice result);
 /* codes: of each, EVBUS_OK, EVBUS_CONFLICT or EVBUS_NONE. */
 CHECKED enum evbus_code letters_change_all(struct letters *letters, const char *const *ids, size_t count,

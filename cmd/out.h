@@ -69,7 +69,7 @@ struct column {
  *	static const struct column columns[] = { { "topic", TEXT }, { "records", NUMBER } };
  *	CLEANUP(table_cleanup) struct table table = { .count = 0 };
  *
- *	table_begin(&table, columns, COUNT(columns), args->format);
+ *	table_start(&table, columns, COUNT(columns), args->format);
  *	for (…) {
  *		table_text(&table, topic);
  *		table_number(&table, records);
@@ -88,7 +88,7 @@ struct table {
 	size_t len, size;
 };
 
-void table_begin(struct table *table, const struct column *columns, size_t count, const char *format);
+void table_start(struct table *table, const struct column *columns, size_t count, const char *format);
 void table_text(struct table *table, const char *text);    /* NULL: null */
 void table_slice(struct table *table, struct evbus_slice text);    /* data NULL: null */
 void table_json(struct table *table, struct evbus_slice value);    /* a JSON value, in JSON as it stands */

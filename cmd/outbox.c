@@ -352,7 +352,7 @@ static enum evbus_code list_counts(struct listing *list, struct evbus_outbox *ou
 	struct evbus_outbox_counts counts;
 
 	TRY(evbus_outbox_count(outbox, &counts, &list->call->err));
-	table_begin(&list->table, columns, COUNT(columns), list->args->format);
+	table_start(&list->table, columns, COUNT(columns), list->args->format);
 	table_text(&list->table, evbus_outbox_name(outbox));
 	for (size_t i = 0; i < EVBUS_OUTBOX_STATES; i++)
 		table_number(&list->table, counts.rows[i]);
@@ -387,9 +387,9 @@ static enum evbus_code list_rows(struct listing *list, struct evbus_outbox *outb
 	struct call *call = list->call;
 
 	if (!strcmp(args->format, "json"))
-		table_begin(&list->table, whole, COUNT(whole) - !args->payload, args->format);
+		table_start(&list->table, whole, COUNT(whole) - !args->payload, args->format);
 	else
-		table_begin(&list->table, brief, COUNT(brief), args->format);
+		table_start(&list->table, brief, COUNT(brief), args->format);
 	TRY(evbus_outbox_list(outbox, &filter, list_row, list, &call->err));
 	TRY(table_end(&list->table, call));
 	if (list->table.format != TABLE_ALIGNED || args->common.quiet)

@@ -48,7 +48,7 @@ static enum evbus_code print_counts(struct call *call, const char *format, const
 
 	if (options->dry_run)
 		talk(call, NOTICE, "nothing was removed: this is a dry run");
-	table_begin(&table, columns, COUNT(columns), format);
+	table_start(&table, columns, COUNT(columns), format);
 	if (options->sent_before_us)
 		put_count(&table, "sent", result->sent);
 	if (options->inbox_before_us) {

@@ -16,7 +16,7 @@ static struct evbus_slice slice_of(const char *text)
 	return (struct evbus_slice){ text, text ? strlen(text) : 0 };
 }
 
-void table_begin(struct table *table, const struct column *columns, size_t count, const char *format)
+void table_start(struct table *table, const struct column *columns, size_t count, const char *format)
 {
 	*table = (struct table){ .columns = columns, .count = count };
 	if (!strcmp(format, "json"))

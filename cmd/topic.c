@@ -112,7 +112,7 @@ static enum evbus_code topic_list_run(struct args *args, struct call *call)
 	TRY(topic_of(args, call, false, &pattern));
 	TRY(bus_open(call, NULL, &bus));
 	TRY(evbus_topic_list(bus, pattern, &names, &call->err));
-	table_begin(&table, columns, COUNT(columns), args->format);
+	table_start(&table, columns, COUNT(columns), args->format);
 	for (char **name = names; *name; name++)
 		TRY(list_topic(call, bus, *name, &table));
 	return table_end(&table, call);
@@ -171,7 +171,7 @@ static enum evbus_code topic_describe_run(struct args *args, struct call *call)
 
 	TRY(topic_of(args, call, true, &topic));
 	TRY(bus_open(call, NULL, &bus));
-	table_begin(&table, described, COUNT(described), args->format);
+	table_start(&table, described, COUNT(described), args->format);
 	if (!is_pattern(topic)) {
 		TRY(describe_topic(call, bus, topic, args->partition, &table));
 		return table_end(&table, call);
@@ -197,7 +197,7 @@ static enum evbus_code topic_create_run(struct args *args, struct call *call)
 	TRY(evbus_topic_create(bus, topic, &wanted, &created, &call->err));
 	if (!created)
 		talk(call, NOTICE, "topic '%s' is there already", topic);
-	table_begin(&table, described, COUNT(described), args->format);
+	table_start(&table, described, COUNT(described), args->format);
 	TRY(describe_topic(call, bus, topic, EVBUS_PARTITION_ALL, &table));
 	return table_end(&table, call);
 }

@@ -194,7 +194,7 @@ static enum evbus_code verify_run(struct args *args, struct call *call)
 	TRY(bus_open(call, NULL, &bus));
 	if (args->cut_at)
 		TRY(cut(call, bus, args));
-	table_begin(&run.table, columns, COUNT(columns), args->format);
+	table_start(&run.table, columns, COUNT(columns), args->format);
 	TRY(evbus_verify(bus, args->topic, &options, &result, &call->err));
 	progress_clear();
 	enum evbus_code printed = print_summary(&run, &result);

@@ -19,8 +19,8 @@ struct evbus_module {
 
 extern EVBUS_API const struct evbus_module evbus_module;
 
-/* Loads libevbus-NAME.so from dir, an absolute path, or where it is NULL from the directory in which libevbus.so lies;
- * from nowhere else. It stays loaded. EVBUS_CONFIG: it is missing, cannot be loaded, or is of another ABI; the text
+/* Loads libevbus-NAME.so from dir, an absolute path, or where it is NULL from the directory in which libevbus.so lies, or
+ * would lie beside the program that the library is a part of; from nowhere else. It stays loaded. EVBUS_CONFIG: it is missing, cannot be loaded, or is of another ABI; the text
  * says what to install: what ("store") and dev_package ("libsqlite3-dev") are for it. */
 CHECKED enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
 				    const struct evbus_module **module, struct evbus_err *err);

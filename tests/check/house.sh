@@ -2,7 +2,7 @@
 # The rules of the house, checked over the files as they lie and the library as it was built. Each check gathers what
 # is wrong, as FILE:LINE where there is one, and fails if that is anything.
 . "${0%/*}/../cli/lib.sh"
-plan 20
+plan 21
 
 build=${EVBUS_TEST_BUILD:-$ROOT/build}
 read -ra cc <<<"${EVBUS_TEST_CC:-cc}"
@@ -83,6 +83,18 @@ includes "${program[@]}" | while read -r file line header; do
 		;;
 	esac
 done | none 'sees into the library'
+
+# The library is a part of the program, so the linker would not tell.
+t 'the program calls of the library what evbus.h has, and shares no name with it'
+globals() {
+	nm -g "$@" 2>"$ERR" | awk 'NF > 1 { print $NF }' | grep -v '^__' | sort -u
+}
+globals --defined-only "$build"/cmd/evbus.p/*.o >"$tests_dir/defined"
+globals --undefined-only "$build"/cmd/evbus.p/*.o >"$tests_dir/called"
+globals --defined-only "$build/lib/libevbus-core.a" >"$tests_dir/inside"
+expect_true 'both define something' test -s "$tests_dir/defined" -a -s "$tests_dir/inside"
+comm -12 "$tests_dir/defined" "$tests_dir/inside" | none 'in both'
+comm -12 "$tests_dir/called" "$tests_dir/inside" | grep -v '^evbus_' | none 'not for the program'
 
 t 'an outside library has one place'
 standard='^<(assert|ctype|errno|float|inttypes|limits|locale|math|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|time|threads|wchar|dirent|fcntl|fnmatch|getopt|glob|libgen|poll|pthread|pwd|regex|sched|semaphore|spawn|strings|termios|unistd|wordexp|endian|byteswap|err|sysexits|cpuid|[a-z]*mmintrin|immintrin|arm_acle|arm_neon|((sys|linux|net|netinet|arpa|asm)/[a-z0-9_/]*))\.h>$'

@@ -21,7 +21,7 @@ installed() {
 	[ -z "$path" ] || echo "$stage$path"
 }
 
-t 'the program runs, and finds its library'
+t 'the program runs'
 program=$(installed '/bin/evbus')
 expect_status 0 "$program" version
 expect_out "$(evbus version)"
@@ -51,10 +51,21 @@ for completion in bash-completion/completions/evbus zsh/site-functions/_evbus fi
 	expect_true "$completion" test -s "$(installed "/$completion")"
 done
 
-t 'a program is compiled against what pkg-config says, and links with it'
+t 'a program is compiled against what pkg-config says, links with it, and finds the store'
 fresh
-echo '#include <evbus.h>
-int main(void) { return evbus_version()[0] != EVBUS_TEST; }' >hello.c
+echo '{"id":"1"}' | expect_status 0 "$program" publish -t orders
+cat >hello.c <<'END'
+#include <evbus.h>
+int main(void)
+{
+	struct evbus_err err;
+	struct evbus_checkpoint before, after;
+	struct evbus *bus;
+	int failed = evbus_open("event_bus", 0, &bus, &err) ||
+		evbus_checkpoint_set(bus, "readers", "orders", 0, "1", 0, &before, &after, &err);
+	return failed || evbus_version()[0] != EVBUS_TEST;
+}
+END
 pc=$(installed '/pkgconfig/evbus.pc')
 export PKG_CONFIG_PATH=${pc%/*} PKG_CONFIG_SYSROOT_DIR=$stage
 # shellcheck disable=SC2046 # flags
@@ -62,3 +73,5 @@ expect_status 0 "${cc[@]}" "${cflags[@]}" -DEVBUS_TEST="'$("$program" version | 
 unset PKG_CONFIG_PATH PKG_CONFIG_SYSROOT_DIR
 library=$(installed '/libevbus.so')
 expect_status 0 env LD_LIBRARY_PATH="${library%/*}" ./a.out
+expect_status 0 "$program" checkpoint-get -g readers -t orders --format json
+expect_out_has '"next_offset":"1"'

@@ -103,8 +103,7 @@ Test(module, that_is_missing_names_the_package_to_install)
 
 	cr_assert_eq(load(scratch, "sqlite"), EVBUS_CONFIG);
 	snprintf(text, sizeof text,
-		 "the store 'sqlite' needs libevbus-sqlite.so beside libevbus.so (in '%s'): install evbus-sqlite (or "
-		 "build with libsqlite3-dev)",
+		 "the store 'sqlite' needs libevbus-sqlite.so in '%s': install evbus-sqlite (or build with libsqlite3-dev)",
 		 scratch);
 	cr_assert_str_eq(err.text, text);
 }
