@@ -9,12 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* "common.retry_max" without what stands before the dot: the library takes an underscore and a dash for the same. */
+/* The library takes an underscore and a dash for the same. */
 static const char *setting_name(const struct opt *opt)
 {
-	const char *dot = strrchr(opt->member, '.');
-
-	return dot ? dot + 1 : opt->member;
+	return own_part(opt->member);
 }
 
 bool setting_is(const struct opt *opt, const char *name)
@@ -42,10 +40,12 @@ size_t setting_names(const char *names[SETTINGS_MAX + 1])
 
 	for (const struct command *const *each = commands; *each; each++)
 		for (const struct opt *opt = (*each)->opts; opt->member; opt++) {
-			if (!is_setting(opt) || is_among(setting_name(opt), names, count))
+			const char *name = is_setting(opt) ? setting_name(opt) : NULL;
+
+			if (!name || is_among(name, names, count))
 				continue;
 			assert(count < SETTINGS_MAX);
-			names[count++] = setting_name(opt);
+			names[count++] = name;
 		}
 	names[count] = NULL;
 	return count;

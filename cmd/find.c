@@ -13,29 +13,43 @@ COMMANDS(X)
 const struct command *const commands[] = { COMMANDS(X) NULL };
 #undef X
 
-static struct name translate(const char *member, char from, char to)
+const char *own_part(const char *member)
 {
 	const char *dot = strrchr(member, '.');
-	struct name name;
 
-	snprintf(name.text, sizeof name.text, "%s", dot ? dot + 1 : member);
-	for (char *at = name.text; *at; at++)
-		*at = *at == from ? to : *at;
-	return name;
+	return dot ? dot + 1 : member;
 }
 
 struct name name_of(const char *member)
 {
-	return translate(member, '_', '-');
+	const char *at = own_part(member);
+	struct name name;
+	size_t len = 0;
+
+	for (; *at && len < sizeof name.text - 1; at++)
+		name.text[len++] = *at == '_' ? '-' : *at;
+	name.text[len] = '\0';
+	return name;
+}
+
+/* At each start each command and option is compared, so without making the name. */
+bool name_is(const char *member, const char *name, size_t len)
+{
+	const char *own = own_part(member);
+	size_t at = 0;
+
+	while (at < len && own[at] && name[at] == (own[at] == '_' ? '-' : own[at]))
+		at++;
+	return at == len && !own[at];
 }
 
 struct name env_name_of(const char *member)
 {
-	struct name base = translate(member, '-', '_'), name;
+	struct name name = { "EVBUS_" };
+	size_t len = strlen(name.text);
 
-	for (char *at = base.text; *at; at++)
-		*at = *at >= 'a' && *at <= 'z' ? (char)(*at - 'a' + 'A') : *at;
-	snprintf(name.text, sizeof name.text, "EVBUS_%.*s", (int)(sizeof name.text - sizeof "EVBUS_"), base.text);
+	for (const char *at = own_part(member); *at && len < sizeof name.text - 1; at++)
+		name.text[len++] = *at == '-' ? '_' : *at >= 'a' && *at <= 'z' ? (char)(*at - 'a' + 'A') : *at;
 	return name;
 }
 
@@ -76,7 +90,7 @@ void nearest_try(struct nearest *nearest, const char *candidate)
 const struct command *command_named(const char *name)
 {
 	for (const struct command *const *each = commands; *each; each++)
-		if (!strcmp(name_of((*each)->name).text, name))
+		if (name_is((*each)->name, name, strlen(name)))
 			return *each;
 	return NULL;
 }

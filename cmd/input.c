@@ -22,17 +22,18 @@
 
 /* ---- open and close -------------------------------------------------------------------------------------------- */
 
+static enum evbus_code no_memory(const struct input *input, struct call *call)
+{
+	return fail(call, EVBUS_IO, "there is no memory for lines of %zu bytes", input->item_max_bytes);
+}
+
 enum evbus_code input_init(struct input *input, struct call *call, uint32_t payload_max_bytes, bool objects)
 {
 	*input = (struct input){ .fd = -1, .objects = objects, .item_max_bytes = payload_max_bytes + ROOM_BYTES };
-	input->size = input->item_max_bytes + READ_BYTES;
-	input->data = malloc(input->size);
 	input->joined = objects ? malloc(input->item_max_bytes) : NULL;
 	snprintf(input->too_long, sizeof input->too_long, "the %s has more than %zu bytes", objects ? "event" : "line",
 		 input->item_max_bytes);
-	if (!input->data || (objects && !input->joined))
-		return fail(call, EVBUS_IO, "there is no memory for lines of %zu bytes", input->item_max_bytes);
-	return EVBUS_OK;
+	return objects && !input->joined ? no_memory(input, call) : EVBUS_OK;
 }
 
 void input_close(struct input *input)
@@ -69,6 +70,21 @@ static uint64_t bytes_ahead(int fd)
 	return at < 0 ? UINT64_MAX : at < st.st_size ? (uint64_t)(st.st_size - at) : 0;
 }
 
+/* For all of a small file, so that one event costs no more than it has bytes; else for the longest line and a read. */
+static enum evbus_code make_buffer(struct input *input, struct call *call)
+{
+	size_t size = input->item_max_bytes + READ_BYTES;
+
+	if (input->left < size)
+		size = (size_t)input->left + 1;
+	if (size <= input->size)
+		return EVBUS_OK;
+	free(input->data);
+	input->data = malloc(size);
+	input->size = input->data ? size : 0;
+	return input->data ? EVBUS_OK : no_memory(input, call);
+}
+
 enum evbus_code input_open(struct input *input, struct call *call, const char *path)
 {
 	bool is_stdin = !strcmp(path, "-");
@@ -86,8 +102,9 @@ enum evbus_code input_open(struct input *input, struct call *call, const char *p
 	input->line = 1;
 	input->left = bytes_ahead(fd);
 	/* What comes in while a group is being synced is the next group; fails where it is no pipe, which is no matter. */
-	(void)fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);
-	return EVBUS_OK;
+	if (input->left == UINT64_MAX)
+		(void)fcntl(fd, F_SETPIPE_SZ, PIPE_BYTES);
+	return make_buffer(input, call);
 }
 
 /* ---- reading --------------------------------------------------------------------------------------------------- */
@@ -97,18 +114,18 @@ void input_wait(const struct input *input)
 	(void)wait_readable(input->fd, -1);
 }
 
-static void make_room(struct input *input)
+static void make_room(struct input *input, size_t want)
 {
 	size_t begun = input->end - input->begin;
 
-	if (input->begin < begun && input->size - input->end >= READ_BYTES)
+	if (input->begin < begun && input->size - input->end >= want)
 		return;
 	memmove(input->data, input->data + input->begin, begun);
 	input->base += input->begin;
 	input->scanned -= input->begin;
 	input->begin = 0;
 	input->end = begun;
-	assert(input->size - input->end >= READ_BYTES);
+	assert(input->size - input->end >= want);
 }
 
 /* Reads what is there; *blocked: nothing is, yet. */
@@ -116,10 +133,11 @@ static enum evbus_code fill(struct input *input, struct call *call, bool *blocke
 {
 	size_t want = input->left < READ_BYTES ? (size_t)input->left : READ_BYTES;
 
-	*blocked = want && wait_readable(input->fd, 0) != READABLE;
+	/* A file never blocks. */
+	*blocked = input->left == UINT64_MAX && wait_readable(input->fd, 0) != READABLE;
 	if (*blocked)
 		return EVBUS_OK;
-	make_room(input);
+	make_room(input, want);
 	ssize_t n = want ? read(input->fd, input->data + input->end, want) : 0;
 	if (n < 0) {
 		*blocked = errno == EINTR || errno == EAGAIN;

@@ -25,9 +25,7 @@ struct parse {
 static const struct opt *find_long(const struct opt *opts, const char *name, size_t len)
 {
 	for (const struct opt *opt = opts; opt->member; opt++) {
-		struct name own = name_of(opt->member);
-
-		if (strlen(own.text) == len && !memcmp(own.text, name, len))
+		if (name_is(opt->member, name, len))
 			return opt;
 		if (opt->alias && strlen(opt->alias) == len && !memcmp(opt->alias, name, len))
 			return opt;

@@ -10,9 +10,13 @@ struct name {
 	char text[NAME_MAX_BYTES];
 };
 
+/* Of "common.from_offset" what stands behind the dot. */
+const char *own_part(const char *member);
 /* "common.from_offset" as an option's or command's name: "from-offset"; and as that of its variable. */
 struct name name_of(const char *member);
 struct name env_name_of(const char *member);
+/* Whether name_of(member) is this. */
+bool name_is(const char *member, const char *name, size_t len);
 
 #define COMMANDS_MAX 64u
 

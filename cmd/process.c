@@ -2,13 +2,14 @@
  *
  * A signal only sets a flag, so that a command ends between two records and not within one. A flag alone could be set
  * between looking at it and blocking in read(); therefore the handler also writes to a pipe that wait_readable()
- * watches. There is no SA_RESTART: whatever blocks returns with EINTR. */
+ * watches. It is made when somebody waits for the first time. There is no SA_RESTART: whatever blocks returns with EINTR. */
 #include "process.h"
 #include "cmd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -29,8 +30,26 @@ bool not_stopped(void *context)
 	return !stop_signal;
 }
 
+static void tell_stop(void)
+{
+	if (stop_pipe[1] >= 0 && write(stop_pipe[1], "", 1) < 0)
+		return; /* full: it is readable already */
+}
+
+static void make_stop_pipe(void)
+{
+	if (pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK))
+		stop_pipe[0] = stop_pipe[1] = -1;
+	/* The signal came before there was a pipe. */
+	if (stop_signal)
+		tell_stop();
+}
+
 int stop_fd(void)
 {
+	static pthread_once_t made = PTHREAD_ONCE_INIT;
+
+	pthread_once(&made, make_stop_pipe);
 	return stop_pipe[0];
 }
 
@@ -47,8 +66,7 @@ static void on_stop(int number)
 	int saved = errno;
 
 	stop_signal = number;
-	if (stop_pipe[1] >= 0 && write(stop_pipe[1], "", 1) < 0)
-		stop_signal = number; /* full: it is readable already */
+	tell_stop();
 	errno = saved;
 }
 
@@ -83,8 +101,6 @@ void process_begin(void)
 	signal(SIGPIPE, SIG_IGN);
 	/* A file that may not grow as large is a failure that is told, and not a death in the middle of it. */
 	signal(SIGXFSZ, SIG_IGN);
-	if (pipe2(stop_pipe, O_CLOEXEC | O_NONBLOCK))
-		stop_pipe[0] = stop_pipe[1] = -1;
 	catch_signal(SIGINT);
 	catch_signal(SIGTERM);
 }
@@ -100,7 +116,7 @@ int process_end(enum evbus_code code)
 
 enum waited wait_readable(int fd, int timeout_ms)
 {
-	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = stop_pipe[0], .events = POLLIN } };
+	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = stop_fd(), .events = POLLIN } };
 
 	while (!stop_signal) {
 		int n = poll(fds, COUNT(fds), timeout_ms);

@@ -14,6 +14,8 @@ COMMAND(version,
 static enum evbus_code version_run(struct args *args, struct call *call)
 {
 	(void)args;
-	out_printf("evbus %s\n", evbus_version());
+	out_text("evbus ");
+	out_text(evbus_version());
+	out_text("\n");
 	return out_flush(call);
 }
