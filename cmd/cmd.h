@@ -120,13 +120,14 @@ enum kind {
 
 /* ---- the declaration ------------------------------------------------------------------------------------------- */
 
+/* Texts stand in it, "" for none: a pointer would be relocated at each start, for which its page is copied first. */
 struct opt {
-	const char *member;          /* "from_offset", "common.bus"; option_name() makes a name of it */
-	const char *value;           /* what it takes; NULL for a flag. TOPIC GROUP FILE DIR COMMAND complete */
-	const char *help;
-	const char *alias;           /* a second long name */
-	const char *words;           /* of a text: only one of these, "text|json" */
-	const char *preset;          /* what holds where nothing was said; help shows it */
+	char member[24];             /* "from_offset", "common.bus"; name_of() makes a name of it */
+	char value[20];              /* what it takes; "" for a flag. TOPIC GROUP FILE DIR COMMAND complete */
+	char help[120];
+	char alias[16];              /* a second long name */
+	char words[64];              /* of a text: only one of these, "text|json" */
+	char preset[16];             /* what holds where nothing was said; help shows it */
 	int64_t unset;               /* the same for a number, duration or size that has no value to show */
 	int64_t min, max;            /* of a number or size; max 0: as large as it likes */
 	size_t at;                   /* where in struct args */
@@ -134,7 +135,7 @@ struct opt {
 	char letter;                 /* 0: none */
 	bool required;
 	bool env;                    /* EVBUS_ and its name, and the configuration, are asked where it was not given */
-	const char *env_other;       /* and then this variable, which others made up */
+	char env_other[16];          /* and then this variable, which others made up */
 };
 
 struct example {
@@ -154,7 +155,7 @@ struct command {
 	const char *summary;         /* one line, lower case, no full stop */
 	const char *takes;           /* operands: "[FILE...]", "TOPIC", "bash|zsh|fish"; NULL: none. Counted by main.
 	                                Last, "-- COMMAND [ARG...]" or "[-- COMMAND [ARG...]]": what to run */
-	const struct opt *opts;      /* ends with a member of NULL */
+	const struct opt *opts;      /* ends with a member of "" */
 	const struct example *examples;
 	const struct status *statuses;     /* exit statuses that mean more here than in general */
 	bool hidden;                 /* from help and completions */
@@ -163,13 +164,13 @@ struct command {
 	enum evbus_code (*run)(void *args, struct call *call);
 };
 
-/* OPT(letter or 0, member, what it takes or NULL, help, further members of struct opt…) */
+/* OPT(letter or 0, member, what it takes or "", help, further members of struct opt…) */
 #define OPT(letter_, member_, value_, ...)                                                     \
 	{                                                                                      \
 		.letter = (letter_), .member = #member_, .at = offsetof(struct args, member_), \
-		.kind = KIND(((struct args *)0)->member_), .value = (value_), .help = __VA_ARGS__ \
+		.kind = KIND(((struct args *)0)->member_), .value = value_, .help = __VA_ARGS__ \
 	}
-#define OPTS(...) ((const struct opt[]){ __VA_ARGS__, { .member = NULL } })
+#define OPTS(...) ((const struct opt[]){ __VA_ARGS__, { .member = "" } })
 #define EXAMPLES(...) ((const struct example[]){ __VA_ARGS__, { NULL, NULL } })
 #define STATUSES(...) ((const struct status[]){ __VA_ARGS__, { EVBUS_OK, NULL } })
 
@@ -200,9 +201,9 @@ struct common {
 
 #define TALK_OPTS                                                                                                   \
 	OPT(0, common.log, "text|json", "how to talk on stderr", .words = "text|json", .preset = "text", .env = true), \
-		OPT('q', common.quiet, NULL, "say nothing on stderr but warnings and errors"),                      \
-		OPT('v', common.verbose, NULL, "say more on stderr"),                                               \
-		OPT('h', common.help, NULL, "print this help")
+		OPT('q', common.quiet, "", "say nothing on stderr but warnings and errors"),                      \
+		OPT('v', common.verbose, "", "say more on stderr"),                                               \
+		OPT('h', common.help, "", "print this help")
 
 /* A command that has these takes what it was not told from the configuration; one that has not reads none. */
 #define BUS_OPTS                                                                                                   \

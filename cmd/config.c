@@ -16,7 +16,7 @@ COMMAND(config,
 	.summary = "print the settings that are in force, and where each comes from",
 	.no_bus = true,
 	.opts = OPTS(
-		OPT(0, path, NULL, "print only which file the configuration is"),
+		OPT(0, path, "", "print only which file the configuration is"),
 		LIST_FORMAT_OPT,
 		COMMON_OPTS),
 	.statuses = STATUSES(
@@ -75,7 +75,7 @@ static const struct opt *given(const struct call *call, const char *name)
 {
 	const struct opt *opts = call->command->opts;
 
-	for (const struct opt *opt = opts; opt->member; opt++)
+	for (const struct opt *opt = opts; opt->member[0]; opt++)
 		if (setting_is(opt, name) && call->given >> (opt - opts) & 1)
 			return opt;
 	return NULL;
@@ -104,7 +104,7 @@ static void put_setting(struct call *call, const struct opt *opt, const char *na
 static const struct opt *declared(const char *name)
 {
 	for (const struct command *const *each = commands; *each; each++)
-		for (const struct opt *opt = (*each)->opts; opt->member; opt++)
+		for (const struct opt *opt = (*each)->opts; opt->member[0]; opt++)
 			if (setting_is(opt, name))
 				return opt;
 	return NULL;
@@ -167,7 +167,7 @@ static void put_partitionings(const struct call *call, struct table *table)
 static enum evbus_code check_all(struct call *call)
 {
 	for (const struct command *const *each = commands; *each; each++)
-		for (const struct opt *opt = (*each)->opts; opt->member; opt++) {
+		for (const struct opt *opt = (*each)->opts; opt->member[0]; opt++) {
 			_Alignas(max_align_t) char value[sizeof(struct list)] = { 0 };
 			struct fallback fallback = fallback_of(call, opt);
 

@@ -30,7 +30,7 @@ COMMAND(dlq_list,
 		OPT(0, by, "WHAT", "only how many there are of each reason, type, topic, group or tenant",
 		    .words = "reason|type|topic|group|tenant"),
 		OPT(0, max, "N", "list so many at most", .unset = -1),
-		OPT(0, payload, NULL, "with their payloads, in json and tsv"),
+		OPT(0, payload, "", "with their payloads, in json and tsv"),
 		LIST_FORMAT_OPT, SOURCE_OPTS, COMMON_OPTS),
 	.statuses = STATUSES({ EVBUS_NONE, "there is no letter with an id that was given" }),
 	.examples = EXAMPLES(

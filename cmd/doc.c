@@ -8,6 +8,7 @@
 #include "opt.h"
 #include "report.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -76,11 +77,21 @@ void doc_statuses(const struct command *command, void (*print)(enum evbus_code c
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
 
+/* A text that just fills its room has no end, and the compiler says nothing. */
+static bool has_ends(const struct opt *opt)
+{
+	return !opt->member[sizeof opt->member - 1] && !opt->value[sizeof opt->value - 1] &&
+	       !opt->help[sizeof opt->help - 1] && !opt->alias[sizeof opt->alias - 1] &&
+	       !opt->words[sizeof opt->words - 1] && !opt->preset[sizeof opt->preset - 1] &&
+	       !opt->env_other[sizeof opt->env_other - 1];
+}
+
 void opt_help(const struct opt *opt, char text[HELP_MAX_BYTES])
 {
+	assert(has_ends(opt));
 	size_t len = (size_t)snprintf(text, HELP_MAX_BYTES, "%s", opt->help);
 
-	if (opt->preset && len < HELP_MAX_BYTES)
+	if (opt->preset[0] && len < HELP_MAX_BYTES)
 		snprintf(text + len, HELP_MAX_BYTES - len, " (default: %s)", opt->preset);
 }
 
@@ -89,14 +100,14 @@ static const char *known(const char *value)
 	static const char *const names[] = { "TOPIC", "GROUP", "FILE", "DIR", "COMMAND" };
 
 	for (size_t i = 0; i < COUNT(names); i++)
-		if (value && !strncmp(value, names[i], strlen(names[i])))
+		if (!strncmp(value, names[i], strlen(names[i])))
 			return names[i];
 	return "";
 }
 
 const char *opt_completes(const struct opt *opt)
 {
-	if (opt->words)
+	if (opt->words[0])
 		return opt->words;
 	if (opt->kind == KIND_POSITION)
 		return "beginning|end|stored";
@@ -151,13 +162,13 @@ static void print_opt(const struct opt *opt)
 
 	if (opt->letter)
 		snprintf(letter, sizeof letter, "-%c, ", opt->letter);
-	int n = snprintf(left, sizeof left, "  %s--%s%s%s", letter, name_of(opt->member).text, opt->value ? " " : "",
-			 opt->value ? opt->value : "");
+	int n = snprintf(left, sizeof left, "  %s--%s%s%s", letter, name_of(opt->member).text, opt->value[0] ? " " : "",
+			 opt->value);
 	out_text(left);
 	opt_help(opt, help);
 	print_wrapped(n, help);
-	if (opt->alias)
-		out_printf("      --%s %s\n", opt->alias, opt->value ? opt->value : "");
+	if (opt->alias[0])
+		out_printf("      --%s %s\n", opt->alias, opt->value);
 }
 
 static void print_command_help(const struct command *command)
@@ -167,7 +178,7 @@ static void print_command_help(const struct command *command)
 	out_printf("usage: evbus %s [OPTION...]%s%s\n", name.text, command->takes ? " " : "",
 		   command->takes ? command->takes : "");
 	out_printf("%s\n\noptions:\n", command->summary);
-	for (const struct opt *opt = command->opts; opt->member; opt++)
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++)
 		print_opt(opt);
 	if (command->examples) {
 		out_text("\nexamples:\n");

@@ -93,9 +93,9 @@ static void print_commands(void)
 static void print_options(const struct command *command)
 {
 	out_printf("\t%s)\n\t\toptions='", name_of(command->name).text);
-	for (const struct opt *opt = command->opts; opt->member; opt++) {
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++) {
 		out_printf("%s--%s", opt == command->opts ? "" : " ", name_of(opt->member).text);
-		if (opt->alias)
+		if (opt->alias[0])
 			out_printf(" --%s", opt->alias);
 		if (opt->letter)
 			out_printf(" -%c", opt->letter);
@@ -109,12 +109,12 @@ static void print_values(const struct command *command)
 	const char *blank = "";
 
 	out_text("\t\tvalues='");
-	for (const struct opt *opt = command->opts; opt->member; opt++) {
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++) {
 		if (opt->kind == KIND_FLAG)
 			continue;
 		out_printf("%s--%s:%s", blank, name_of(opt->member).text, opt_completes(opt));
 		blank = " ";
-		if (opt->alias)
+		if (opt->alias[0])
 			out_printf(" --%s:%s", opt->alias, opt_completes(opt));
 		if (opt->letter)
 			out_printf(" -%c:%s", opt->letter, opt_completes(opt));

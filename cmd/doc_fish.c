@@ -73,7 +73,7 @@ static void print_opt(const struct command *command, const struct opt *opt)
 	if (opt->letter)
 		out_printf(" -s %c", opt->letter);
 	out_printf(" -l %s", name_of(opt->member).text);
-	if (opt->alias)
+	if (opt->alias[0])
 		out_printf(" -l %s", opt->alias);
 	if (opt->kind != KIND_FLAG)
 		print_completes(opt_completes(opt));
@@ -94,7 +94,7 @@ static void print_command(const struct command *command)
 		print_completes(completes);
 		out_text("\n");
 	}
-	for (const struct opt *opt = command->opts; opt->member; opt++)
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++)
 		print_opt(command, opt);
 }
 

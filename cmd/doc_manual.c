@@ -162,7 +162,7 @@ static void print_operand(const char *takes, size_t len)
 static void print_synopsis(const struct command *command)
 {
 	out_printf(".Sh SYNOPSIS\n.Nm \"evbus %s\"\n", name_of(command->name).text);
-	for (const struct opt *opt = command->opts; opt->member; opt++)
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++)
 		if (opt->required) {
 			if (opt->letter)
 				out_printf(".Fl %c", opt->letter);
@@ -184,16 +184,16 @@ static void print_synopsis(const struct command *command)
 static void print_options(const struct command *command)
 {
 	out_text(".Sh OPTIONS\n.Bl -tag -width Ds\n");
-	for (const struct opt *opt = command->opts; opt->member; opt++) {
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++) {
 		char help[HELP_MAX_BYTES];
 
 		out_text(".It");
 		if (opt->letter)
 			out_printf(" Fl %c ,", opt->letter);
 		out_printf(" Fl Fl %s", name_of(opt->member).text);
-		if (opt->alias)
+		if (opt->alias[0])
 			out_printf(" , Fl Fl %s", opt->alias);
-		if (opt->value) {
+		if (opt->value[0]) {
 			out_text(" Ar");
 			print_argument(opt->value);
 		}
@@ -208,14 +208,14 @@ static void print_environment(const struct command *command)
 {
 	bool any = false;
 
-	for (const struct opt *opt = command->opts; opt->member; opt++) {
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++) {
 		if (!opt->env)
 			continue;
 		out_text(any ? "" : ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n");
 		any = true;
 		out_printf(".It Ev %s\nThe value of\n.Fl Fl %s\nwhere that is not given.\n",
 			   env_name_of(opt->member).text, name_of(opt->member).text);
-		if (opt->env_other)
+		if (opt->env_other[0])
 			out_printf(".It Ev %s\nThe same, where\n.Ev %s\nis not set.\n", opt->env_other,
 				   env_name_of(opt->member).text);
 	}

@@ -108,13 +108,13 @@ static void print_spec(const struct opt *opt, const char *dashes, const char *na
 static void print_command(const struct command *command)
 {
 	out_printf("\n_evbus-%s() {\n\t_arguments -s -S : \\\n", name_of(command->name).text);
-	for (const struct opt *opt = command->opts; opt->member; opt++) {
+	for (const struct opt *opt = command->opts; opt->member[0]; opt++) {
 		bool flag = opt->kind == KIND_FLAG;
 
 		if (opt->letter)
 			print_spec(opt, "-", (const char[]){ opt->letter, '\0' }, flag ? "" : "+");
 		print_spec(opt, "--", name_of(opt->member).text, flag ? "" : "=");
-		if (opt->alias)
+		if (opt->alias[0])
 			print_spec(opt, "--", opt->alias, flag ? "" : "=");
 	}
 	out_text("\t\t'*:");

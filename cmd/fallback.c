@@ -39,7 +39,7 @@ size_t setting_names(const char *names[SETTINGS_MAX + 1])
 	size_t count = 0;
 
 	for (const struct command *const *each = commands; *each; each++)
-		for (const struct opt *opt = (*each)->opts; opt->member; opt++) {
+		for (const struct opt *opt = (*each)->opts; opt->member[0]; opt++) {
 			const char *name = is_setting(opt) ? setting_name(opt) : NULL;
 
 			if (!name || is_among(name, names, count))
@@ -69,7 +69,7 @@ static const char *from_environment(const struct opt *opt, struct name *name)
 
 	*name = env_name_of(opt->member);
 	value = getenv(name->text);
-	if ((!value || !value[0]) && opt->env_other) {
+	if ((!value || !value[0]) && opt->env_other[0]) {
 		snprintf(name->text, sizeof name->text, "%s", opt->env_other);
 		value = getenv(name->text);
 	}
@@ -86,7 +86,7 @@ static const struct evbus_setting *from_config(const struct evbus_config *config
 
 struct fallback fallback_of(const struct call *call, const struct opt *opt)
 {
-	struct fallback fallback = { .origin = FROM_PRESET, .value = opt->preset };
+	struct fallback fallback = { .origin = FROM_PRESET, .value = opt->preset[0] ? opt->preset : NULL };
 	const char *variable = opt->env ? from_environment(opt, &fallback.variable) : NULL;
 
 	if (variable) {

@@ -24,10 +24,10 @@ struct parse {
 
 static const struct opt *find_long(const struct opt *opts, const char *name, size_t len)
 {
-	for (const struct opt *opt = opts; opt->member; opt++) {
+	for (const struct opt *opt = opts; opt->member[0]; opt++) {
 		if (name_is(opt->member, name, len))
 			return opt;
-		if (opt->alias && strlen(opt->alias) == len && !memcmp(opt->alias, name, len))
+		if (opt->alias[0] && strlen(opt->alias) == len && !memcmp(opt->alias, name, len))
 			return opt;
 	}
 	return NULL;
@@ -35,7 +35,7 @@ static const struct opt *find_long(const struct opt *opts, const char *name, siz
 
 static const struct opt *find_letter(const struct opt *opts, char letter)
 {
-	for (const struct opt *opt = opts; opt->member; opt++)
+	for (const struct opt *opt = opts; opt->member[0]; opt++)
 		if (opt->letter == letter)
 			return opt;
 	return NULL;
@@ -47,9 +47,9 @@ static void unknown_option(struct parse *parse, const char *word, size_t len)
 	struct nearest nearest = { .word = name };
 
 	memcpy(name, word + 2, len - 2 < sizeof name ? len - 2 : sizeof name - 1);
-	for (const struct opt *opt = parse->call->command->opts; opt->member; opt++) {
+	for (const struct opt *opt = parse->call->command->opts; opt->member[0]; opt++) {
 		nearest_try(&nearest, name_of(opt->member).text);
-		if (opt->alias)
+		if (opt->alias[0])
 			nearest_try(&nearest, opt->alias);
 	}
 	if (nearest.best.text[0])
@@ -175,7 +175,7 @@ static void fill(struct parse *parse, const struct opt *opt)
 		call->err = first;
 	if (fallback.value && !code)
 		return;
-	if (opt->preset) {
+	if (opt->preset[0]) {
 		bool right = value_parse(opt, opt->preset, at, why);
 		assert(right);
 		(void)right;
@@ -213,7 +213,7 @@ static void fill_all(struct parse *parse)
 	const struct opt *opts = parse->call->command->opts;
 
 	open_config(parse);
-	for (const struct opt *opt = opts; opt->member; opt++) {
+	for (const struct opt *opt = opts; opt->member[0]; opt++) {
 		if (was_given(parse, opt))
 			continue;
 		fill(parse, opt);

@@ -15,7 +15,7 @@ struct outbox_args {
 	OPT(0, outbox.outbox, "URL", "which outbox, sqlite:FILE or a name of the configuration (default: a table in the store)", .env = true),    \
 		OPT(0, outbox.map, "OURS=THEIRS,...", "names of the table and its columns: table=events,payload=body, " \
 						      "topic='crm.{type}', state.SENT=COMPLETED"),                 \
-		OPT(0, outbox.wrap, NULL, "the payload is only a body: build the envelope around it")
+		OPT(0, outbox.wrap, "", "the payload is only a body: build the envelope around it")
 
 CHECKED enum evbus_code outbox_open(struct call *call, struct evbus *bus, const struct outbox_args *args,
 				    struct evbus_outbox **outbox);

@@ -17,7 +17,7 @@ COMMAND(sweep,
 		OPT(0, inbox_older_than, "DURATION", "inbox rows and event keys that are so old, as 30d", .unset = -1),
 		OPT(0, dlq_older_than, "DURATION",
 		    "dead letters that were retried or discarded so long ago, as 90d", .unset = -1),
-		OPT(0, dry_run, NULL, "remove nothing, print the same"),
+		OPT(0, dry_run, "", "remove nothing, print the same"),
 		LIST_FORMAT_OPT, SOURCE_OPTS, COMMON_OPTS),
 	.statuses = STATUSES({ EVBUS_CONFLICT, "the inbox would forget an event whose letter can still be retried" }),
 	.examples = EXAMPLES(

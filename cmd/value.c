@@ -52,7 +52,7 @@ bool word_is_one_of(const char *words, const char *word, size_t len)
 
 static bool parse_text(const struct opt *opt, const char *text, void *to, char *why)
 {
-	if (opt->words && !word_is_one_of(opt->words, text, strlen(opt->words))) {
+	if (opt->words[0] && !word_is_one_of(opt->words, text, strlen(opt->words))) {
 		snprintf(why, WHY_MAX_BYTES, "is not one of %s", opt->words);
 		return false;
 	}
