@@ -78,7 +78,7 @@ COMMAND(outbox_drain,
 struct drain {
 	const struct args *args;
 	struct call *call;
-	int64_t up_to_seq;           /* 0: there is no end */
+	int64_t up_to_seq;           /* where it ends, unless it follows */
 	int64_t deadline_ms;
 	int over;                    /* an eventfd that can be read once one of them has failed */
 	pthread_mutex_t mutex;       /* for stdout, and what follows */
@@ -283,6 +283,7 @@ static enum evbus_code drain_batch(struct worker *worker, int64_t *wait_ms)
 		.batch = reserved,
 		.lease_ms = args->lease.ms,
 		.retry = retry_policy(&args->retry),
+		.bounded = !args->follow,
 		.up_to_seq = drain->up_to_seq,
 		.receipt = print_receipt,
 		.refused = refused,
@@ -470,7 +471,7 @@ static enum evbus_code begin(struct drain *drain, struct worker *first, bool *do
 	if (args->follow)
 		return EVBUS_OK;
 	TRY(evbus_outbox_last_seq(first->outbox, &drain->up_to_seq, &first->call.err));
-	*done = drain->up_to_seq == 0;
+	*done = drain->up_to_seq == INT64_MIN;
 	return EVBUS_OK;
 }
 

@@ -620,7 +620,8 @@ struct evbus_drain_options {
 	uint32_t batch;            /* rows claimed at once; 0: 2000 */
 	int64_t lease_ms;          /* how long a batch may take; 0: 30000 */
 	struct evbus_retry retry;
-	int64_t up_to_seq;         /* leave rows behind this alone; 0: all */
+	bool bounded;              /* leave rows behind up_to_seq alone */
+	int64_t up_to_seq;
 	/* After a row was published and marked. */
 	enum evbus_code (*receipt)(void *context, const struct evbus_record *receipt, struct evbus_err *err);
 	/* A row was refused: it will be tried again, or is FAILED (dead). */
@@ -646,7 +647,7 @@ struct evbus_drain_result {
  * *result is set on failure too. */
 EVBUS_CHECKED enum evbus_code evbus_outbox_drain(struct evbus_outbox *outbox, const struct evbus_drain_options *options,
 						 struct evbus_drain_result *result, struct evbus_err *err);
-/* The highest seq that is there, 0 where there is no row: what a bounded drain ends with. */
+/* The highest seq that is there, INT64_MIN where there is no row: what a bounded drain ends with. */
 EVBUS_CHECKED enum evbus_code evbus_outbox_last_seq(struct evbus_outbox *outbox, int64_t *seq, struct evbus_err *err);
 
 /* ---- dead letters ---------------------------------------------------------------------------------------------- */

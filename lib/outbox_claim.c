@@ -339,8 +339,7 @@ static enum evbus_code found_lowest(void *context, const struct value *columns, 
 		       outbox->name, outbox->map.columns[OUTBOX_SEQ]);
 }
 
-/* Rows are looked for behind a number, and would never be found there. */
-static enum evbus_code refuse_lowest(struct evbus_outbox *outbox, struct evbus_err *err)
+enum evbus_code outbox_refuse_lowest(struct evbus_outbox *outbox, struct evbus_err *err)
 {
 	struct query query = { .sql = outbox->sql[OUTBOX_SQL_GET],
 			       ARGS(value_integer(INT64_MIN)),
@@ -380,7 +379,7 @@ static void prepare(struct claiming *claiming)
 {
 	struct outbox_batch *batch = claiming->batch;
 
-	claiming->up_to = batch->options->up_to_seq ? batch->options->up_to_seq : INT64_MAX;
+	claiming->up_to = batch->options->bounded ? batch->options->up_to_seq : INT64_MAX;
 	claiming->most = batch->options->batch < OUTBOX_SCAN_MAX ? batch->options->batch : OUTBOX_SCAN_MAX;
 	evbus_time_format(batch->now_us + batch->lease_ms * 1000, claiming->expires);
 	claiming->lease[OUTBOX_STATE] = outbox_state_value(claiming->outbox, EVBUS_OUTBOX_PROCESSING);
@@ -400,7 +399,7 @@ enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *b
 	prepare(&claiming);
 	if (start >= outbox->rescan_at_us) {
 		begin_anew(outbox);
-		TRY(refuse_lowest(outbox, err));
+		TRY(outbox_refuse_lowest(outbox, err));
 	}
 	/* Whatever fails from here on until the rows are marked: what this pass knows may not be so. */
 	outbox->rescan_at_us = 0;

@@ -334,10 +334,10 @@ enum evbus_code evbus_outbox_count(struct evbus_outbox *outbox, struct evbus_out
 
 enum evbus_code evbus_outbox_last_seq(struct evbus_outbox *outbox, int64_t *seq, struct evbus_err *err)
 {
-	int64_t last = 0;
+	int64_t last = INT64_MIN;
 
 	TRY(outbox_look(outbox, err));
 	TRY(count_rows(outbox, OUTBOX_SQL_LAST_SEQ, &last, err));
 	*seq = last;
-	return EVBUS_OK;
+	return last == INT64_MIN ? outbox_refuse_lowest(outbox, err) : EVBUS_OK;
 }

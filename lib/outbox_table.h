@@ -245,6 +245,8 @@ struct outbox_batch {
  * is then one of nobody else's rows. */
 size_t outbox_run(const struct outbox_batch *batch, size_t first);
 
+/* EVBUS_CONFIG: a row has the lowest number. Rows are looked for behind a number, and would never be found there. */
+CHECKED enum evbus_code outbox_refuse_lowest(struct evbus_outbox *outbox, struct evbus_err *err);
 CHECKED enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
 /* All of a batch was marked and none of it lost; without this, the next claim begins anew. */
 void outbox_pass_goes_on(struct evbus_outbox *outbox);

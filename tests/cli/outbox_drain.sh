@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # outbox-drain: what it publishes, how it ends, what it says.
 . "${0%/*}/lib.sh"
-plan 33
+plan 34
 
 export EVBUS_OUTBOX=sqlite:app.db
 sql() {
@@ -55,6 +55,16 @@ expect_status 66 evbus outbox-drain
 expect_err_has outbox-init
 expect_status 66 evbus outbox-drain -f
 expect_true 'no database was made' test ! -e app.db
+
+t 'rows are drained whatever their numbers are, and the highest may be 0'
+begin
+events 1 2 | add -t orders
+sql 'UPDATE outbox SET seq = seq - 2'
+expect_status 0 evbus outbox-drain -q
+expect_equal "$(states)" 'SENT SENT' 'the states'
+sql "UPDATE outbox SET state = 'PENDING', seq = -9223372036854775808 WHERE seq = 0; DELETE FROM outbox WHERE seq = -1"
+expect_status 78 evbus outbox-drain
+expect_err_has 'the lowest number'
 
 t 'formats are those of publish, and -q prints nothing'
 begin

@@ -82,7 +82,7 @@ enum evbus_code evbus_outbox_last_seq(struct evbus_outbox *outbox, int64_t *seq,
 {
 	if (outbox->fails)
 		return err_set(e, outbox->fails, 0, "the outbox fails");
-	*seq = outbox->count ? outbox->rows[outbox->count - 1].seq : 0;
+	*seq = outbox->count ? outbox->rows[outbox->count - 1].seq : INT64_MIN;
 	return EVBUS_OK;
 }
 

@@ -301,6 +301,8 @@ Test(outbox_drain, attempts_beyond_all_bounds_are_counted_on_from_where_that_can
 
 Test(outbox_drain, a_row_with_the_lowest_number_is_refused_aloud)
 {
+	int64_t last;
+
 	init(outbox);
 	insert("a", NULL, "{}");
 	sql("INSERT INTO outbox (seq, id, topic, event_type, payload) VALUES (-9223372036854775808, 'l', 'orders', "
@@ -309,6 +311,10 @@ Test(outbox_drain, a_row_with_the_lowest_number_is_refused_aloud)
 	cr_assert_eq(drain_by(outbox), EVBUS_CONFIG);
 	cr_assert(strstr(err.text, "has the lowest number that there is in the column 'seq'"), "%s", err.text);
 	cr_assert_str_eq(states(), "PENDING PENDING PENDING");
+	sql("DELETE FROM outbox WHERE id <> 'l'");
+	cr_assert_eq(evbus_outbox_last_seq(outbox, &last, &err), EVBUS_CONFIG, "a bounded drain is told, too");
+	sql("INSERT INTO outbox (seq, id, topic, event_type, payload) VALUES (0, 'a', 'orders', 't', '{}'), "
+	    "(-9223372036854775807, 'n', 'orders', 't', '{}')");
 	sql("UPDATE outbox SET seq = -1 WHERE id = 'l'");
 	drain();
 	cr_assert_str_eq(states(), "SENT SENT SENT");
@@ -316,6 +322,7 @@ Test(outbox_drain, a_row_with_the_lowest_number_is_refused_aloud)
 
 Test(outbox_drain, rows_behind_a_given_one_are_left_alone)
 {
+	options.bounded = true;
 	options.up_to_seq = 2;
 	init(outbox);
 	fill(4, 0);
