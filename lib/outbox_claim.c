@@ -271,7 +271,7 @@ static enum evbus_code lease_rows(struct claiming *claiming, struct evbus_err *e
 	return EVBUS_OK;
 }
 
-static void release_jobs(struct outbox_batch *batch)
+void outbox_release_jobs(struct outbox_batch *batch)
 {
 	for (size_t i = 0; i < batch->count; i++)
 		outbox_held_release(&batch->jobs[i].held);
@@ -283,9 +283,14 @@ static enum evbus_code take_some(struct claiming *claiming, struct evbus_err *er
 {
 	struct evbus_outbox *outbox = claiming->outbox;
 
+	int64_t scanned_to = outbox->scanned_to;
+
 	TRY(outbox_begin(outbox, err));
 	enum evbus_code code = take_rows(claiming, err);
-	if (!code && (!claiming->batch->count || !outbox_has_leases(outbox))) {
+	claiming->batch->behind = !code && outbox_is_behind(outbox, claiming->batch);
+	if (claiming->batch->behind)
+		outbox->scanned_to = scanned_to;
+	if (!code && (!claiming->batch->count || claiming->batch->behind || !outbox_has_leases(outbox))) {
 		outbox->within = false;
 		table_rollback(outbox->store);
 		return EVBUS_OK;
@@ -294,7 +299,7 @@ static enum evbus_code take_some(struct claiming *claiming, struct evbus_err *er
 		code = lease_rows(claiming, err);
 	code = outbox_end(outbox, code, err);
 	if (code)
-		release_jobs(claiming->batch);
+		outbox_release_jobs(claiming->batch);
 	return code;
 }
 

@@ -232,6 +232,7 @@ static void release_batch(struct outbox_batch *batch)
 		free(batch->jobs[i].receipt_block);
 	}
 	free(batch->jobs);
+	key_table_release(&batch->caught_up);
 }
 
 static enum evbus_code make_owner(struct evbus_outbox *outbox, struct evbus_err *err)
@@ -308,14 +309,32 @@ static enum evbus_code publish_and_mark(struct evbus_outbox *outbox, struct outb
 	return outage ? outage : code;
 }
 
+static enum evbus_code claim(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_drain_result *result,
+			     struct evbus_err *err)
+{
+	for (;;) {
+		TRY(begin_batch(outbox, batch, err));
+		TRY(outbox_claim(outbox, batch, err));
+		if (!batch->behind)
+			return EVBUS_OK;
+		enum evbus_code code = outbox_catch_up(outbox, batch, err);
+		result->outage = code;
+		TRY(code);
+		outbox_release_jobs(batch);
+		outbox_pass_goes_on(outbox);
+	}
+}
+
 static enum evbus_code drain(struct evbus_outbox *outbox, const struct evbus_drain_options *options,
 			     struct evbus_drain_result *result, struct evbus_err *err)
 {
 	CLEANUP(release_batch) struct outbox_batch batch = { .options = options, .lease_ms = options->lease_ms };
 
 	TRY(outbox_counts_load(outbox, err));
-	TRY(begin_batch(outbox, &batch, err));
-	TRY(outbox_claim(outbox, &batch, err));
+	enum evbus_code code = claim(outbox, &batch, result, err);
+	if (code)
+		outbox_close_publisher(outbox); /* it may have kept a failure for what is not published now */
+	TRY(code);
 	result->claimed = batch.count;
 	return batch.count ? publish_and_mark(outbox, &batch, result, err) : EVBUS_OK;
 }

@@ -165,7 +165,7 @@ static enum evbus_code take_receipts(struct publishing *publishing, struct evbus
 	return EVBUS_OK;
 }
 
-/* ---- publishing ------------------------------------------------------------------------------------------------ */
+/* ---- what was published before -------------------------------------------------------------------------------- */
 
 /* A text with NUL in it is no name. */
 static const char *topic_of(const struct evbus_outbox_row *row)
@@ -174,6 +174,49 @@ static const char *topic_of(const struct evbus_outbox_row *row)
 		return "";
 	return row->topic.data;
 }
+
+static bool is_of_the_row(enum evbus_code code)
+{
+	return code == EVBUS_DATA || code == EVBUS_USAGE || code == EVBUS_NONE;
+}
+
+static uint64_t topic_hash(const char *topic)
+{
+	return key_hash(SLICE(""), (struct evbus_slice){ topic, strlen(topic) });
+}
+
+static bool follows_itself(const struct outbox_batch *batch, size_t i)
+{
+	return i > 0 && !strcmp(topic_of(&batch->jobs[i].held.row), topic_of(&batch->jobs[i - 1].held.row));
+}
+
+bool outbox_is_behind(const struct evbus_outbox *outbox, const struct outbox_batch *batch)
+{
+	for (size_t i = 0; i < batch->count && outbox->publisher; i++) {
+		const char *topic = topic_of(&batch->jobs[i].held.row);
+		if (!follows_itself(batch, i) && !outbox_key_is_in(&batch->caught_up, topic_hash(topic)) &&
+		    publisher_is_behind(outbox->publisher, topic))
+			return true;
+	}
+	return false;
+}
+
+/* Of a name that is none its rows are told when they are published. */
+enum evbus_code outbox_catch_up(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err)
+{
+	for (size_t i = 0; i < batch->count; i++) {
+		const char *topic = topic_of(&batch->jobs[i].held.row);
+		if (follows_itself(batch, i) || outbox_key_is_in(&batch->caught_up, topic_hash(topic)))
+			continue;
+		TRY(outbox_key_add(&batch->caught_up, topic_hash(topic), err));
+		enum evbus_code code = publisher_catch_up(outbox->publisher, topic, err);
+		if (code && !is_of_the_row(code))
+			return code;
+	}
+	return EVBUS_OK;
+}
+
+/* ---- publishing ------------------------------------------------------------------------------------------------ */
 
 static enum evbus_code add_event(struct publishing *publishing, const struct evbus_outbox_row *row,
 				 struct evbus_slice *payload, struct evbus_err *err)
@@ -197,11 +240,6 @@ static enum evbus_code add_event(struct publishing *publishing, const struct evb
 		.event_key = row->event_key.data ? row->event_key : row->id,
 	};
 	return evbus_publisher_add(outbox->publisher, &event, err);
-}
-
-static bool is_of_the_row(enum evbus_code code)
-{
-	return code == EVBUS_DATA || code == EVBUS_USAGE || code == EVBUS_NONE;
 }
 
 static enum evbus_code publish_all(struct publishing *publishing, struct evbus_err *err)
@@ -253,6 +291,12 @@ enum evbus_code outbox_open_publisher(struct evbus_outbox *outbox, struct evbus_
 	return evbus_publisher_open(outbox->bus, &options, &outbox->publisher, err);
 }
 
+void outbox_close_publisher(struct evbus_outbox *outbox)
+{
+	evbus_publisher_close(outbox->publisher);
+	outbox->publisher = NULL;
+}
+
 /* Others take what we have when its lease has run out: by then nothing of ours may come any more. */
 static void set_deadline(struct evbus_outbox *outbox, const struct outbox_batch *batch)
 {
@@ -274,8 +318,7 @@ enum evbus_code outbox_publish(struct evbus_outbox *outbox, struct outbox_batch 
 		struct evbus_err ignored;
 		if (take_receipts(&publishing, &ignored) != EVBUS_OK)
 			code = code ? code : ignored.code;
-		evbus_publisher_close(outbox->publisher);
-		outbox->publisher = NULL;
+		outbox_close_publisher(outbox);
 	}
 	buf_release(&publishing.envelope);
 	return code;

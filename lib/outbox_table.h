@@ -239,6 +239,8 @@ struct outbox_batch {
 	char owner[OUTBOX_OWNER_MAX_BYTES];
 	struct outbox_job *jobs;
 	size_t count, size;
+	bool behind;               /* nothing was leased: first there is outbox_catch_up() to be done */
+	struct key_table caught_up;            /* hashes of the topics for which it was */
 };
 
 /* How many jobs from there on have rows whose seqs follow each other, none left out, in one state: an update of a range
@@ -247,7 +249,13 @@ size_t outbox_run(const struct outbox_batch *batch, size_t first);
 
 /* EVBUS_CONFIG: a row has the lowest number. Rows are looked for behind a number, and would never be found there. */
 CHECKED enum evbus_code outbox_refuse_lowest(struct evbus_outbox *outbox, struct evbus_err *err);
+/* batch->behind: the rows were looked at, and are as they were. */
 CHECKED enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
+/* Whether the keys of a topic that the rows go to may take long to read. That is done before they are leased, or the
+ * lease would run out meanwhile. */
+bool outbox_is_behind(const struct evbus_outbox *outbox, const struct outbox_batch *batch);
+CHECKED enum evbus_code outbox_catch_up(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err);
+void outbox_release_jobs(struct outbox_batch *batch);
 /* All of a batch was marked and none of it lost; without this, the next claim begins anew. */
 void outbox_pass_goes_on(struct evbus_outbox *outbox);
 /* Publishes what was claimed; an outage is the failure. */
@@ -255,6 +263,7 @@ CHECKED enum evbus_code outbox_publish(struct evbus_outbox *outbox, struct outbo
 CHECKED enum evbus_code outbox_mark(struct evbus_outbox *outbox, struct outbox_batch *batch,
 				    struct evbus_drain_result *result, struct evbus_err *err);
 CHECKED enum evbus_code outbox_open_publisher(struct evbus_outbox *outbox, struct evbus_err *err);
+void outbox_close_publisher(struct evbus_outbox *outbox);
 /* {"event_id":…,"data":…} around a body; EVBUS_DATA: that is no JSON value. */
 CHECKED enum evbus_code outbox_wrap(struct buf *out, const struct evbus_outbox_row *row, struct evbus_err *err);
 

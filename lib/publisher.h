@@ -18,6 +18,7 @@ struct open_topic {
 	struct open_topic *next;
 	struct topic topic;
 	struct keys *keys;                /* of an idempotent publisher, once something was written */
+	struct evbus_err failure;         /* of publisher_catch_up(): what is written to it fails of that */
 };
 
 /* A partition that is published to. */
@@ -112,6 +113,16 @@ void publisher_set_time(struct evbus_publisher *publisher, int64_t time_us);
 
 /* Whom to ask from now on while it waits (evbus_publisher_options.go_on). */
 void publisher_set_go_on(struct evbus_publisher *publisher, bool (*go_on)(void *context), void *context);
+
+/* Of an idempotent publisher: whether of a topic there may be so much to be read that it should not be done while others
+ * wait, and reading that; without the topic there is nothing to read. Where reading fails, what is written to it does: a
+ * sync that has failed is not tried again. */
+bool publisher_is_behind(const struct evbus_publisher *publisher, const char *topic);
+CHECKED enum evbus_code publisher_catch_up(struct evbus_publisher *publisher, const char *topic, struct evbus_err *err);
+
+/* A topic that is published to; opens it, or makes it where it is not there. EVBUS_NONE: it is not there. */
+CHECKED enum evbus_code publisher_topic(struct evbus_publisher *publisher, const char *name, bool create,
+					struct open_topic **topic, struct evbus_err *err);
 
 /* Fails with what the publisher failed of before. */
 CHECKED enum evbus_code publisher_failure(const struct evbus_publisher *publisher, struct evbus_err *err);

@@ -15,8 +15,8 @@
 
 /* ---- topics and lanes ---- */
 
-static enum evbus_code find_topic(struct evbus_publisher *publisher, const char *name, struct topic **topic,
-				  struct evbus_err *err)
+enum evbus_code publisher_topic(struct evbus_publisher *publisher, const char *name, bool create,
+				struct open_topic **topic, struct evbus_err *err)
 {
 	struct evbus *bus = publisher->bus;
 	bool created;
@@ -28,7 +28,7 @@ static enum evbus_code find_topic(struct evbus_publisher *publisher, const char 
 		*at = hit->next;
 		hit->next = publisher->topics;
 		publisher->topics = hit;
-		*topic = &hit->topic;
+		*topic = hit;
 		return EVBUS_OK;
 	}
 	TRY(evbus_topic_check(name, false, err));
@@ -37,12 +37,13 @@ static enum evbus_code find_topic(struct evbus_publisher *publisher, const char 
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", name);
 	enum evbus_code code = topic_open(&bus->root, name, &opened->topic, err);
-	if (code == EVBUS_NONE && !bus->options.no_create)
+	if (code == EVBUS_NONE && create && !bus->options.no_create)
 		code = topic_create(&bus->root, name, NULL, &opened->topic, &created, err);
 	TRY(code);
 	opened->keys = NULL;
+	opened->failure.code = EVBUS_OK;
 	opened->next = publisher->topics;
-	*topic = &opened->topic;
+	*topic = opened;
 	GIVE(&publisher->topics, opened);
 	return EVBUS_OK;
 }
@@ -263,7 +264,7 @@ enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const str
 	struct line_body body = { .origin = event->origin, .returns = event->returns, .payload = event->payload };
 	char room[EVBUS_KEY_MAX_BYTES];
 	struct identity identity;
-	struct topic *topic = NULL;
+	struct open_topic *home = NULL;
 	struct lane *lane = NULL;
 	int32_t partition;
 
@@ -276,9 +277,9 @@ enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const str
 		body.tenant_id = identity.tenant_id;
 		body.event_key = identity.event_key;
 	}
-	TRY(find_topic(publisher, event->topic, &topic, err));
-	TRY(choose_partition(topic, event, body.key, &partition, err));
-	TRY(find_lane(publisher, topic, partition, &lane, err));
+	TRY(publisher_topic(publisher, event->topic, true, &home, err));
+	TRY(choose_partition(&home->topic, event, body.key, &partition, err));
+	TRY(find_lane(publisher, &home->topic, partition, &lane, err));
 	TRY(make_room(publisher, lane, line_room(&body), err));
 	return encode(publisher, lane, &body, err);
 }

@@ -186,9 +186,35 @@ static enum evbus_code append_new(struct part *part, struct evbus_err *err)
 
 static enum evbus_code open_keys(struct evbus_publisher *publisher, struct open_topic *home, struct evbus_err *err)
 {
+	if (home->failure.code) {
+		*err = home->failure;
+		return err->code;
+	}
 	if (!publisher->store)
 		TRY(bus_open_store(publisher->bus, &publisher->store, err));
 	return home->keys ? EVBUS_OK : keys_open(&home->topic, publisher->store, &home->keys, err);
+}
+
+bool publisher_is_behind(const struct evbus_publisher *publisher, const char *topic)
+{
+	for (const struct open_topic *home = publisher->topics; home; home = home->next)
+		if (!strcmp(home->topic.name, topic))
+			return !home->keys || keys_are_behind(home->keys);
+	return true;
+}
+
+enum evbus_code publisher_catch_up(struct evbus_publisher *publisher, const char *topic, struct evbus_err *err)
+{
+	struct open_topic *home = NULL;
+
+	enum evbus_code code = publisher_topic(publisher, topic, false, &home, err);
+	if (code != EVBUS_OK)
+		return code == EVBUS_NONE ? EVBUS_OK : code;
+	code = open_keys(publisher, home, &home->failure);
+	if (code == EVBUS_OK)
+		code = keys_catch_up(home->keys, &home->failure);
+	home->failure.code = code;
+	return EVBUS_OK;
 }
 
 static enum evbus_code enter(struct part *part, struct evbus_err *err)

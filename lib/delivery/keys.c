@@ -82,6 +82,18 @@ void keys_close(struct keys *keys, bool save)
 	free(keys);
 }
 
+bool keys_are_behind(const struct keys *keys)
+{
+	int64_t since_us = os_now_us() - keys->read_at_us;
+
+	return since_us < 0 || since_us > READ_AHEAD_US;
+}
+
+enum evbus_code keys_catch_up(struct keys *keys, struct evbus_err *err)
+{
+	return keys_are_behind(keys) ? read_all(keys, err) : EVBUS_OK;
+}
+
 /* ---- within the lock ---- */
 
 static struct log_writer *writer_of(struct log_writer *const *writers, size_t count, int32_t partition)
@@ -125,10 +137,7 @@ static enum evbus_code enter(struct keys *keys, struct log_writer *const *writer
 enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count,
 			   const struct waiter *waiter, struct evbus_err *err)
 {
-	int64_t since_us = os_now_us() - keys->read_at_us;
-
-	if (since_us < 0 || since_us > READ_AHEAD_US)
-		TRY(read_all(keys, err));
+	TRY(keys_catch_up(keys, err));
 	TRY(keys_lock_take(keys, waiter, err));
 	enum evbus_code code = enter(keys, writers, count, waiter, err);
 	/* Who was told to stop while he waited appends nothing, even if he has the lock by now. */

@@ -51,6 +51,10 @@ CHECKED enum evbus_code keys_open(const struct topic *topic, struct store *store
 /* save: stores what would take the next one long to read again; should that fail, it takes it long. */
 void keys_close(struct keys *keys, bool save);
 
+/* Whether the log was last read so long ago that much may have come in, and reading that, without any lock. */
+bool keys_are_behind(const struct keys *keys);
+CHECKED enum evbus_code keys_catch_up(struct keys *keys, struct evbus_err *err);
+
 /* Takes the lock, makes durable whatever was appended to the topic, and reads it. writers: those that are open on
  * partitions of it. There is no time-out on who holds the lock, for slow is not dead; after a second a notice says that
  * it is waited for. The waiter is asked about every 100 ms and after a signal; EVBUS_AGAIN with EINTR: he gave up. */

@@ -290,6 +290,62 @@ static int ticking_clock(clockid_t clock, struct timespec *now)
 	return 0;
 }
 
+static int64_t late_us;
+
+static int late_clock(clockid_t clock, struct timespec *now)
+{
+	int failed = clock_gettime(clock, now);
+
+	now->tv_sec += late_us / 1000000;
+	return failed;
+}
+
+/* A long piece of the log takes a second. */
+static ssize_t slow_pread(int fd, void *data, size_t len, off_t at)
+{
+	ssize_t n = pread(fd, data, len, at);
+
+	late_us += n >= 65536 ? 1000000 : 0;
+	return n;
+}
+
+static void publish_much(const char *ids)
+{
+	const struct evbus_publisher_options once = { .idempotent = true };
+	struct evbus_publisher *publisher;
+	char payload[1100];
+
+	cr_assert_eq(evbus_publisher_open(bus, &once, &publisher, &err), EVBUS_OK, "%s", err.text);
+	for (int i = 0; i < 5000; i++) {
+		snprintf(payload, sizeof payload, "{\"id\":\"%s-%d\",\"a\":\"%01000d\"}", ids, i, i);
+		const struct evbus_event event = { .topic = "orders", .payload = text(payload) };
+		cr_assert_eq(evbus_publisher_add(publisher, &event, &err), EVBUS_OK, "%s", err.text);
+	}
+	cr_assert_eq(evbus_publisher_flush(publisher, &err), EVBUS_OK, "%s", err.text);
+	evbus_publisher_close(publisher);
+}
+
+Test(outbox_outage, the_log_is_read_before_the_lease_begins_to_run)
+{
+	init(outbox);
+	fill(3, 0);
+	publish_much("before");
+	cr_assert_eq(unlink("bus/.evbus/state.db"), 0);
+	options.lease_ms = 10000;
+	os.clock_gettime = late_clock;
+	os.pread = slow_pread;
+	drain();
+	cr_assert_gt(late_us, 15000000, "the log was read");
+	cr_assert_eq(result.sent, 3);
+	/* The same handle, when others have published much meanwhile. */
+	publish_much("meanwhile");
+	insert("later", NULL, "{}");
+	late_us = 3600000000;
+	drain();
+	cr_assert_gt(late_us, 3615000000, "the log was read");
+	cr_assert_str_eq(states(), "SENT SENT SENT SENT");
+}
+
 /* It was taken while we waited for the database: by the time at which we began it would end too late. */
 Test(outbox_outage, a_lease_is_judged_by_the_time_at_which_it_was_read)
 {
