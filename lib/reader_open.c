@@ -145,6 +145,8 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct topic *top
 	*source = (struct source){ .topic = topic, .end = UINT64_MAX };
 	size_t chunk = reader->source_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
 	TRY(cursor_open(topic, partition, chunk, &source->cursor, err));
+	/* One of them, so that a reader has one thread at most. */
+	source->cursor.reads_ahead = reader->source_count == 0;
 	enum evbus_code code = selection ? set_range(reader, source, selection, err) : EVBUS_OK;
 	if (code == EVBUS_OK)
 		code = cursor_bytes_left(&source->cursor, &left, err);

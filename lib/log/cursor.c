@@ -16,8 +16,8 @@
 
 void cursor_close_segment(struct cursor *cursor)
 {
-	os_close_cleanup(&cursor->fd);
 	scan_release(&cursor->scan);
+	os_close_cleanup(&cursor->fd);
 	cursor->sought = false;
 }
 
@@ -333,6 +333,7 @@ static enum evbus_code use_segment(struct cursor *cursor, int *fd, uint64_t base
 	cursor->live = live;
 	*fd = -1;
 	scan_init(&cursor->scan, cursor->fd, cursor->name, 0, limit, cursor->chunk);
+	cursor->scan.reads_ahead = cursor->reads_ahead;
 	return EVBUS_OK;
 }
 

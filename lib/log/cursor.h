@@ -27,6 +27,7 @@ struct cursor {
 	bool has_page;
 	bool damaged;                    /* told also to who begins behind it */
 	bool live;
+	bool reads_ahead;                /* a thread may do it, where much is left; may be set while no segment is open */
 	bool sought;                     /* a seek came to `next`, and nothing was read since */
 	char name[NAME_IN_MESSAGE];
 };

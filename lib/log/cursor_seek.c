@@ -152,7 +152,7 @@ static bool find_in_segment(struct cursor *cursor, enum seek_by by, uint64_t val
 
 	if (!sure)
 		scan->buf.len = 0;
-	scan->at = scan->buf_at = sure ? seek.buf_at : 0;
+	scan_adopt(scan, sure ? seek.buf_at : 0);
 	*led = seek.led;
 	return sure;
 }

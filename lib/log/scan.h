@@ -4,15 +4,21 @@
 
 #include "base/buf.h"
 
+struct ahead;
+
 struct scan {
 	int fd;
 	const char *name;        /* for messages; the caller's */
 	uint64_t at;             /* byte where the next line begins */
 	uint64_t limit;          /* nothing is read beyond */
-	struct buf buf;          /* holds file bytes from buf_at on */
-	uint64_t buf_at;
+	char *data;              /* the bytes of the file from data_at on: in buf, or where a thread has read them */
+	size_t len;
+	uint64_t data_at;
+	struct buf buf;
 	size_t chunk;            /* how much is read at once */
-	size_t ahead;            /* and the next time: less at first */
+	size_t step;             /* and the next time: less at first */
+	bool reads_ahead;        /* whether a thread may do it, where much is left; set after scan_init */
+	struct ahead *ahead;     /* NULL: none does */
 };
 
 enum scan_what {
@@ -23,10 +29,13 @@ enum scan_what {
 };
 
 void scan_init(struct scan *scan, int fd, const char *name, uint64_t at, uint64_t limit, size_t chunk);
+/* Before the file is closed. */
 void scan_release(struct scan *scan);
 
 /* Goes to another place, keeping what of the buffer is of use. */
 void scan_seek(struct scan *scan, uint64_t at, uint64_t limit);
+/* The same, with what somebody else has read from there on into scan->buf. */
+void scan_adopt(struct scan *scan, uint64_t at);
 
 /* text lives until the next call. scan->at is then behind the line; after SCAN_LONG behind text, before any newline. */
 CHECKED enum evbus_code scan_next(struct scan *scan, struct evbus_slice *text, enum scan_what *what,

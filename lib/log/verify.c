@@ -126,6 +126,7 @@ static enum evbus_code walk_segment(struct walk *walk, int fd, const char *name,
 	enum scan_what what;
 
 	scan_init(&scan, fd, name, 0, limit, CHUNK_BYTES);
+	scan.reads_ahead = true;
 	for (;;) {
 		uint64_t byte = walk->start + scan.at;
 		TRY(scan_next(&scan, &text, &what, err));
