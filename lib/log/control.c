@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sysmacros.h>
 
 #define PAGE_BYTES 4096u
 #define PAGE_VERSION 1u
@@ -82,9 +83,9 @@ static enum evbus_code identify(struct control *control, const char *name, struc
 {
 	struct statx stx;
 
-	TRY(file_id_of(control->fd, name, &control->id, err));
-	if (os.statx(control->fd, "", AT_EMPTY_PATH, STATX_BTIME, &stx))
+	if (os.statx(control->fd, "", AT_EMPTY_PATH, STATX_INO | STATX_BTIME, &stx))
 		return err_set(err, err_code_of(errno), errno, "cannot look at '%s'", name);
+	control->id = (struct file_id){ makedev(stx.stx_dev_major, stx.stx_dev_minor), stx.stx_ino };
 	if (stx.stx_mask & STATX_BTIME) {
 		control->birth_s = stx.stx_btime.tv_sec;
 		control->birth_ns = stx.stx_btime.tv_nsec;

@@ -12,7 +12,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define TOPIC_JSON_MAX_BYTES 65536u
+#define TOPIC_JSON_MAX_BYTES 4096u
 
 /* ---- one topic ---- */
 
@@ -83,7 +83,9 @@ static enum evbus_code parse_topic_json(struct topic *topic, struct evbus_slice 
 		return bad_topic_json(topic->name, "segment_max_bytes is not a number above 0", err);
 	if (want[3].times != 1 || evbus_json_text(want[3].value, mode, 4) != 4 || strspn(mode, "01234567") != 4)
 		return bad_topic_json(topic->name, "file_mode is not four octal digits", err);
-	topic->file_mode = (mode_t)strtoul(mode, NULL, 8);
+	topic->file_mode = 0;
+	for (const char *digit = mode; *digit; digit++)
+		topic->file_mode = topic->file_mode * 8 + (mode_t)(*digit - '0');
 	topic->dir_mode = topic->file_mode | (topic->file_mode & 0444) >> 2;
 	return EVBUS_OK;
 }
