@@ -84,15 +84,16 @@ static void notice(void *context, const char *text)
 enum evbus_code bus_open(struct call *call, const struct evbus_options *more, struct evbus **bus)
 {
 	struct evbus_options options = more ? *more : (struct evbus_options){ .store = NULL };
-
 	char masked[MASKED_MAX_BYTES];
 
 	options.store = call->common->store;
 	options.config = call->config;
 	options.notice = notice;
 	options.notice_context = call;
-	mask_secrets(call->common->bus, masked);
-	talk(call, DETAIL, "bus '%s'", masked);
+	if (call->common->verbose) {
+		mask_secrets(call->common->bus, masked);
+		talk(call, DETAIL, "bus '%s'", masked);
+	}
 	return evbus_open(call->common->bus, &options, bus, &call->err);
 }
 

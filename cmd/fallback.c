@@ -20,18 +20,13 @@ bool setting_is(const struct opt *opt, const char *name)
 	return opt->env && !strcmp(setting_name(opt), name);
 }
 
-/* Not those that say which configuration it is. */
-static bool is_setting(const struct opt *opt)
-{
-	return opt->env && !setting_is(opt, "config") && !setting_is(opt, "profile");
-}
-
-static bool is_among(const char *name, const char *const *names, size_t count)
+/* Those that say which configuration it is are no settings. */
+static bool is_new_setting(const char *name, const char *const *names, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		if (names[i] == name || !strcmp(names[i], name))
-			return true;
-	return false;
+		if (names[i][0] == name[0] && !strcmp(names[i], name))
+			return false;
+	return strcmp(name, "config") != 0 && strcmp(name, "profile") != 0;
 }
 
 size_t setting_names(const char *names[SETTINGS_MAX + 1])
@@ -40,9 +35,9 @@ size_t setting_names(const char *names[SETTINGS_MAX + 1])
 
 	for (const struct command *const *each = commands; *each; each++)
 		for (const struct opt *opt = (*each)->opts; opt->member[0]; opt++) {
-			const char *name = is_setting(opt) ? setting_name(opt) : NULL;
+			const char *name = opt->env ? setting_name(opt) : NULL;
 
-			if (!name || is_among(name, names, count))
+			if (!name || !is_new_setting(name, names, count))
 				continue;
 			assert(count < SETTINGS_MAX);
 			names[count++] = name;

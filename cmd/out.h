@@ -104,6 +104,8 @@ void table_cleanup(struct table *table);
 /* Shows bytes, rate and time left where stderr is a terminal, at most five times a second: call it as often as you
  * like. Nothing is shown with --quiet or --log json. */
 void progress_show(struct call *call, const struct evbus_progress *progress);
+/* Whether it would show anything. */
+bool progress_is_wanted(const struct call *call);
 /* Takes it off the screen; whatever else is printed does so too. */
 void progress_clear(void);
 

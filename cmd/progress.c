@@ -10,7 +10,7 @@
 #define REDRAW_MS 200
 
 /* A notice may come from the thread of a publisher, hence the atomic. */
-static atomic_bool shown;
+static atomic_bool hidden = true;
 
 static int64_t now_ms(void)
 {
@@ -47,9 +47,14 @@ static void draw(const struct evbus_progress *progress, int64_t elapsed_ms)
 	bool total_known = progress->bytes_total > 0;
 	int n = snprintf(line, sizeof line, "\r\033[K%s%s%s, %s/s%s", done, total_known ? " of " : "",
 			 total_known ? total : "", rate, left);
-	atomic_store(&shown, true);
+	atomic_store(&hidden, false);
 	if (write(STDERR_FILENO, line, (size_t)n) < 0)
 		return; /* there is nobody to look */
+}
+
+bool progress_is_wanted(const struct call *call)
+{
+	return !call->common->quiet && strcmp(call->common->log, "json") && isatty(STDERR_FILENO);
 }
 
 void progress_show(struct call *call, const struct evbus_progress *progress)
@@ -58,8 +63,7 @@ void progress_show(struct call *call, const struct evbus_progress *progress)
 	static enum { ASK, NEVER, SHOW } whether;
 
 	if (whether == ASK)
-		whether = !call->common->quiet && strcmp(call->common->log, "json") && isatty(STDERR_FILENO) ? SHOW
-													     : NEVER;
+		whether = progress_is_wanted(call) ? SHOW : NEVER;
 	if (whether == NEVER)
 		return;
 	int64_t now = now_ms();
@@ -75,6 +79,6 @@ void progress_clear(void)
 {
 	static const char clear[] = "\r\033[K";
 
-	if (atomic_exchange(&shown, false) && write(STDERR_FILENO, clear, sizeof clear - 1) < 0)
+	if (!atomic_exchange(&hidden, true) && write(STDERR_FILENO, clear, sizeof clear - 1) < 0)
 		return;
 }

@@ -361,7 +361,8 @@ static enum evbus_code publish_inputs(struct run *run)
 
 	if (!run->call->operand_count && isatty(STDIN_FILENO))
 		talk(run->call, NOTICE, "reading events from the terminal, one JSON object a line; Ctrl-D ends");
-	run->progress.bytes_total = bytes_of(paths);
+	if (progress_is_wanted(run->call))
+		run->progress.bytes_total = bytes_of(paths);
 	for (; *paths && !stopped(); paths++)
 		TRY(publish_input(run, *paths));
 	return EVBUS_OK;
