@@ -14,7 +14,6 @@
 	POINT("append/checked") /* all is as it should be, lease and lock file too: what follows is the write */       \
 	POINT("append/written") /* and the page does not say so */                                                     \
 	POINT("append/done") /* the lock is given back; the sync is still to come */                                   \
-	POINT("cell/copied") /* the cell is in the page, and not selected */                                           \
 	POINT("commit/waits") /* another one syncs, and we are about to sleep */                                       \
 	POINT("commit/locked") /* and the path is not looked at yet */                                                 \
 	POINT("sync/begins") /* the page says that it does */                                                          \

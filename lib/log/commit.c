@@ -1,7 +1,7 @@
 /* commit.c: making durable what was appended, by one sync for all who wait.
  *
  *	commit:  durable ≥ mine? else try lock(sync), or wait and look again · syncing := 1 · target = end · fdatasync ·
- *	         durable := target · syncing := 0 · unlock · wake
+ *	         durable := target, which ends the syncing · unlock · wake
  *	ack:     epoch unchanged and durable ≥ mine, and my bytes stand there
  *
  * Who gets the sync lock syncs for all who have appended; who does not get it waits for the futex word to change. A
@@ -20,6 +20,7 @@
 #include <string.h>
 
 #define COMMIT_WAIT_MS 100          /* a leader may have died without waking anybody */
+#define COMMIT_LOOK_MS 1            /* who has the lock and does not sync may have changed the word already */
 #define LEADER_YIELDS_MAX 64
 
 /* ---- a sync that failed ---- */
@@ -35,24 +36,23 @@ static enum evbus_code sync_afresh(const struct log_writer *writer, struct evbus
 	return EVBUS_OK;
 }
 
-enum evbus_code writer_cut_unsynced(struct log_writer *writer, const struct control_view *view, struct evbus_err *err)
+enum evbus_code writer_cut_unsynced(struct log_writer *writer, struct control_view *view, struct evbus_err *err)
 {
 	struct cell cell = view->durable;
 
 	assert(cell.base == writer->base);
-	TRY(control_flag(&writer->control, CONTROL_HALT, true, err));
+	TRY(control_flag(&writer->control, view, CONTROL_HALT, true, err));
 	os.point("cut/marked");
 	if (os.ftruncate(writer->fd, (off_t)cell.bytes))
 		return err_set(err, EVBUS_IO, errno, "cannot cut '%s' back to byte %llu", writer->name,
 			       (unsigned long long)cell.bytes);
 	os.point("cut/done");
 	cell.epoch = (view->end.epoch > cell.epoch ? view->end.epoch : cell.epoch) + 1;
-	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
-	TRY(control_set(&writer->control, CONTROL_DURABLE, &cell, err));
+	TRY(control_set(&writer->control, view, CONTROL_END, &cell, err));
+	TRY(control_set(&writer->control, view, CONTROL_DURABLE, &cell, err));
 	TRY(sync_afresh(writer, err));
 	os.point("cut/synced");
-	TRY(control_flag(&writer->control, CONTROL_SYNCING, false, err));
-	return control_flag(&writer->control, CONTROL_HALT, false, err);
+	return control_flag(&writer->control, view, CONTROL_HALT, false, err);
 }
 
 enum evbus_code writer_sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err)
@@ -76,10 +76,12 @@ enum evbus_code writer_sync_failed(struct log_writer *writer, int sys_errno, str
 
 /* ---- commit ---- */
 
-enum evbus_code writer_say_durable(struct log_writer *writer, const struct cell *cell, struct evbus_err *err)
+enum evbus_code writer_say_durable(struct log_writer *writer, struct control_view *view, const struct cell *cell,
+				   struct evbus_err *err)
 {
-	TRY(control_set(&writer->control, CONTROL_DURABLE, cell, err));
-	return control_flag(&writer->control, CONTROL_SYNCING, false, err);
+	TRY(control_set(&writer->control, view, CONTROL_DURABLE, cell, err));
+	/* Where it is what it was before. */
+	return control_flag(&writer->control, view, CONTROL_SYNCING, false, err);
 }
 
 /* Others who have the partition open may be about to append and come along: a yield each is cheap beside a sync. next: what is to be synced. */
@@ -117,9 +119,20 @@ static enum evbus_code sync_failed(struct log_writer *writer, int sys_errno, str
 	return code;
 }
 
+/* What the page says was appended, by a leader whose mark is in the page. */
+static enum evbus_code sync_and_say(struct log_writer *writer, struct control_view *view, struct evbus_err *err)
+{
+	os.point("sync/begins");
+	if (os.fdatasync(writer->fd))
+		return sync_failed(writer, errno, err);
+	os.point("sync/ended");
+	return control_set(&writer->control, view, CONTROL_DURABLE, &view->end, err);
+}
+
 enum led {
 	LED_LOOK,      /* the page is to be read again */
 	LED_KNOWN,     /* the view is what it says now */
+	LED_SYNCED,    /* it is, and the futex word is another one */
 	LED_STALE,     /* the files are not the partition's any more */
 };
 
@@ -143,13 +156,10 @@ static enum evbus_code lead(struct log_writer *writer, uint64_t next, struct con
 	*led = LED_KNOWN;
 	if (view->durable.next >= next)
 		return EVBUS_OK;
-	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
-	os.point("sync/begins");
-	if (os.fdatasync(writer->fd))
-		return sync_failed(writer, errno, err);
-	os.point("sync/ended");
-	view->durable = view->end;
-	return writer_say_durable(writer, &view->durable, err);
+	TRY(control_flag(&writer->control, view, CONTROL_SYNCING, true, err));
+	TRY(sync_and_say(writer, view, err));
+	*led = LED_SYNCED;
+	return EVBUS_OK;
 }
 
 /* Whether the i-th line of the group stands where it was written: by its checksum and its offset, which no other line in
@@ -242,11 +252,11 @@ static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark
 	return code;
 }
 
-static enum evbus_code wait_for_leader(const struct log_writer *writer, uint32_t word, struct wait *wait,
-				       struct evbus_err *err)
+static enum evbus_code wait_for_leader(const struct log_writer *writer, const struct control_view *view,
+				       struct wait *wait, struct evbus_err *err)
 {
 	os.point("commit/waits");
-	control_wait(&writer->control, word, COMMIT_WAIT_MS);
+	control_wait(&writer->control, view->word, view->syncing ? COMMIT_WAIT_MS : COMMIT_LOOK_MS);
 	return wait_goes_on(wait) ? EVBUS_OK : control_gave_up(writer->control.path, err);
 }
 
@@ -258,18 +268,34 @@ static enum evbus_code commit_once(struct log_writer *writer, const struct mark 
 
 	*led = LED_LOOK;
 	if (code == EVBUS_AGAIN)
-		return wait_for_leader(writer, view->word, wait, err);
+		return wait_for_leader(writer, view, wait, err);
 	TRY(code);
 	os.point("commit/locked");
 	code = lead(writer, mark->next, view, led, err);
 	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control);
+	control_wake(&writer->control, code != EVBUS_OK || *led != LED_SYNCED);
 	return code;
+}
+
+/* By the lead that was taken with the append. */
+static enum evbus_code commit_alone(struct log_writer *writer, struct mark *mark, const struct group *group,
+				    struct evbus_err *err)
+{
+	enum evbus_code code = sync_and_say(writer, &mark->view, err);
+
+	writer->leads = false;
+	control_unlock(writer->control.fd, LOCK_SYNC);
+	control_wake(&writer->control, code != EVBUS_OK);
+	TRY(code);
+	return acknowledge(writer, mark, group, err);
 }
 
 enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, const struct group *group,
 			      struct evbus_err *err)
 {
+	if (writer->leads)
+		return commit_alone(writer, mark, group, err);
+
 	struct wait wait = { .waiter = writer->waiter };
 	struct control_view view = mark->view;
 	enum control_state state = CONTROL_OURS;
@@ -294,7 +320,7 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 		/* Whoever syncs has the lock, unless it died: so wait once before trying. */
 		waited = view.syncing && !waited;
 		if (waited)
-			TRY(wait_for_leader(writer, view.word, &wait, err));
+			TRY(wait_for_leader(writer, &view, &wait, err));
 		else
 			TRY(commit_once(writer, mark, &view, &wait, &led, err));
 	}

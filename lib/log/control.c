@@ -11,7 +11,7 @@
 #include <sys/sysmacros.h>
 
 #define PAGE_BYTES 4096u
-#define PAGE_VERSION 1u
+#define PAGE_VERSION 2u
 #define PRESENCE_BYTE 1                /* of the lock file; sync is byte 0 */
 
 /* In the byte order of the machine: the page does not outlive it. */
@@ -36,19 +36,21 @@ struct page_copy {
 struct page_cell {
 	struct page_copy copy[2];
 	uint32_t selector;
-	uint32_t unused;
+	uint32_t word;                 /* of `durable` the futex word, written with it; of `end` nothing */
 };
 
 struct page {
 	struct page_head head;
-	uint32_t word;
-	uint32_t flag[2];              /* by enum control_flag */
 	uint32_t unused;
+	/* By enum control_flag; that of syncing is the checksum of the `durable` that it began with, so that the next one
+	 * ends it. They stand before `end`, to be written with it. */
+	uint32_t flag[2];
+	uint32_t unused_too;
 	struct page_cell cell[2];      /* by enum control_cell */
 };
 
 /* evbus-log(5) names these places. */
-static_assert(offsetof(struct page, word) == 120 && offsetof(struct page, cell) == 136 &&
+static_assert(offsetof(struct page, flag) == 124 && offsetof(struct page, cell) == 136 &&
 		      offsetof(struct page_cell, selector) == 112 && sizeof(struct page_cell) == 120,
 	      "the page lies as it is documented");
 
@@ -60,9 +62,9 @@ static uint32_t head_checksum(const struct page_head *head)
 }
 
 /* The page's id is part of it, so that a copy left over from an earlier page is no cell of this one. */
-static uint32_t copy_checksum(const struct page_head *head, const struct page_copy *copy)
+static uint32_t cell_checksum(uint64_t page_id, const struct cell *cell)
 {
-	return crc32c(crc32c(0, &head->page_id, sizeof head->page_id), &copy->cell, sizeof copy->cell);
+	return crc32c(crc32c(0, &page_id, sizeof page_id), cell, sizeof *cell);
 }
 
 /* What the head has to say of the file it stands in. */
@@ -126,7 +128,7 @@ enum evbus_code control_open(const struct topic *topic, int32_t partition, bool 
 
 static bool is_copy(const struct page *page, const struct page_copy *copy)
 {
-	return copy_checksum(&page->head, copy) == copy->checksum;
+	return cell_checksum(page->head.page_id, &copy->cell) == copy->checksum;
 }
 
 static bool is_later(const struct cell *a, const struct cell *b)
@@ -148,13 +150,23 @@ static const struct page_copy *copy_in_force(const struct page *page, enum contr
 	return is_copy(page, other) && is_later(&other->cell, &selected->cell) ? other : selected;
 }
 
-static bool take_cell(const struct page *page, enum control_cell which, struct cell *cell)
+static struct cell *cell_of(struct control_view *view, enum control_cell which)
+{
+	return which == CONTROL_END ? &view->end : &view->durable;
+}
+
+static bool take_cell(const struct page *page, enum control_cell which, struct control_view *view)
 {
 	const struct page_copy *copy = copy_in_force(page, which);
 
-	if (copy)
-		*cell = copy->cell;
-	return copy != NULL;
+	if (!copy)
+		return false;
+	*cell_of(view, which) = copy->cell;
+	view->place[which].in_force = copy != &page->cell[which].copy[0];
+	view->place[which].selected = (uint8_t)page->cell[which].selector;
+	if (which == CONTROL_DURABLE)
+		view->tag = copy->checksum;
+	return true;
 }
 
 /* Of a page of another boot: writes reach the disk in any order, a selector before the copy that it means. The copy
@@ -190,7 +202,7 @@ static enum evbus_code read_page(const struct control *control, struct page *pag
 			*found = take_any(page, view);
 			return EVBUS_OK;
 		}
-		*found = take_cell(page, CONTROL_END, &view->end) && take_cell(page, CONTROL_DURABLE, &view->durable);
+		*found = take_cell(page, CONTROL_END, view) && take_cell(page, CONTROL_DURABLE, view);
 	}
 	return EVBUS_OK;
 }
@@ -212,8 +224,8 @@ enum evbus_code control_read(const struct control *control, enum control_state *
 	    page.head.birth_ns != expected.birth_ns || memcmp(page.head.log_id, expected.log_id, LOG_ID_LEN) != 0)
 		return EVBUS_OK;
 	seen.page_id = page.head.page_id;
-	seen.word = page.word;
-	seen.syncing = page.flag[CONTROL_SYNCING] != 0;
+	seen.word = page.cell[CONTROL_DURABLE].word;
+	seen.syncing = page.flag[CONTROL_SYNCING] != 0 && page.flag[CONTROL_SYNCING] == seen.tag;
 	seen.halt = page.flag[CONTROL_HALT] != 0;
 	*view = seen;
 	*state = memcmp(page.head.boot_id, expected.boot_id, sizeof expected.boot_id) ? CONTROL_OTHER_BOOT :
@@ -241,7 +253,7 @@ enum evbus_code control_init(struct control *control, const struct cell *cell, s
 	page.head.checksum = head_checksum(&page.head);
 	for (int i = 0; i < 2; i++) {
 		page.cell[i].copy[0].cell = *cell;
-		page.cell[i].copy[0].checksum = copy_checksum(&page.head, &page.cell[i].copy[0]);
+		page.cell[i].copy[0].checksum = cell_checksum(page.head.page_id, cell);
 	}
 	memcpy(block, &page, sizeof page);
 	/* The magic last, after everything else is in its place: until then it is no page. */
@@ -254,54 +266,76 @@ enum evbus_code control_init(struct control *control, const struct cell *cell, s
 	return EVBUS_OK;
 }
 
-enum evbus_code control_set(struct control *control, enum control_cell which, const struct cell *cell,
-			    struct evbus_err *err)
+/* The selector comes behind the copies, and the copy in force is written again as it is: whoever reads meanwhile sees the
+ * old value, or the new one, or that a checksum is wrong. from: where in the page the write begins. */
+static enum evbus_code set_cell(struct control *control, struct control_view *view, enum control_cell which,
+				const struct cell *cell, struct page *page, size_t from, struct evbus_err *err)
 {
-	struct page page;
-	size_t at = offsetof(struct page, cell) + which * sizeof(struct page_cell);
+	struct page_cell *to = &page->cell[which];
+	uint8_t force = view->place[which].in_force, other = !force;
+	size_t at = offsetof(struct page, cell) + which * sizeof *to;
+	uint32_t selector = force;
 
-	ssize_t n = os_read_at(control->fd, &page, sizeof page, 0);
-	if (n < 0)
-		return err_set(err, EVBUS_IO, errno, "cannot read '%s'", control->path);
-	/* Somebody truncated it: there is no page any more, and whoever looks at it next makes it from the log. */
-	if (n != (ssize_t)sizeof page)
-		return EVBUS_OK;
-	const struct page_copy *in_force = copy_in_force(&page, which);
-	uint32_t other = in_force == &page.cell[which].copy[0], force = !other;
-	struct page_copy copy = { .cell = *cell };
-	copy.checksum = copy_checksum(&page.head, &copy);
 	/* What a killed writer had not selected yet: the copy that is selected is not to be seen half written. */
-	if (in_force && page.cell[which].selector != force)
-		TRY(write_page(control, &force, sizeof force, at + offsetof(struct page_cell, selector), err));
-	TRY(write_page(control, &copy, sizeof copy, at + other * sizeof copy, err));
-	os.point("cell/copied");
-	return write_page(control, &other, sizeof other, at + offsetof(struct page_cell, selector), err);
+	if (view->place[which].selected != force)
+		TRY(write_page(control, &selector, sizeof selector, at + offsetof(struct page_cell, selector), err));
+	to->copy[force].cell = *cell_of(view, which);
+	to->copy[other].cell = *cell;
+	for (int i = 0; i < 2; i++)
+		to->copy[i].checksum = cell_checksum(view->page_id, &to->copy[i].cell);
+	to->selector = other;
+	to->word = which == CONTROL_DURABLE ? to->copy[other].checksum : 0;
+	TRY(write_page(control, (char *)page + from, at + sizeof *to - from, from, err));
+	*cell_of(view, which) = *cell;
+	view->place[which] = (struct cell_place){ other, other };
+	if (which == CONTROL_DURABLE)
+		view->word = view->tag = to->word;
+	return EVBUS_OK;
 }
 
-enum evbus_code control_flag(struct control *control, enum control_flag flag, bool value, struct evbus_err *err)
+enum evbus_code control_set(struct control *control, struct control_view *view, enum control_cell which,
+			    const struct cell *cell, struct evbus_err *err)
 {
-	uint32_t stored = value;
+	struct page page = { .unused = 0 };
+
+	return set_cell(control, view, which, cell, &page, offsetof(struct page, cell) + which * sizeof page.cell[0], err);
+}
+
+enum evbus_code control_set_syncing(struct control *control, struct control_view *view, const struct cell *end,
+				    struct evbus_err *err)
+{
+	struct page page = { .flag = { [CONTROL_SYNCING] = view->tag, [CONTROL_HALT] = view->halt } };
+
+	return set_cell(control, view, CONTROL_END, end, &page, offsetof(struct page, flag), err);
+}
+
+enum evbus_code control_flag(struct control *control, const struct control_view *view, enum control_flag flag,
+			     bool value, struct evbus_err *err)
+{
+	uint32_t stored = !value ? 0 : flag == CONTROL_SYNCING ? view->tag : 1;
 
 	return write_page(control, &stored, sizeof stored, offsetof(struct page, flag) + flag * sizeof stored, err);
 }
 
+#define WORD_AT (offsetof(struct page, cell) + CONTROL_DURABLE * sizeof(struct page_cell) + offsetof(struct page_cell, word))
+
 static uint32_t *word_of(const struct control *control)
 {
-	return (uint32_t *)(void *)((char *)control->map + offsetof(struct page, word));
+	return (uint32_t *)(void *)((char *)control->map + WORD_AT);
 }
 
-void control_wake(struct control *control)
+void control_wake(struct control *control, bool change)
 {
 	uint32_t word = 0;
-	size_t at = offsetof(struct page, word);
 
 	os.point("wake/begins");
 	/* Not atomic, and need not be: whoever waited saw an older value, and two that write the same new one wake both. */
-	if (os_read_at(control->fd, &word, sizeof word, at) == (ssize_t)sizeof word) {
+	if (change && os_read_at(control->fd, &word, sizeof word, WORD_AT) == (ssize_t)sizeof word) {
 		word++;
-		if (os_write_at(control->fd, &word, sizeof word, at))
-			os.futex_wake(word_of(control));
+		change = !os_write_at(control->fd, &word, sizeof word, WORD_AT);
 	}
+	if (!change)
+		os.futex_wake(word_of(control));
 }
 
 bool control_wait(const struct control *control, uint32_t word, int timeout_ms)

@@ -2,8 +2,8 @@
  *
  * The page says what was appended (`end`) and what a sync covers (`durable`). Both are cells of which nobody ever sees
  * half: a cell has two copies with a checksum each and a selector; a writer fills the copy that is not selected and
- * publishes it by storing the selector. A kill between two of these steps leaves the old value or the new one in force,
- * and of two copies that are whole the later one counts. Cells are read and written with pread and pwrite; the page is
+ * publishes it by storing the selector behind it, in one write. A reader that comes in between, or a kill, finds the old
+ * value or the new one in force, and of two copies that are whole the later one counts. Cells are read and written with pread and pwrite; the page is
  * mapped only as the address of a futex, and never touched through the mapping, because a file that was truncated would
  * answer with SIGBUS.
  *
@@ -36,6 +36,10 @@ struct control_view {
 	bool syncing;        /* a leader is between its sync and what it says about it */
 	bool halt;           /* a sync failed and the cut is not done yet */
 	struct cell end, durable;
+	uint32_t tag;        /* of this value of `durable`: the next one has another */
+	struct cell_place {
+		uint8_t in_force, selected;    /* of the two copies */
+	} place[2];          /* by enum control_cell */
 };
 
 /* Whether both cells know of the same cuts: unless an older page was put back between the writing of one and the other. */
@@ -83,13 +87,18 @@ CHECKED enum evbus_code control_read(const struct control *control, enum control
 
 /* Makes the page anew, and syncs it: with both locks held. */
 CHECKED enum evbus_code control_init(struct control *control, const struct cell *cell, struct evbus_err *err);
-CHECKED enum evbus_code control_set(struct control *control, enum control_cell which, const struct cell *cell,
-				    struct evbus_err *err);
-CHECKED enum evbus_code control_flag(struct control *control, enum control_flag flag, bool value,
-				     struct evbus_err *err);
+/* Under the cell's lock. *view: the page as it was read under it; afterwards, as it is now. A new `durable` ends the
+ * syncing, and changes the futex word. */
+CHECKED enum evbus_code control_set(struct control *control, struct control_view *view, enum control_cell which,
+				    const struct cell *cell, struct evbus_err *err);
+/* `end` and CONTROL_SYNCING by one write, with both locks held. */
+CHECKED enum evbus_code control_set_syncing(struct control *control, struct control_view *view, const struct cell *end,
+					    struct evbus_err *err);
+CHECKED enum evbus_code control_flag(struct control *control, const struct control_view *view, enum control_flag flag,
+				     bool value, struct evbus_err *err);
 
-/* Changes the futex word and wakes all who wait for that. */
-void control_wake(struct control *control);
+/* Wakes all who wait for the futex word to change. change: it has not, by a new `durable`, and does so now. */
+void control_wake(struct control *control, bool change);
 /* Waits until the word is not `word`, for at most timeout_ms; may return early. false: because of a signal. */
 bool control_wait(const struct control *control, uint32_t word, int timeout_ms);
 

@@ -15,7 +15,7 @@ enum evbus_code writer_lock_both(struct log_writer *writer, struct evbus_err *er
 	enum evbus_code code = writer_lock(writer, LOCK_APPEND, F_WRLCK, err);
 	if (code != EVBUS_OK) {
 		control_unlock(writer->control.fd, LOCK_SYNC);
-		control_wake(&writer->control);
+		control_wake(&writer->control, true);
 	}
 	return code;
 }
@@ -24,5 +24,14 @@ void writer_unlock_both(struct log_writer *writer)
 {
 	control_unlock(writer->fd, LOCK_APPEND);
 	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control);
+	control_wake(&writer->control, true);
+}
+
+void writer_leave_lead(struct log_writer *writer)
+{
+	if (!writer->leads)
+		return;
+	writer->leads = false;
+	control_unlock(writer->control.fd, LOCK_SYNC);
+	control_wake(&writer->control, true);
 }

@@ -170,19 +170,16 @@ static enum evbus_code finish_roll(struct log_writer *writer, struct control_vie
 	cell.epoch = view->end.epoch;
 	TRY(sync_names(writer, err));
 	if (view->end.base != start->base)
-		TRY(control_set(&writer->control, CONTROL_END, &cell, err));
-	view->end = cell;
+		TRY(control_set(&writer->control, view, CONTROL_END, &cell, err));
 	/* Somebody may have appended to the new segment since: what is durable ends with the one before. */
 	cell.bytes = 0;
 	cell.next = start->base;
 	cell.time_us = start->time_us;
-	TRY(control_set(&writer->control, CONTROL_DURABLE, &cell, err));
-	view->durable = cell;
-	return EVBUS_OK;
+	return control_set(&writer->control, view, CONTROL_DURABLE, &cell, err);
 }
 
 /* Adopts what is good behind `durable`, cuts the rest: what is kept is written again, synced and said to be durable. */
-static enum evbus_code adopt(struct log_writer *writer, const struct control_view *view, uint64_t size,
+static enum evbus_code adopt(struct log_writer *writer, struct control_view *view, uint64_t size,
 			     struct evbus_err *err)
 {
 	struct extent found;
@@ -193,12 +190,12 @@ static enum evbus_code adopt(struct log_writer *writer, const struct control_vie
 	cell.epoch += cell.bytes < view->end.bytes || !view_agrees(view);
 	TRY(cut_tail(writer, &cell, size, err));
 	TRY(write_again(writer, view->durable.bytes, cell.bytes, err));
-	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
+	TRY(control_flag(&writer->control, view, CONTROL_SYNCING, true, err));
 	if (os.fdatasync(writer->fd))
 		return writer_sync_failed(writer, errno, err);
 	os.point("recover/synced");
-	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
-	return writer_say_durable(writer, &cell, err);
+	TRY(control_set(&writer->control, view, CONTROL_END, &cell, err));
+	return writer_say_durable(writer, view, &cell, err);
 }
 
 static enum evbus_code check_durable(struct log_writer *writer, const struct cell *durable, uint64_t size,

@@ -1,7 +1,11 @@
 /* writer.c: opening a partition for writing, appending to it, rolling it.
  *
  *	append:  lock(append) · is this still the live file? does its size equal end? · write the lines · end := · unlock
- *	commit:  commit.c */
+ *	commit:  commit.c
+ *
+ * Who finds the end where he left it is probably alone, and tries the sync lock as well, before he looks at the files: as
+ * he has it until he has synced, nothing can be cut, rolled or led by another one in between, and commit has nothing to
+ * look at again. */
 #include "log/writer.h"
 
 #include "log/recover.h"
@@ -20,6 +24,7 @@ static void detach(struct log_writer *writer)
 {
 	os_close_cleanup(&writer->fd);
 	control_close(&writer->control);
+	writer->alone = writer->leads = false;
 }
 
 void writer_close(struct log_writer *writer)
@@ -208,15 +213,15 @@ enum evbus_code writer_recover(struct log_writer *writer, struct evbus_err *err)
 /* ---- rolling ---- */
 
 /* With both locks held and the file found to be the live one. */
-static enum evbus_code roll(struct log_writer *writer, const struct control_view *view, struct evbus_err *err)
+static enum evbus_code roll(struct log_writer *writer, struct control_view *view, struct evbus_err *err)
 {
 	struct cell cell = view->end;
 	struct stat st;
 
-	TRY(control_flag(&writer->control, CONTROL_SYNCING, true, err));
+	TRY(control_flag(&writer->control, view, CONTROL_SYNCING, true, err));
 	if (os.fdatasync(writer->fd))
 		return writer_sync_failed(writer, errno, err);
-	TRY(writer_say_durable(writer, &cell, err));
+	TRY(writer_say_durable(writer, view, &cell, err));
 	os.point("roll/synced");
 	TRY(segment_roll(writer->topic, writer->partition, writer->base, err));
 	os.point("roll/exchanged");
@@ -225,8 +230,8 @@ static enum evbus_code roll(struct log_writer *writer, const struct control_view
 	cell.base = cell.next;
 	cell.ino = st.st_ino;
 	cell.bytes = 0;
-	TRY(control_set(&writer->control, CONTROL_END, &cell, err));
-	return control_set(&writer->control, CONTROL_DURABLE, &cell, err);
+	TRY(control_set(&writer->control, view, CONTROL_END, &cell, err));
+	return control_set(&writer->control, view, CONTROL_DURABLE, &cell, err);
 }
 
 static bool wants_roll(const struct log_writer *writer, const struct cell *end, size_t more)
@@ -359,8 +364,10 @@ static enum evbus_code append_here(struct log_writer *writer, struct group *grou
 	end.bytes += group->lines.len;
 	end.next = mark->next;
 	end.time_us = group_entry(group, group_count(group) - 1)->time_us;
-	TRY(control_set(&writer->control, CONTROL_END, &end, err));
-	mark->view.end = writer->expected = end;
+	TRY(writer->leads ? control_set_syncing(&writer->control, &mark->view, &end, err) :
+			    control_set(&writer->control, &mark->view, CONTROL_END, &end, err));
+	writer->alone = mark->first == writer->expected.next;
+	writer->expected = end;
 	return EVBUS_OK;
 }
 
@@ -431,6 +438,9 @@ static enum evbus_code append_step(struct log_writer *writer, struct group *grou
 	uint64_t synced = view->durable.base == view->end.base ? view->durable.bytes : 0;
 	if (view->end.bytes > synced && view->end.bytes - synced + more > UNSYNCED_MAX_BYTES)
 		return EVBUS_OK;
+	/* What somebody who died has left behind is for commit to finish. */
+	if (view->syncing || view->durable.base != writer->base)
+		writer_leave_lead(writer);
 	*step = APPEND_DONE;
 	TRY(check_deadline(writer, group->deadline, err));
 	TRY(check_held(writer, group->held, err));
@@ -464,9 +474,14 @@ enum evbus_code writer_append(struct log_writer *writer, struct group *group, ui
 		TRY(attach(writer, err));
 	for (int attempt = 0; attempt < ATTEMPTS_MAX;) {
 		TRY(writer_lock(writer, LOCK_APPEND, F_WRLCK, err));
+		/* To try is not to wait. */
+		writer->leads = writer->alone && control_try_lock(writer->control.fd, LOCK_SYNC, F_WRLCK,
+								  writer->control.path, NULL) == EVBUS_OK;
 		os.point("append/locked");
 		enum evbus_code code = append_step(writer, group, expect, mark, &view, &step, err);
 		control_unlock(writer->fd, LOCK_APPEND);
+		if (code != EVBUS_OK || step != APPEND_DONE)
+			writer_leave_lead(writer);
 		if (code == EVBUS_OK && step == APPEND_DONE)
 			os.point("append/done");
 		if (code != EVBUS_OK || step == APPEND_DONE)

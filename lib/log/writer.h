@@ -65,6 +65,8 @@ struct log_writer {
 	const struct waiter *waiter; /* whom to ask while it waits for another process; may be set anew */
 	bool clock_told;
 	struct cell expected;            /* where the next group will probably stand */
+	bool alone;                      /* the last one did: nobody else has appended in between */
+	bool leads;                      /* it holds the sync lock since it has appended, and the page says so */
 };
 
 /* Opens for appending, makes the files where they are missing and recovers what a crash left (recover.c). waiter, or NULL:
@@ -88,7 +90,8 @@ struct mark {
 CHECKED enum evbus_code writer_append(struct log_writer *writer, struct group *group, uint64_t expect,
 				      struct mark *mark, struct evbus_err *err);
 
-/* Returns when the group is durable; EVBUS_IO when it never will be. */
+/* To be called after each writer_append() that succeeded. Returns when the group is durable; EVBUS_IO when it never will
+ * be. */
 CHECKED enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, const struct group *group,
 				      struct evbus_err *err);
 
@@ -118,18 +121,22 @@ CHECKED enum evbus_code writer_reattach(struct log_writer *writer, struct evbus_
 /* Brings page and log together again where they do not fit (recover.h). */
 CHECKED enum evbus_code writer_recover(struct log_writer *writer, struct evbus_err *err);
 
+/* Gives back the sync lock that it took in vain. */
+void writer_leave_lead(struct log_writer *writer);
+
 /* One round of a commit, for what others have appended. wait: goes over the rounds. */
 CHECKED enum evbus_code writer_commit_others(struct log_writer *writer, const struct control_view *view,
 					     struct wait *wait, struct evbus_err *err);
 
 /* With the sync lock held, after a sync that covers the cell. */
-CHECKED enum evbus_code writer_say_durable(struct log_writer *writer, const struct cell *cell, struct evbus_err *err);
+CHECKED enum evbus_code writer_say_durable(struct log_writer *writer, struct control_view *view,
+					   const struct cell *cell, struct evbus_err *err);
 
 /* With both locks held, after a sync of the live file failed: cuts back to `durable`; always a failure. */
 CHECKED enum evbus_code writer_sync_failed(struct log_writer *writer, int sys_errno, struct evbus_err *err);
 
 /* With both locks held: cuts the live file to `durable`, whatever was appended behind it, and says so in the page. */
-CHECKED enum evbus_code writer_cut_unsynced(struct log_writer *writer, const struct control_view *view,
+CHECKED enum evbus_code writer_cut_unsynced(struct log_writer *writer, struct control_view *view,
 					    struct evbus_err *err);
 
 #endif

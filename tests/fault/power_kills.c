@@ -97,14 +97,14 @@ static void kill_and_cut(const char *what, void (*prepare)(void), unsigned least
 Test(power_kills, goes_after_a_writer_was_killed_at_any_change)
 {
 	states_begin();
-	kill_and_cut("killed writers", make_log, 30);
+	kill_and_cut("killed writers", make_log, 20);
 }
 
 Test(power_kills, goes_after_a_writer_was_killed_at_any_change_and_his_lock_file_removed)
 {
 	states_begin();
 	plan_of.without_page = true;
-	kill_and_cut("killed writers without a page", make_log, 30);
+	kill_and_cut("killed writers without a page", make_log, 20);
 }
 
 Test(power_kills, goes_after_a_writer_was_killed_at_any_change_of_a_roll)
@@ -126,7 +126,7 @@ Test(power_kills, goes_after_a_leader_was_killed_over_a_sync_that_failed)
 {
 	states_begin();
 	plan_of.failing = 2;
-	kill_and_cut("killed over a failed sync", make_log, 30);
+	kill_and_cut("killed over a failed sync", make_log, 20);
 }
 
 Test(power_kills, goes_after_a_leader_was_killed_over_a_sync_that_failed_and_his_lock_file_removed)
@@ -134,7 +134,7 @@ Test(power_kills, goes_after_a_leader_was_killed_over_a_sync_that_failed_and_his
 	states_begin();
 	plan_of.failing = 2;
 	plan_of.without_page = true;
-	kill_and_cut("killed over a failed sync without a page", make_log, 30);
+	kill_and_cut("killed over a failed sync without a page", make_log, 20);
 }
 
 Test(power_kills, goes_after_a_leader_was_killed_over_a_sync_that_failed_in_a_roll)
@@ -150,5 +150,5 @@ Test(power_kills, goes_after_two_were_killed_one_in_the_recovery_of_the_other)
 	states_begin();
 	plan_of.failing = 2;
 	plan_of.second = 1;
-	kill_and_cut("killed in a recovery", make_log, 30);
+	kill_and_cut("killed in a recovery", make_log, 20);
 }

@@ -221,10 +221,13 @@ void mend_page(const char *path)
 	page.head.checksum = head_checksum(&page.head);
 	for (int i = 0; i < 4; i++) {
 		struct page_copy *copy = &page.cell[i / 2].copy[i % 2];
-		if (copy->checksum != copy_checksum(&page.head, copy))
+		uint32_t before = copy->checksum;
+		if (before != cell_checksum(page.head.page_id, &copy->cell))
 			continue;
 		copy->cell.ino = disk_built_inode(copy->cell.ino);
-		copy->checksum = copy_checksum(&page.head, copy);
+		copy->checksum = cell_checksum(page.head.page_id, &copy->cell);
+		if (i / 2 == CONTROL_DURABLE && page.flag[CONTROL_SYNCING] == before)
+			page.flag[CONTROL_SYNCING] = copy->checksum;
 	}
 	CHECK(pwrite(fd, &page, sizeof page, 0) == (ssize_t)sizeof page, "cannot write the page");
 }

@@ -32,16 +32,14 @@ TestSuite(schedules_sweep, .init = setup, .fini = run_end, .timeout = 300);
 static struct evbus *bus;
 static struct evbus_publisher *publisher;
 
-static enum evbus_code publish(unsigned index, unsigned failing, struct evbus_err *err)
+static enum evbus_code publish_one(unsigned index, unsigned n, unsigned failing, struct evbus_err *err)
 {
 	char payload[PAYLOAD_MAX];
 	struct evbus_event event = { .topic = TOPIC, .partition_id = EVBUS_PARTITION_ANY };
 	const struct evbus_record *receipt;
 
-	bus = open_bus();
-	CHECK_OK(evbus_publisher_open(bus, NULL, &publisher, ERR));
-	event.payload = (struct evbus_slice){ payload, payload_make(payload, index, 0, 0, 1) };
-	atomic_store(&notes->submitted[index], 1);
+	event.payload = (struct evbus_slice){ payload, payload_make(payload, index, n, 0, 1) };
+	atomic_store(&notes->submitted[index], n + 1);
 	platter_fail_syncs(failing);
 	enum evbus_code code = evbus_publisher_add(publisher, &event, err);
 	if (index == FIRST)
@@ -49,7 +47,19 @@ static enum evbus_code publish(unsigned index, unsigned failing, struct evbus_er
 	if (!code)
 		code = evbus_publisher_flush(publisher, err);
 	while ((receipt = evbus_publisher_next(publisher)))
-		note_receipt(index, 0, receipt);
+		note_receipt(index, n, receipt);
+	return code;
+}
+
+/* The sync of the last of them fails, if one does. */
+static enum evbus_code publish(unsigned index, unsigned events, unsigned failing, struct evbus_err *err)
+{
+	enum evbus_code code = EVBUS_OK;
+
+	bus = open_bus();
+	CHECK_OK(evbus_publisher_open(bus, NULL, &publisher, ERR));
+	for (unsigned n = 0; n < events && !code; n++)
+		code = publish_one(index, n, n == events - 1 ? failing : 0, err);
 	if (index == HOLDER)
 		os.point("holder");
 	evbus_publisher_close(publisher);
@@ -59,12 +69,18 @@ static enum evbus_code publish(unsigned index, unsigned failing, struct evbus_er
 
 static enum evbus_code publish_well(unsigned index, struct evbus_err *err)
 {
-	return publish(index, 0, err);
+	return publish(index, 1, 0, err);
 }
 
 static enum evbus_code publish_badly(unsigned index, struct evbus_err *err)
 {
-	return publish(index, 1, err);
+	return publish(index, 1, 1, err);
+}
+
+/* Behind its own event it takes itself for alone, and takes both locks at once. */
+static enum evbus_code publish_alone(unsigned index, struct evbus_err *err)
+{
+	return publish(index, 2, 0, err);
 }
 
 static int another_boot(char id[36])
@@ -76,7 +92,7 @@ static int another_boot(char id[36])
 static enum evbus_code publish_under_another_boot(unsigned index, struct evbus_err *err)
 {
 	os.boot_id = another_boot;
-	return publish(index, 0, err);
+	return publish(index, 1, 0, err);
 }
 
 static struct actor *holder;
@@ -137,6 +153,7 @@ static const struct scenario {
 	{ "an event", prepare_log, publish_well, false },
 	{ "an event beside another writer", prepare_log_and_holder, publish_well, false },
 	{ "an event behind one that is not synced", prepare_waiter, publish_well, false },
+	{ "two events of one that is alone", prepare_log, publish_alone, false },
 	{ "an event that needs a roll", prepare_roll, publish_well, false },
 	{ "an event behind half a line", prepare_torn, publish_well, false },
 	{ "an event whose sync fails", prepare_log, publish_badly, true },

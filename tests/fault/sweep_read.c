@@ -153,7 +153,7 @@ static void append_unsynced(enum control_flag flag)
 	CHECK_OK(writer_open(&topic, 0, NULL, &writer, ERR));
 	CHECK_OK(group_add(&group, &body, writer.expected.next, os_now_us(), ERR));
 	CHECK_OK(writer_append(&writer, &group, UINT64_MAX, &mark, ERR));
-	CHECK_OK(control_flag(&writer.control, flag, true, ERR));
+	CHECK_OK(control_flag(&writer.control, &mark.view, flag, true, ERR));
 	group_release(&group);
 	writer_close(&writer);
 	topic_close(&topic);

@@ -31,15 +31,18 @@ static void must_be_unchanged(const struct files *before, bool page_too)
 static void write_page(const struct image *image, const struct cell *end, const struct cell *durable)
 {
 	struct control control;
+	struct control_view view;
+	enum control_state state;
 	struct evbus_err err;
 	uint8_t byte;
 
 	boot = image->flags & IMAGE_OTHER_BOOT ? 'b' : 'a';
 	MUST(control_open(&topic, 0, true, &control, &err) == EVBUS_OK);
 	MUST(control_init(&control, durable, &err) == EVBUS_OK);
-	MUST(control_set(&control, CONTROL_END, end, &err) == EVBUS_OK);
-	MUST(control_flag(&control, CONTROL_SYNCING, image->flags & IMAGE_SYNCING, &err) == EVBUS_OK);
-	MUST(control_flag(&control, CONTROL_HALT, image->flags & IMAGE_HALT, &err) == EVBUS_OK);
+	MUST(control_read(&control, &state, &view, &err) == EVBUS_OK && state != CONTROL_NONE);
+	MUST(control_set(&control, &view, CONTROL_END, end, &err) == EVBUS_OK);
+	MUST(control_flag(&control, &view, CONTROL_SYNCING, image->flags & IMAGE_SYNCING, &err) == EVBUS_OK);
+	MUST(control_flag(&control, &view, CONTROL_HALT, image->flags & IMAGE_HALT, &err) == EVBUS_OK);
 	for (size_t i = 0; i < image->page_change_count; i++) {
 		MUST(pread(control.fd, &byte, 1, image->page_changes[i].at) == 1);
 		byte ^= image->page_changes[i].change;

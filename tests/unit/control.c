@@ -50,14 +50,14 @@ Test(control, page_holds_what_was_set)
 	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	cr_assert(is_cell(&view.end) && is_cell(&view.durable) && !view.syncing && !view.halt);
 	uint64_t page_id = view.page_id;
-	cr_assert_eq(control_set(&control, CONTROL_END, &cell, &err), EVBUS_OK);
-	cr_assert_eq(control_flag(&control, CONTROL_HALT, true, &err), EVBUS_OK);
+	cr_assert_eq(set_cell(&control, CONTROL_END, &cell), EVBUS_OK);
+	set_flag(&control, CONTROL_HALT, true);
 	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	cr_assert(view.end.epoch == 6 && view.durable.epoch == 3 && view.halt && !view.syncing &&
 		  view.page_id == page_id);
-	cr_assert_eq(control_set(&control, CONTROL_DURABLE, &cell, &err), EVBUS_OK);
-	cr_assert_eq(control_flag(&control, CONTROL_HALT, false, &err), EVBUS_OK);
-	cr_assert_eq(control_flag(&control, CONTROL_SYNCING, true, &err), EVBUS_OK);
+	cr_assert_eq(set_cell(&control, CONTROL_DURABLE, &cell), EVBUS_OK);
+	set_flag(&control, CONTROL_HALT, false);
+	set_flag(&control, CONTROL_SYNCING, true);
 	cr_assert_eq(state_of(&view), CONTROL_OURS);
 	cr_assert(view.durable.epoch == 6 && !view.halt && view.syncing);
 	cr_assert_eq(control_init(&control, &cell, &err), EVBUS_OK);
@@ -73,7 +73,7 @@ Test(control, page_of_another_boot_has_the_copy_before_where_the_last_one_is_not
 	struct cell cell = cell_of(2);
 
 	open_page(1);
-	cr_assert_eq(control_set(&control, CONTROL_DURABLE, &cell, &err), EVBUS_OK);
+	cr_assert_eq(set_cell(&control, CONTROL_DURABLE, &cell), EVBUS_OK);
 	cr_assert_eq(pwrite(control.fd, "torn", 4, 136 + 120 + 56 + 8), 4);
 	cr_assert_eq(state_of(&view), CONTROL_NONE);
 	control_close(&control);
@@ -136,7 +136,7 @@ Test(control, page_with_any_bit_flipped_is_none_or_has_old_values)
 	int none = 0;
 
 	open_page(1);
-	cr_assert_eq(control_set(&control, CONTROL_END, &cell, &err), EVBUS_OK);
+	cr_assert_eq(set_cell(&control, CONTROL_END, &cell), EVBUS_OK);
 	CLEANUP(buf_release) struct buf page = load(LOCK);
 	for (size_t bit = 0; bit < page.len * 8; bit++) {
 		page.data[bit / 8] ^= (char)(1 << bit % 8);
@@ -218,7 +218,7 @@ Test(control, cells_are_never_seen_half_or_older_than_before)
 		cr_assert(!pthread_create(&readers[i], NULL, read_cells, NULL));
 	for (uint64_t n = 2; n < 60000 || seen < 1000; n++) {
 		struct cell cell = cell_of(n);
-		cr_assert_eq(control_set(&control, n % 2 ? CONTROL_END : CONTROL_DURABLE, &cell, &err), EVBUS_OK);
+		cr_assert_eq(set_cell(&control, n % 2 ? CONTROL_END : CONTROL_DURABLE, &cell), EVBUS_OK);
 	}
 	stop = true;
 	for (int i = 0; i < 3; i++)
@@ -251,10 +251,10 @@ Test(control, cell_has_its_old_or_its_new_value_after_a_kill_at_any_byte)
 	for (size_t bytes = 0; !done; bytes++) {
 		/* They only grow: of two copies that are whole the later one counts. */
 		struct cell before = cell_of(100 + 2 * bytes), after = cell_of(101 + 2 * bytes);
-		cr_assert_eq(control_set(&control, CONTROL_END, &before, &err), EVBUS_OK);
+		cr_assert_eq(set_cell(&control, CONTROL_END, &before), EVBUS_OK);
 		write_bytes = bytes;
 		os.pwrite = dying_pwrite;
-		done = control_set(&control, CONTROL_END, &after, &err) == EVBUS_OK;
+		done = set_cell(&control, CONTROL_END, &after) == EVBUS_OK;
 		os = real_os;
 		cr_assert_eq(state_of(&view), CONTROL_OURS);
 		cr_assert(!memcmp(&view.end, done ? &after : &before, sizeof before) ||
@@ -271,25 +271,25 @@ Test(control, cell_that_was_not_selected_any_more_is_kept_until_the_next_one_is_
 	struct control_view view;
 
 	open_page(1);
-	write_bytes = sizeof(struct cell) + 8;
+	write_bytes = 2 * (sizeof(struct cell) + 8);
 	os.pwrite = dying_pwrite;
-	cr_assert_eq(control_set(&control, CONTROL_END, &second, &err), EVBUS_IO);
+	cr_assert_eq(set_cell(&control, CONTROL_END, &second), EVBUS_IO);
 	/* The selector comes first, behind a read; and whatever stands there of it. */
 	os = real_os;
 	faulty_begin(2, EIO);
-	cr_assert_eq(control_set(&control, CONTROL_END, &third, &err), EVBUS_IO);
+	cr_assert_eq(set_cell(&control, CONTROL_END, &third), EVBUS_IO);
 	faulty_end();
 	cr_assert(state_of(&view) == CONTROL_OURS && !memcmp(&view.end, &second, sizeof second));
 	os.pwrite = dying_pwrite;
 	for (size_t bytes = 0; bytes < 4; bytes++) {
 		write_bytes = bytes;
-		cr_assert_eq(control_set(&control, CONTROL_END, &third, &err), EVBUS_IO);
+		cr_assert_eq(set_cell(&control, CONTROL_END, &third), EVBUS_IO);
 		cr_assert(strstr(err.text, "cannot write '" LOCK "'"), "%s", err.text);
 		cr_assert_eq(state_of(&view), CONTROL_OURS);
 		cr_assert(!memcmp(&view.end, &second, sizeof second));
 	}
 	os = real_os;
-	cr_assert_eq(control_set(&control, CONTROL_END, &third, &err), EVBUS_OK);
+	cr_assert_eq(set_cell(&control, CONTROL_END, &third), EVBUS_OK);
 	cr_assert(state_of(&view) == CONTROL_OURS && !memcmp(&view.end, &third, sizeof third));
 	control_close(&control);
 }
@@ -318,7 +318,7 @@ Test(control, page_is_none_or_whole_after_a_kill_at_any_byte_of_making_it)
 static void *wake_later(void *context)
 {
 	usleep(50000);
-	control_wake(&control);
+	control_wake(&control, true);
 	return context;
 }
 
@@ -354,7 +354,7 @@ Test(control, waiting_on_a_file_that_was_cut_short_is_no_crash)
 	open_page(1);
 	cr_assert(!truncate(LOCK, 0));
 	control_wait(&control, 0, 10);
-	control_wake(&control);
+	control_wake(&control, true);
 	control_close(&control);
 }
 

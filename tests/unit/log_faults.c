@@ -137,7 +137,7 @@ static void make_dead_leader(void)
 {
 	must_open(&writer);
 	append(FIRST);
-	cr_assert_eq(control_flag(&writer.control, CONTROL_SYNCING, true, &err), EVBUS_OK);
+	set_flag(&writer.control, CONTROL_SYNCING, true);
 }
 
 Test(log_faults, of_finishing_for_a_leader_that_died)
@@ -191,7 +191,7 @@ static void make_unsynced(void)
 static void make_halt(void)
 {
 	make_unsynced();
-	cr_assert_eq(control_flag(&writer.control, CONTROL_HALT, true, &err), EVBUS_OK);
+	set_flag(&writer.control, CONTROL_HALT, true);
 }
 
 static void make_roll(void)

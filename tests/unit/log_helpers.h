@@ -371,6 +371,25 @@ static inline struct cell cell_at(const struct buf *file, size_t bytes)
 	return cell;
 }
 
+/* Whatever the page says now. */
+static inline enum evbus_code set_cell(struct control *control, enum control_cell which, const struct cell *cell)
+{
+	struct control_view view;
+	enum control_state state;
+
+	cr_assert(control_read(control, &state, &view, &err) == EVBUS_OK && state == CONTROL_OURS, "%s", err.text);
+	return control_set(control, &view, which, cell, &err);
+}
+
+static inline void set_flag(struct control *control, enum control_flag flag, bool value)
+{
+	struct control_view view;
+	enum control_state state;
+
+	cr_assert(control_read(control, &state, &view, &err) == EVBUS_OK && state == CONTROL_OURS, "%s", err.text);
+	cr_assert_eq(control_flag(control, &view, flag, value, &err), EVBUS_OK, "%s", err.text);
+}
+
 /* A new page in the lock file of this topic. */
 static inline void make_page(const struct cell *end, const struct cell *durable)
 {
@@ -378,7 +397,7 @@ static inline void make_page(const struct cell *end, const struct cell *durable)
 
 	cr_assert_eq(control_open(&topic, 0, true, &control, &err), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(control_init(&control, durable, &err), EVBUS_OK);
-	cr_assert_eq(control_set(&control, CONTROL_END, end, &err), EVBUS_OK);
+	cr_assert_eq(set_cell(&control, CONTROL_END, end), EVBUS_OK);
 	control_close(&control);
 }
 

@@ -14,6 +14,7 @@ Test(writer_files, of_a_log_that_was_replaced_before_the_sync_give_no_receipt)
 	must_open(&writer);
 	cr_assert_eq(publish(&writer, 0), EVBUS_OK, "%s", err.text);
 	add_event(&group, &writer, 1, 0);
+	writer.alone = false; /* who is has looked already, with both locks */
 	cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK, "%s", err.text);
 	struct buf log = load(LIVE);
 	replace(LIVE, log.data, log.len);
@@ -171,7 +172,7 @@ Test(writer_files, have_what_the_page_says_at_any_time)
 	cr_assert_eq(publish_group(&writer, 6, 4, true, 100), EVBUS_OK, "%s", err.text);
 	writer_close(&writer);
 	writer_close(&other);
-	cr_assert_geq(looks, 7u * 6);
+	cr_assert_geq(looks, 7u * 5);
 }
 
 /* Whoever appended may have been killed in a sync that failed: what it left clean reaches the disk only if it is written
