@@ -96,7 +96,7 @@ Test(writer_waits, for_who_syncs_until_the_caller_has_enough)
 Test(writer_waits, for_who_says_that_he_syncs_until_the_caller_has_enough)
 {
 	hold(LOCK_SYNC);
-	cr_assert_eq(control_flag(&holder.control, CONTROL_SYNCING, true, &err), EVBUS_OK, "%s", err.text);
+	set_flag(&holder.control, CONTROL_SYNCING, true);
 	for (uint64_t n = 1; n < 3; n++) {
 		asked = 0;
 		asks_max++;
