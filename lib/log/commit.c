@@ -249,7 +249,7 @@ static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark
 	TRY(writer_reattach(writer, err));
 	TRY(writer_lock_both(writer, err));
 	enum evbus_code code = prove(writer, mark, group, err);
-	writer_unlock_both(writer);
+	writer_unlock_both(writer, true);
 	return code;
 }
 

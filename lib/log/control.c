@@ -236,6 +236,7 @@ enum evbus_code control_read(const struct control *control, enum control_state *
 static enum evbus_code write_page(struct control *control, const void *data, size_t len, size_t at,
 				  struct evbus_err *err)
 {
+	control->written = true;
 	if (!os_write_at(control->fd, data, len, at))
 		return err_set(err, EVBUS_IO, errno, "cannot write '%s'", control->path);
 	return EVBUS_OK;

@@ -73,6 +73,7 @@ struct control {
 	int64_t birth_s;     /* of the lock file, as statx(2) has it; 0 where the file system does not say */
 	uint32_t birth_ns;
 	void *map;           /* the page, for its address only */
+	bool written;        /* the page, since this was set to false */
 };
 
 /* Opens the lock file; a writer makes it where it is missing, a reader gets EVBUS_NONE then. */

@@ -20,11 +20,12 @@ enum evbus_code writer_lock_both(struct log_writer *writer, struct evbus_err *er
 	return code;
 }
 
-void writer_unlock_both(struct log_writer *writer)
+void writer_unlock_both(struct log_writer *writer, bool wake)
 {
 	control_unlock(writer->fd, LOCK_APPEND);
 	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control, true);
+	if (wake)
+		control_wake(&writer->control, true);
 }
 
 void writer_leave_lead(struct log_writer *writer)

@@ -81,15 +81,17 @@ bool writer_is_current(const struct log_writer *writer, uint64_t *size)
 	       file_is_at(writer->topic, writer->control.path, &writer->control.id, NULL);
 }
 
-/* Runs recover() under both locks. *again: the files were replaced meanwhile. */
+/* Runs recover() under both locks. *again: the files were replaced meanwhile. Who is the first has nobody to wake who
+ * waits for a lock, and where the page stayed as it was, none who follows either. */
 static enum evbus_code recover_locked(struct log_writer *writer, bool first, bool *again, struct evbus_err *err)
 {
 	*again = false;
 	TRY(writer_lock_both(writer, err));
 	os.point("recover/locked");
 	*again = !writer_is_current(writer, NULL);
+	writer->control.written = !first;
 	enum evbus_code code = *again ? EVBUS_OK : recover(writer, first, err);
-	writer_unlock_both(writer);
+	writer_unlock_both(writer, writer->control.written);
 	return code;
 }
 
@@ -262,7 +264,7 @@ static enum evbus_code roll_locked(struct log_writer *writer, size_t more, struc
 	TRY(writer_lock_both(writer, err));
 	os.point("roll/locked");
 	enum evbus_code code = roll_if_wanted(writer, more, err);
-	writer_unlock_both(writer);
+	writer_unlock_both(writer, true);
 	TRY(code);
 	return writer_reattach(writer, err);
 }

@@ -110,7 +110,8 @@ CHECKED enum evbus_code partition_settle(const struct topic *topic, int32_t part
 CHECKED enum evbus_code writer_lock(struct log_writer *writer, enum control_lock which, short type,
 				    struct evbus_err *err);
 CHECKED enum evbus_code writer_lock_both(struct log_writer *writer, struct evbus_err *err);
-void writer_unlock_both(struct log_writer *writer);
+/* wake: who waits for a lock, or for the page to change. */
+void writer_unlock_both(struct log_writer *writer, bool wake);
 
 /* Whether the live segment and the lock file that are open are still those at their paths; *size of the former. */
 bool writer_is_current(const struct log_writer *writer, uint64_t *size);
