@@ -23,7 +23,7 @@ struct civil {
 
 /* ---- dates ----------------------------------------------------------------------------------------------------- */
 
-static int64_t days_of(const struct civil *c)
+static inline int64_t days_of(const struct civil *c)
 {
 	/* One era up and down again, so that January of year 0 stays in what is not negative. */
 	unsigned year = c->year + ERA_YEARS - (c->month <= 2);
@@ -49,7 +49,7 @@ static void date_of(uint32_t days, struct civil *c)
 	c->day = (months & 0xffff) / 2141 + 1;
 }
 
-static bool is_real(const struct civil *c)
+static inline bool is_real(const struct civil *c)
 {
 	static const uint8_t month_days[] = { 0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31 };
 
@@ -59,7 +59,7 @@ static bool is_real(const struct civil *c)
 	return c->day >= 1 && c->day <= month_days[c->month] + (unsigned)leap_day;
 }
 
-static int64_t seconds_of(const struct civil *c)
+static inline int64_t seconds_of(const struct civil *c)
 {
 	return days_of(c) * DAY_SECONDS + (int64_t)(c->hour * 3600 + c->minute * 60 + c->second);
 }

@@ -265,18 +265,39 @@ static bool take_extra(struct scan *scan, struct line *line)
 	return true;
 }
 
+/* How many of eight bytes are digits before one that is none, and their value, all at once; 8 stands for more as well. */
+static inline unsigned leading_digits(const char *text, uint64_t *value)
+{
+	uint64_t bytes;
+
+	memcpy(&bytes, text, sizeof bytes);
+	bytes = le64toh(bytes) ^ 0x3030303030303030;
+	uint64_t others = (bytes | (bytes + 0x7676767676767676)) & 0x8080808080808080;
+	if (!others)
+		return 8;
+	unsigned count = (unsigned)__builtin_ctzll(others) / 8;
+	/* Zeros in front of them; then pairs, fours and all of them are put together. */
+	bytes = count ? bytes << 8 * (8 - count) : 0;
+	bytes = (bytes * 10 + (bytes >> 8)) & 0x00ff00ff00ff00ff;
+	bytes = (bytes * 100 + (bytes >> 16)) & 0x0000ffff0000ffff;
+	*value = (bytes * 10000 + (bytes >> 32)) & 0xffffffff;
+	return count;
+}
+
 static inline bool take_offset(struct scan *scan, struct line *line)
 {
 	const char *end = scan->at;
-	uint64_t offset = 0;
+	unsigned count = scan->end - end < 8 ? 8 : leading_digits(end, &line->offset);
 
-	for (; end < scan->end && (unsigned char)(*end - '0') < 10; end++)
-		offset = offset * 10 + (unsigned char)(*end - '0');
+	if (count < 8)
+		end += count;
+	else
+		while (end < scan->end && (unsigned char)(*end - '0') < 10)
+			end++;
 	line->offset_text = (struct evbus_slice){ scan->at, (size_t)(end - scan->at) };
-	line->offset = offset;
 	scan->at = end;
-	/* One to nineteen digits are a number, and none that is too great. */
-	if (line->offset_text.len - 1 < 19 && line->offset_text.data[0] != '0')
+	/* Fewer than eight digits are a number, and none that is too great. */
+	if (count < 8 && line->offset_text.len && line->offset_text.data[0] != '0')
 		return true;
 	return decimal_parse(line->offset_text, &line->offset);
 }

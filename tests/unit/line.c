@@ -410,6 +410,42 @@ Test(line, that_was_just_made_gives_the_receipt_that_reading_it_gives)
 		assert_receipt(&bodies[i]);
 }
 
+static void assert_offset(uint64_t offset)
+{
+	CLEANUP(buf_release) struct buf out = { 0 };
+	const struct line_body body = { .payload = SLICE("{}") };
+	struct line line;
+	uint32_t split;
+
+	cr_assert_eq(line_add(&out, &body, offset, 0, &split, NULL), EVBUS_OK);
+	cr_assert_null(line_parse((struct evbus_slice){ out.data, out.len - 1 }, &line));
+	cr_assert_eq(line.offset, offset);
+}
+
+Test(line, offsets_of_any_length_are_read)
+{
+	uint64_t digits = 1234567890123456789u;
+
+	for (uint64_t power = 1; power <= 10000000000000000000u / 10; power *= 10) {
+		assert_offset(power - 1);
+		assert_offset(power);
+		assert_offset(digits / power);
+		assert_offset(9 * power);
+	}
+	assert_offset(UINT64_MAX - 1);
+	/* None of the bytes that stand around the digits is taken for one. */
+	for (int byte = 1; byte < 256; byte++) {
+		char members[256], text[1024];
+		snprintf(members, sizeof members,
+			 "\"offset\":\"4%c2\",\"published_at_utc\":\"2026-01-29T12:00:00.123456Z\",\"partition_key\":null,"
+			 "\"payload\":{}}",
+			 byte);
+		struct line line;
+		bool is_digit = byte >= '0' && byte <= '9';
+		cr_assert_eq(!line_parse(sealed(text, members), &line), is_digit, "%d", byte);
+	}
+}
+
 Test(line, numbers_are_plain_decimal_digits)
 {
 	static const uint64_t values[] = { 0, 1, 9, 10, 4294967295, 18446744073709551613u, 18446744073709551614u };
