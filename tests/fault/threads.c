@@ -139,6 +139,70 @@ static void run_once(const char *what, unsigned events)
 	run_ran(what, ran, (uint64_t)(ONCE - LANES + 1) * events);
 }
 
+/* ---- readers of a long log, each with a thread that reads ahead of it ------------------------------------------- */
+
+#define LONG_EVENTS 20u
+#define LONG_PAYLOAD (900u * 1024)
+
+static void publish_long(void)
+{
+	struct evbus *bus = open_bus();
+	struct evbus_publisher *publisher;
+	static char payload[LONG_PAYLOAD];
+
+	CHECK_OK(evbus_publisher_open(bus, NULL, &publisher, ERR));
+	memset(payload, 'x', sizeof payload);
+	memcpy(payload, "{\"x\":\"", 6);
+	memcpy(payload + sizeof payload - 2, "\"}", 2);
+	for (unsigned i = 0; i < LONG_EVENTS; i++) {
+		struct evbus_event event = { .topic = TOPIC, .payload = { payload, sizeof payload } };
+		CHECK_OK(evbus_publisher_add(publisher, &event, ERR));
+	}
+	CHECK_OK(evbus_publisher_flush(publisher, ERR));
+	evbus_publisher_close(publisher);
+	evbus_close(bus);
+}
+
+/* Every second one leaves in the middle. */
+static void *read_long(void *index)
+{
+	unsigned number = *(unsigned *)index, wanted = number % 2 ? LONG_EVENTS / 2 : LONG_EVENTS, came = 0;
+	struct evbus_selection selection = { .topic = TOPIC, .partition_id = EVBUS_PARTITION_ALL };
+	const struct evbus_verify_options options = { .partition_id = EVBUS_PARTITION_ALL };
+	struct evbus_verify_result result;
+	struct evbus *bus = open_bus();
+	const struct evbus_record *record;
+	struct evbus_reader *reader;
+
+	CHECK_OK(evbus_reader_open(bus, &selection, &reader, ERR));
+	for (; came < wanted; came++) {
+		CHECK_OK(evbus_reader_next(reader, 0, &record, ERR));
+		CHECK(record && record->payload.len == LONG_PAYLOAD, "record %u is another one", came);
+	}
+	evbus_reader_close(reader);
+	CHECK_OK(evbus_verify(bus, TOPIC, &options, &result, ERR));
+	CHECK(result.records == LONG_EVENTS && !result.damages, "%ju records", (uintmax_t)result.records);
+	evbus_close(bus);
+	atomic_fetch_add(&notes->counters[0], came == wanted);
+	return NULL;
+}
+
+static void run_long(const char *what)
+{
+	static unsigned numbers[] = { 0, 1, 2, 3 };
+	pthread_t readers[4];
+
+	notes_new(1, 1, 0, 1);
+	make_topic(1, 0);
+	publish_long();
+	for (unsigned i = 0; i < 4; i++)
+		start(&readers[i], read_long, &numbers[i]);
+	for (unsigned i = 0; i < 4; i++)
+		pthread_join(readers[i], NULL);
+	child_check();
+	run_ran(what, atomic_load(&notes->counters[0]), 4);
+}
+
 static const struct stage {
 	const char *name;
 	enum way way;
@@ -152,11 +216,12 @@ static const struct stage {
 };
 #define COUNT (sizeof stages / sizeof *stages)
 #define ONCE_NAME "threads that publish the same events once and consume them in groups share nothing else"
+#define LONG_NAME "threads read and verify a long log, each with one that reads ahead of it"
 
 int main(void)
 {
 	run.bare = true;
-	printf("1..%zu\n", COUNT + 1);
+	printf("1..%zu\n", COUNT + 2);
 	for (size_t i = 0; i < COUNT; i++) {
 		const struct stage *stage = &stages[i];
 		run_begin(IN_MEMORY);
@@ -170,5 +235,9 @@ int main(void)
 	run_once(ONCE_NAME, run_count(3000, 300));
 	run_end();
 	printf("ok %zu - %s\n", COUNT + 1, ONCE_NAME);
+	run_begin(IN_MEMORY);
+	run_long(LONG_NAME);
+	run_end();
+	printf("ok %zu - %s\n", COUNT + 2, LONG_NAME);
 	return 0;
 }
