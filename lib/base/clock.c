@@ -16,6 +16,7 @@
 #define EPOCH_DAYS 719468 /* from 0000-03-01 to 1970-01-01 */
 #define DATE_TIME_LEN 19u /* 2026-01-29T12:00:00 */
 #define SHOWN_MAX_BYTES 64
+#define MINUTE_TEXT_LEN 16u /* 2026-01-29T12:00 */
 
 struct civil {
 	unsigned year, month, day, hour, minute, second;
@@ -153,16 +154,30 @@ static inline struct civil read_civil(const char *text, bool *bad)
 	};
 }
 
+bool clock_parse_near(const char text[TIME_TEXT_LEN], struct clock_minute *minute, int64_t *time_us)
+{
+	bool bad = text[TIME_TEXT_LEN - 1] != 'Z';
+	uint64_t part = pairs(text + MINUTE_TEXT_LEN, ":00.0000", &bad);
+	unsigned second = pair(part, 1), rest = two(text + 24, &bad);
+
+	if (memcmp(minute->text, text, MINUTE_TEXT_LEN) != 0) {
+		struct civil c = read_civil(text, &bad);
+		if (bad || text[10] != 'T' || c.year < 1970 || !is_real(&c))
+			return false;
+		memcpy(minute->text, text, MINUTE_TEXT_LEN);
+		minute->us = (seconds_of(&c) - c.second) * SECOND_US;
+	}
+	if (bad || second > 59)
+		return false;
+	*time_us = minute->us + (int64_t)second * SECOND_US + (pair(part, 4) * 10000 + pair(part, 6) * 100 + rest);
+	return true;
+}
+
 bool clock_parse_exact(const char text[TIME_TEXT_LEN], int64_t *time_us)
 {
-	bool bad = text[10] != 'T';
-	struct civil c = read_civil(text, &bad);
-	uint64_t end = pairs(text + DATE_TIME_LEN, ".000000Z", &bad);
+	struct clock_minute minute = { .us = 0 };
 
-	if (bad || c.year < 1970 || !is_real(&c))
-		return false;
-	*time_us = seconds_of(&c) * SECOND_US + (pair(end, 1) * 10000 + pair(end, 3) * 100 + pair(end, 5));
-	return true;
+	return clock_parse_near(text, &minute, time_us);
 }
 
 /* A point and 1 to 9 digits at *text, or nothing, as microseconds; what is finer is cut. */

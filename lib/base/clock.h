@@ -12,6 +12,13 @@ void clock_format(int64_t time_us, char text[TIME_TEXT_LEN]);
 /* Exactly the form that clock_format writes (a real date). false: it is not. */
 bool clock_parse_exact(const char text[TIME_TEXT_LEN], int64_t *time_us);
 
+/* The same, where many times are read and most are of the minute of the one before. minute: cleared at first. */
+struct clock_minute {
+	char text[16];                   /* 2026-01-29T12:00 */
+	int64_t us;
+};
+bool clock_parse_near(const char text[TIME_TEXT_LEN], struct clock_minute *minute, int64_t *time_us);
+
 /* RFC 3339 with any offset and 0 to 9 digits of a second (cut to microseconds, leap second :60 taken as :59.999999);
  * false: it is not. Used for occurred_at and TIME. */
 bool clock_parse(const char *text, size_t len, int64_t *time_us);

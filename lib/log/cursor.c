@@ -394,7 +394,7 @@ static enum evbus_code damaged(const struct cursor *cursor, uint64_t byte, const
 static enum evbus_code take(struct cursor *cursor, enum scan_what what, struct evbus_slice text, uint64_t byte,
 			    struct line *line, struct evbus_err *err)
 {
-	const char *why = what == SCAN_LINE    ? line_parse(text, line) :
+	const char *why = what == SCAN_LINE    ? line_parse_near(text, &cursor->minute, line) :
 			  what == SCAN_PARTIAL ? "it has no newline" :
 						 "it is longer than a line may be";
 

@@ -20,6 +20,7 @@ struct cursor {
 
 	uint64_t next;                   /* offset of the next line */
 	int64_t time_us;                 /* of the line before */
+	struct clock_minute minute;      /* in which it was */
 
 	int fd;                          /* of the segment being read, or -1 */
 	int32_t partition;

@@ -302,19 +302,19 @@ static inline bool take_offset(struct scan *scan, struct line *line)
 	return decimal_parse(line->offset_text, &line->offset);
 }
 
-static inline bool take_time(struct scan *scan, struct line *line)
+static inline bool take_time(struct scan *scan, struct clock_minute *minute, struct line *line)
 {
 	if (scan->end - scan->at < (ptrdiff_t)TIME_TEXT_LEN)
 		return false;
 	line->time_text = (struct evbus_slice){ scan->at, TIME_TEXT_LEN };
 	scan->at += TIME_TEXT_LEN;
-	return clock_parse_exact(line->time_text.data, &line->time_us);
+	return clock_parse_near(line->time_text.data, minute, &line->time_us);
 }
 
-static bool take_head(struct scan *scan, struct line *line)
+static bool take_head(struct scan *scan, struct clock_minute *minute, struct line *line)
 {
 	return EXPECT(scan, "\"offset\":\"") && take_offset(scan, line) && EXPECT(scan, HEAD_C) &&
-	       take_time(scan, line) && EXPECT(scan, HEAD_D);
+	       take_time(scan, minute, line) && EXPECT(scan, HEAD_D);
 }
 
 /* The digits of the checksum are made and compared: reading those that stand there would take a branch for each, which
@@ -329,7 +329,7 @@ static const char *check_sum(struct evbus_slice text)
 	return is_hex(text.data + LINE_CRC_AT) ? "its checksum does not match" : "it does not begin with a checksum";
 }
 
-const char *line_parse(struct evbus_slice text, struct line *line)
+const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute, struct line *line)
 {
 	struct scan scan = { text.data, text.data + text.len };
 	static const struct evbus_slice absent = { NULL, 0 };
@@ -344,7 +344,7 @@ const char *line_parse(struct evbus_slice text, struct line *line)
 	if (why)
 		return why;
 	scan.at += 8;
-	if (!EXPECT(&scan, "\",") || !take_head(&scan, line) || !take_key(&scan, line))
+	if (!EXPECT(&scan, "\",") || !take_head(&scan, minute, line) || !take_key(&scan, line))
 		return "its members are not those of a record";
 	while (!EXPECT(&scan, ",\"payload\":"))
 		if (!take_extra(&scan, line))
@@ -355,15 +355,23 @@ const char *line_parse(struct evbus_slice text, struct line *line)
 	return NULL;
 }
 
+const char *line_parse(struct evbus_slice text, struct line *line)
+{
+	struct clock_minute minute = { .us = 0 };
+
+	return line_parse_near(text, &minute, line);
+}
+
 bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us)
 {
 	struct scan scan = { text, text + len };
+	struct clock_minute minute = { .us = 0 };
 	struct line line;
 
 	if (!EXPECT(&scan, HEAD_A) || scan.end - scan.at < 8)
 		return false;
 	scan.at += 8;
-	if (!EXPECT(&scan, "\",") || !take_head(&scan, &line))
+	if (!EXPECT(&scan, "\",") || !take_head(&scan, &minute, &line))
 		return false;
 	*offset = line.offset;
 	*time_us = line.time_us;

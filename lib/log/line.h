@@ -25,6 +25,8 @@ struct line {
 
 /* Reads one line (text without its newline), checksum included. NULL: it is whole; else the reason why it is not. */
 const char *line_parse(struct evbus_slice text, struct line *line);
+/* The same, where many lines are read in order. minute: as in clock_parse_near. */
+const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute, struct line *line);
 
 /* The same of a line that ends where text ends, and before which the newline was lost: false where there is none. */
 bool line_parse_last(struct evbus_slice text, struct line *line);

@@ -13,6 +13,7 @@ struct walk {
 	struct log_verify *verify;
 	uint64_t next;                   /* the offset that the next line should have */
 	int64_t time_us;
+	struct clock_minute minute;      /* of the last line */
 	uint64_t start;                  /* where the segment begins, counted over all */
 	uint64_t told;                   /* bytes at the last progress */
 	bool lost;                       /* the line before was damaged: offsets begin anew with the next good one */
@@ -89,7 +90,7 @@ static enum evbus_code check_line(struct walk *walk, struct evbus_slice text, ui
 {
 	struct log_verify *verify = walk->verify;
 	struct line line;
-	const char *why = line_parse(text, &line);
+	const char *why = line_parse_near(text, &walk->minute, &line);
 
 	if (why) {
 		bool checksum = strstr(why, "checksum does not") != NULL;

@@ -106,6 +106,31 @@ Test(clock, refuses_dates_and_times_that_are_not_real)
 	cr_expect_not(clock_parse_exact("1969-12-31T23:59:59.999999Z", &time_us));
 }
 
+/* What was read before makes no difference: each text by itself says what it says after any other. */
+Test(clock, a_time_is_read_the_same_near_another)
+{
+	static const char *const texts[] = {
+		"2026-01-29T12:00:00.123456Z", "2026-01-29T12:00:59.999999Z", "2026-01-29T12:00:60.000000Z",
+		"2026-01-29T12:01:00.000000Z", "2026-01-29T12:00:07.12345ZZ", "2026-01-29T12:00:0x.123456Z",
+		"2026-01-29T12:00-00.123456Z", "2026-01-29T12:00:00,123456Z", "2026-01-29T12:00:00.123456z",
+		"2026-01-29T12:00:00.12345x\x5a", "2026-02-30T12:00:00.000000Z", "2026-01-29 12:00:00.123456Z",
+		"2025-01-29T12:00:00.123456Z", "2026-01-29T24:00:00.000000Z", "1969-12-31T23:59:59.999999Z",
+		"1970-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z",
+	};
+	const size_t count = sizeof texts / sizeof *texts;
+
+	for (size_t i = 0; i < count * count; i++) {
+		struct clock_minute minute = { .us = 0 };
+		int64_t alone = -1, near = -1;
+		cr_assert_eq(strlen(texts[i / count]), TIME_TEXT_LEN);
+		(void)clock_parse_near(texts[i / count], &minute, &near);
+		near = -1;
+		bool is_time = clock_parse_exact(texts[i % count], &alone);
+		cr_assert_eq(clock_parse_near(texts[i % count], &minute, &near), is_time, "%s", texts[i % count]);
+		cr_assert_eq(near, alone, "%s", texts[i % count]);
+	}
+}
+
 Test(clock, reads_rfc_3339_with_any_offset)
 {
 	cr_expect_str_eq(parsed("2026-01-29T12:00:00Z"), "2026-01-29T12:00:00.000000Z");
