@@ -16,7 +16,7 @@
 
 static const char select_one[] = "SELECT tenant_id, event_key, " PLACE " FROM event_keys" OF_KEY;
 /* Joined in this order each pair is one search of the index; of "(tenant_id, event_key) IN (VALUES …)" SQLite makes a
- * walk through all keys of the topic. */
+ * walk through all keys. */
 static const char select_many[] =
 	"WITH wanted (tenant_id, event_key) AS (VALUES " TIMES_32(PAIR) ") "
 	"SELECT k.tenant_id, k.event_key, k.log_id, k.partition_id, k.record_offset, k.published_at "

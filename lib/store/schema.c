@@ -47,17 +47,6 @@ static const struct step {
 	     "PRIMARY KEY (event_id, group_name, tenant_id, topic))" },
 	{ 2, "CREATE INDEX inbox_age ON inbox (processed_at)" },
 
-	{ 2, "CREATE TABLE event_keys ("
-	     "topic TEXT NOT NULL, "
-	     "tenant_id TEXT NOT NULL, "
-	     "event_key TEXT NOT NULL, "
-	     "log_id TEXT NOT NULL, "
-	     "partition_id BIGINT NOT NULL, "
-	     "record_offset TEXT NOT NULL, "
-	     "published_at TEXT NOT NULL, "
-	     "PRIMARY KEY (topic, tenant_id, event_key))" },
-	{ 2, "CREATE INDEX event_keys_age ON event_keys (published_at)" },
-
 	{ 2, "CREATE TABLE key_progress ("
 	     "topic TEXT NOT NULL, "
 	     "partition_id BIGINT NOT NULL, "
@@ -107,6 +96,21 @@ static const struct step {
 	     "decided_by TEXT NOT NULL, "
 	     "decided_at TEXT NOT NULL, "
 	     "PRIMARY KEY (outbox, seq))" },
+
+	/* The key goes first, as the event id does in the inbox. What version 2 had stands in the log, and is read from
+	 * there again. */
+	{ 3, "DROP TABLE IF EXISTS event_keys" },
+	{ 3, "DELETE FROM key_progress" },
+	{ 3, "CREATE TABLE event_keys ("
+	     "topic TEXT NOT NULL, "
+	     "tenant_id TEXT NOT NULL, "
+	     "event_key TEXT NOT NULL, "
+	     "log_id TEXT NOT NULL, "
+	     "partition_id BIGINT NOT NULL, "
+	     "record_offset TEXT NOT NULL, "
+	     "published_at TEXT NOT NULL, "
+	     "PRIMARY KEY (event_key, tenant_id, topic))" },
+	{ 3, "CREATE INDEX event_keys_age ON event_keys (published_at)" },
 };
 
 static const char create_versions[] =

@@ -4,7 +4,7 @@
 
 #include "store/driver.h"
 
-#define SCHEMA_VERSION 2
+#define SCHEMA_VERSION 3
 
 /* 0 where there are no tables of ours. EVBUS_CONFIG where they are of a newer version; name is for the message. */
 CHECKED enum evbus_code schema_version(struct db *db, const char *name, int64_t *version, struct evbus_err *err);

@@ -35,12 +35,12 @@ Test(store_faults, of_a_newer_version_is_refused_also_while_it_is_in_use)
 	cr_assert_eq(put(store, "g", "t", 0, 1), EVBUS_OK);
 	sql("state.db", "UPDATE evbus_schema SET version = 99");
 	cr_assert_eq(put(store, "g", "t", 0, 2), EVBUS_CONFIG);
-	cr_assert(strstr(err.text, "has tables of version 99, and this evbus knows them up to 2: use a newer evbus"),
+	cr_assert(strstr(err.text, "has tables of version 99, and this evbus knows them up to 3: use a newer evbus"),
 		  "%s", err.text);
 	store_close(store);
 	cr_assert_eq(get_code("state.db"), EVBUS_CONFIG);
 	cr_assert_eq(put_code("state.db"), EVBUS_CONFIG);
-	sql("state.db", "UPDATE evbus_schema SET version = 2");
+	sql("state.db", "UPDATE evbus_schema SET version = 3");
 	store = open_store("state.db");
 	cr_assert_eq(position(store, 0), 1);
 	store_close(store);

@@ -1,5 +1,6 @@
-/* A store of version 1 becomes one of version 2, whole or not at all, and keeps its checkpoints. */
+/* A store of an older version becomes one of ours, whole or not at all, and keeps its checkpoints. */
 #include "base/os.h"
+#include "store/schema.h"
 #include "store_helpers.h"
 
 #include <signal.h>
@@ -56,7 +57,7 @@ static int tables(void)
 	return ask("SELECT COUNT(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'");
 }
 
-/* What version 2 has, as a store that was made by it. */
+/* What our version has, as a store that was made by it. */
 static int tables_of_a_new_store(void)
 {
 	cr_assert_eq(put_code("state.db"), EVBUS_OK, "%s", err.text);
@@ -81,16 +82,34 @@ static void assert_checkpoints_kept(void)
 	store_close(store);
 }
 
-Test(store_migrate, brings_a_store_of_version_1_to_version_2_with_its_checkpoints)
+Test(store_migrate, brings_a_store_of_version_1_to_ours_with_its_checkpoints)
 {
 	int expected = tables_of_a_new_store();
 
 	make_version_1();
 	cr_assert_eq(tables(), 2);
 	assert_checkpoints_kept();
-	cr_assert(version() == 2 && tables() == expected);
+	cr_assert(version() == SCHEMA_VERSION && tables() == expected);
 	/* And once more there is nothing to be done. */
 	assert_checkpoints_kept();
+	assert_whole("state.db");
+}
+
+Test(store_migrate, has_the_event_keys_of_version_2_read_from_the_log_again)
+{
+	int expected = tables_of_a_new_store();
+
+	cr_assert_eq(put_code("state.db"), EVBUS_OK, "%s", err.text);
+	sql("state.db", "DROP TABLE event_keys; CREATE TABLE event_keys (topic TEXT NOT NULL, tenant_id TEXT NOT NULL, "
+			"event_key TEXT NOT NULL, log_id TEXT NOT NULL, partition_id BIGINT NOT NULL, record_offset "
+			"TEXT NOT NULL, published_at TEXT NOT NULL, PRIMARY KEY (topic, tenant_id, event_key)); "
+			"CREATE INDEX event_keys_age ON event_keys (published_at); "
+			"INSERT INTO event_keys VALUES ('t', 'x', 'k', 'l', 1, '17', '" TIME "'); "
+			"INSERT INTO key_progress VALUES ('t', 1, 'l', '18', '9ae0daaf'); "
+			"UPDATE evbus_schema SET version = 2");
+	cr_assert_eq(put_code("state.db"), EVBUS_OK, "%s", err.text);
+	cr_assert(version() == SCHEMA_VERSION && tables() == expected);
+	cr_assert_eq(ask("SELECT (SELECT COUNT(*) FROM event_keys) + (SELECT COUNT(*) FROM key_progress)"), 0);
 	assert_whole("state.db");
 }
 
@@ -100,7 +119,7 @@ Test(store_migrate, is_done_by_a_writer_too)
 
 	make_version_1();
 	cr_assert_eq(put_code("state.db"), EVBUS_OK, "%s", err.text);
-	cr_assert(version() == 2 && tables() == expected);
+	cr_assert(version() == SCHEMA_VERSION && tables() == expected);
 	cr_assert_eq(ask("SELECT COUNT(*) FROM checkpoints"), 2);
 }
 
@@ -144,7 +163,7 @@ Test(store_migrate, by_several_processes_at_once_is_done_once)
 		close(go[1]);
 		for (int i = 0; i < 4; i++)
 			cr_assert(waitpid(children[i], &status, 0) == children[i] && status == 0, "%d: %x", i, status);
-		cr_assert(version() == 2 && tables() == expected);
+		cr_assert(version() == SCHEMA_VERSION && tables() == expected);
 		cr_assert_eq(ask("SELECT COUNT(*) FROM checkpoints"), 4);
 		assert_whole("state.db");
 	}
@@ -182,10 +201,10 @@ static int stopped_somewhere(bool killed)
 		cr_assert_eq(version(), 1);
 		cr_assert_eq(tables(), 2);
 		assert_checkpoints_kept();
-		cr_assert(version() == 2 && tables() == expected);
+		cr_assert(version() == SCHEMA_VERSION && tables() == expected);
 		assert_whole("state.db");
 	}
-	cr_assert(version() == 2 && tables() == expected);
+	cr_assert(version() == SCHEMA_VERSION && tables() == expected);
 	return stopped;
 }
 
@@ -230,7 +249,7 @@ static int upgrade_first(int fd)
 {
 	if (!upgraded)
 		sql("state.db", "CREATE TABLE evbus_schema (id BIGINT PRIMARY KEY, version BIGINT NOT NULL); "
-				"INSERT INTO evbus_schema VALUES (1, 3)");
+				"INSERT INTO evbus_schema VALUES (1, 4)");
 	upgraded = true;
 	return fsync(fd);
 }
@@ -245,7 +264,7 @@ Test(store_migrate, makes_no_tables_in_a_store_that_a_newer_evbus_made_meanwhile
 	os.fsync = upgrade_first;
 	cr_assert_eq(put_code("state.db"), EVBUS_CONFIG);
 	os = real;
-	cr_assert(strstr(err.text, "has tables of version 3, and this evbus knows them up to 2: use a newer evbus"),
+	cr_assert(strstr(err.text, "has tables of version 4, and this evbus knows them up to 3: use a newer evbus"),
 		  "%s", err.text);
-	cr_assert(upgraded && tables() == 1 && version() == 3);
+	cr_assert(upgraded && tables() == 1 && version() == 4);
 }

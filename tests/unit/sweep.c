@@ -305,7 +305,7 @@ Test(sweep, finds_old_rows_by_index)
 		"(event_id=? AND group_name=? AND tenant_id=? AND topic=?)", "inbox_age (processed_at<?)");
 	assert_plan("DELETE FROM event_keys WHERE (topic, tenant_id, event_key) IN (SELECT topic, tenant_id, event_key "
 		    "FROM event_keys WHERE published_at < ? LIMIT 1000)",
-		    "(topic=? AND tenant_id=? AND event_key=?)", "event_keys_age (published_at<?)");
+		    "(event_key=? AND tenant_id=? AND topic=?)", "event_keys_age (published_at<?)");
 	assert_plan("DELETE FROM dlq WHERE id IN (SELECT id FROM dlq WHERE state IN ('RETRIED', 'DISCARDED') AND "
 		    "updated_at < ? LIMIT 1000)",
 		    "(id=?)", "dlq_age (state=? AND updated_at<?)");
