@@ -66,7 +66,7 @@ COMMAND(consume,
 		OPT(0, on_dead, "pass|stop", "what comes after a dead letter: the next event, or the end",
 		    .words = "pass|stop", .preset = "pass"),
 		OPT(0, inbox, "", "do not run what is recorded as done for the group, by event id"),
-		OPT(0, commit_every, "N", "save after so many outcomes (default: 1, with --coprocess 1000)", .min = 1,
+		OPT(0, commit_every, "N", "save after so many outcomes (default: 1, with --coprocess 4000)", .min = 1,
 		    .unset = 0),
 		OPT(0, commit_interval, "DURATION", "and after this time", .preset = "1s"),
 		OPT(0, no_wait, "", "where another process of the group has all there is, end with 75"),
@@ -368,7 +368,7 @@ static enum evbus_code check_options(struct call *call, struct args *args)
 	if (args->offset.text && !strcmp(args->offset.text, "stored"))
 		return fail(call, EVBUS_USAGE, "--offset stored: it is for partitions where nothing is stored");
 	args->window = args->window ? args->window : 64;
-	args->commit_every = args->commit_every ? args->commit_every : args->coprocess ? 1000 : 1;
+	args->commit_every = args->commit_every ? args->commit_every : args->coprocess ? 4000 : 1;
 	return EVBUS_OK;
 }
 

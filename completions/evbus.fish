@@ -141,7 +141,7 @@ complete -c evbus -n '__evbus_command consume' -l retry-factor -x -d 'and before
 complete -c evbus -n '__evbus_command consume' -l retry-cap -x -d 'but never longer than this'
 complete -c evbus -n '__evbus_command consume' -l on-dead -x -a 'pass stop' -d 'what comes after a dead letter: the next event, or the end'
 complete -c evbus -n '__evbus_command consume' -l inbox -d 'do not run what is recorded as done for the group, by event id'
-complete -c evbus -n '__evbus_command consume' -l commit-every -x -d 'save after so many outcomes (default: 1, with --coprocess 1000)'
+complete -c evbus -n '__evbus_command consume' -l commit-every -x -d 'save after so many outcomes (default: 1, with --coprocess 4000)'
 complete -c evbus -n '__evbus_command consume' -l commit-interval -x -d 'and after this time'
 complete -c evbus -n '__evbus_command consume' -l no-wait -d 'where another process of the group has all there is, end with 75'
 complete -c evbus -n '__evbus_command consume' -l coprocess -d 'start the command once: a record a line in, ok, retry or dead a line out'
