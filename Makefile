@@ -16,7 +16,7 @@ ABREAST = $$((2 * $$(nproc)))
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
 
-.PHONY: all with-tests platform-smoke test torture torture-night branches install bench bench-peers lint fuzz mutants help clean
+.PHONY: all with-tests platform-smoke test test-servers torture torture-night branches install bench bench-peers lint fuzz mutants help clean
 
 all: $(BUILD)/build.ninja           ## build the program and the library (the default)
 	@ninja -C $(BUILD)
@@ -36,6 +36,13 @@ platform-smoke: all                 ## install what is missing, build, and run t
 test: with-tests                    ## run the tests, or only those named by TESTS="version publish"
 	@ninja -C $(BUILD)
 	@EVBUS_TEST_QUICK=1 meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $(ABREAST) $(TESTS)
+
+# NATS from Debian's packages and Kafka from Maven's, which nothing else here needs.
+test-servers: with-tests            ## start the servers of the backends, and run the tests that need them
+	@tests/deps servers || echo 'some of the servers cannot be had: their tests say so'
+	@ninja -C $(BUILD)
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite servers $(TESTS)
+	@sed -n 's/^ok.* - \(.*\) # SKIP \(.*\)/skipped: \1: \2/p' $(BUILD)/meson-logs/testlog.txt
 
 torture: with-tests                 ## run the fault harness with its full counts, or TESTS="fault-power" of it
 	@ninja -C $(BUILD)

@@ -42,7 +42,7 @@ mapfile -t product < <(ours '^(cmd|lib)/.*\.[ch]$')
 mapfile -t library < <(ours '^lib/.*\.[ch]$')
 mapfile -t program < <(ours '^cmd/.*\.[ch]$')
 mapfile -t headers < <(ours '^(cmd|lib|tests)/.*\.h$')
-mapfile -t scripts < <(ours '^tests/.*\.sh$|^tests/(deps|lint|smoke|fault/branches|fuzz/run)$|^\.ci/run$')
+mapfile -t scripts < <(ours '^tests/.*\.sh$|^tests/(deps|lint|smoke|fault/branches|fuzz/run|servers/jars)$|^\.ci/run$')
 
 # Whoever may use more than what is below has a higher rank. backend may use log and store, which know nothing of each
 # other. Of the library, the program sees evbus.h alone.

@@ -37,6 +37,8 @@ export EVBUS PATH="${EVBUS%/*}:$PATH"
 DATA=$ROOT/tests/data
 WEBHOOKS=${EVBUS_TEST_WEBHOOKS:-$ROOT/../shared/data/github-webhooks.jsonl}
 [ -r "$WEBHOOKS" ] || WEBHOOKS=
+: "${EVBUS_TEST_CACHE:=${XDG_CACHE_HOME:-$HOME/.cache}/evbus-tests}"    # what was downloaded once, see tests/servers
+export EVBUS_TEST_CACHE
 for tests_name in "${!EVBUS_@}" "${!XDG_@}"; do
 	[[ $tests_name == EVBUS_TEST_* ]] || unset "$tests_name"
 done

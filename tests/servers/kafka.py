@@ -1,0 +1,72 @@
+"""As much of the protocol of Kafka as the tests need to make a topic and to see that it can be used. Everything else is
+done with kcat."""
+import socket, struct
+
+from helper import HOST, Failed
+
+PATIENCE_S = 10
+METADATA, CREATE_TOPICS = (3, 4), (19, 2)   # request and version: of those before the tagged fields
+
+
+def text(word):
+    return struct.pack(">h", len(word)) + word.encode()
+
+
+def array(items):
+    return struct.pack(">i", len(items)) + b"".join(items)
+
+
+class Answer:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def number(self, form):
+        value, = struct.unpack_from(">" + form, self.data, self.at)
+        self.at += struct.calcsize(form)
+        return value
+
+    def text(self):
+        size = max(self.number("h"), 0)
+        self.at += size
+        return self.data[self.at - size:self.at].decode()
+
+    def array(self, read):
+        return [read() for _ in range(max(self.number("i"), 0))]
+
+
+def ask(port, request, body):
+    with socket.create_connection((HOST, port), PATIENCE_S) as server:
+        message = struct.pack(">hhi", *request, 1) + text("test") + body
+        server.sendall(struct.pack(">i", len(message)) + message)
+        with server.makefile("rb") as file:
+            size = file.read(4)
+            answer = file.read(struct.unpack(">i", size)[0]) if len(size) == 4 else b""
+    if len(answer) < 4:
+        raise EOFError("the broker has closed the connection")
+    return Answer(answer[4:])
+
+
+def leads(port):
+    """The broker knows itself, and leads each partition there is."""
+    a = ask(port, METADATA, struct.pack(">i?", -1, False))
+    a.number("i")
+    brokers = a.array(lambda: (a.number("i"), a.text(), a.number("i"), a.text()))
+    a.text(), a.number("i")
+
+    def partition():
+        code, _, leader = a.number("h"), a.number("i"), a.number("i")
+        a.array(lambda: a.number("i")), a.array(lambda: a.number("i"))
+        return code == 0 and leader >= 0
+
+    topics = a.array(lambda: (a.number("h"), a.text(), a.number("?"), a.array(partition)))
+    return bool(brokers) and all(code == 0 and all(partitions) for code, _, _, partitions in topics)
+
+
+def create_topic(port, name, partitions, settings):
+    topic = (text(name) + struct.pack(">ih", partitions, 1) + array([]) +
+             array([text(key) + text(value) for key, value in settings.items()]))
+    a = ask(port, CREATE_TOPICS, array([topic]) + struct.pack(">i?", PATIENCE_S * 1000, False))
+    a.number("i")
+    for _, code, why in a.array(lambda: (a.text(), a.number("h"), a.text())):
+        if code != 0:
+            raise Failed(f"cannot make topic '{name}': {code} {why}")
