@@ -67,7 +67,7 @@ static enum evbus_code make_room(struct scan *scan, size_t more, struct evbus_er
 	if (scan->data != scan->buf.data) {
 		scan->buf.len = 0;
 		TRY(buf_add(&scan->buf, scan->data + used, left, err));
-	} else if (used) {
+	} else if (scan->data && used) {
 		memmove(scan->buf.data, scan->data + used, left);
 	}
 	scan->data_at = scan->at;
