@@ -247,6 +247,7 @@ Test(ahead, is_closed_by_a_forked_child_where_there_is_no_thread)
 	begin(&scan, 0, content.len);
 	assert_lines(&scan, (uint64_t)2 << 20);
 	cr_assert_not_null(scan.ahead);
+	usleep(100000); /* until it has read all that it may, and waits */
 	pid_t child = fork();
 	if (child == 0) {
 		alarm(20);
