@@ -211,7 +211,7 @@ enum evbus_code control_read(const struct control *control, enum control_state *
 			     struct evbus_err *err)
 {
 	struct page page;
-	struct control_view seen;
+	struct control_view seen = { .page_id = 0 };
 	struct page_head expected;
 	bool found;
 

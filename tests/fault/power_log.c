@@ -132,6 +132,8 @@ void log_append(struct log_writer *writer, size_t pad)
 	struct mark mark;
 
 	add_events(&group, writer, 1, pad);
+	/* Who leads has to commit. */
+	writer->alone = false;
 	CHECK_OK(writer_append(writer, &group, UINT64_MAX, &mark, ERR));
 }
 
