@@ -120,7 +120,7 @@ static enum evbus_code wait_next(struct tail *tail, const struct evbus_record **
 }
 
 /* *record: NULL at the end. */
-static enum evbus_code next(struct tail *tail, const struct evbus_record **record)
+static enum evbus_code next(struct tail *tail, const struct evbus_record **record, bool *waited)
 {
 	*record = NULL;
 	if (stopped() || (tail->args->max >= 0 && tail->given == tail->args->max))
@@ -128,7 +128,8 @@ static enum evbus_code next(struct tail *tail, const struct evbus_record **recor
 	if (is_late(tail))
 		return timed_out(tail);
 	TRY(read_next(tail, 0, record));
-	if (!*record && tail->args->follow)
+	*waited = !*record && tail->args->follow;
+	if (*waited)
 		TRY(wait_next(tail, record));
 	tail->given += *record != NULL;
 	return EVBUS_OK;
@@ -139,11 +140,15 @@ static enum evbus_code print_all(struct tail *tail)
 	const struct evbus_record *record;
 
 	for (;;) {
-		TRY(next(tail, &record));
+		bool waited = false;
+		TRY(next(tail, &record, &waited));
 		if (!record)
 			return EVBUS_OK;
 		if (!tail->args->count)
 			TRY(out_record(tail->call, record));
+		/* The first one after a wait is shown before we look whether there are more. */
+		if (waited)
+			TRY(out_flush(tail->call));
 	}
 }
 

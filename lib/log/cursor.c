@@ -268,12 +268,30 @@ static bool was_shortened(const struct cursor *cursor)
 	return cursor->fd >= 0 && !os.fstat(cursor->fd, &st) && (uint64_t)st.st_size < cursor->scan.at;
 }
 
+/* Whether the page that is open has come on since: what it says is durable whatever was put at its path, and that is looked
+ * at once it says no more. */
+static bool has_more(struct cursor *cursor, const struct cell *before)
+{
+	struct control_view view;
+	enum control_state state;
+
+	if (!cursor->has_page || cursor->damaged || control_read(&cursor->control, &state, &view, NULL) ||
+	    state != CONTROL_OURS || view.durable.next <= before->next || view.durable.base != before->base ||
+	    view.durable.ino != before->ino)
+		return false;
+	cursor->durable = view.durable;
+	cursor->word = view.word;
+	return true;
+}
+
 static enum evbus_code refresh(struct cursor *cursor, const struct cell *before, struct evbus_err *err)
 {
 	struct control_view view;
 	enum control_state state;
 	bool holds = false;
 
+	if (has_more(cursor, before))
+		return was_shortened(cursor) ? went_back(cursor, err) : EVBUS_OK;
 	TRY(look_at_page(cursor, &view, &state, err));
 	/* The common case, without opening anything: the same live segment, or one that a roll put behind it. */
 	if (state == CONTROL_OURS && view.durable.next >= before->next &&
