@@ -359,12 +359,16 @@ static void seek_each(char **args)
 
 /* ---- waking, answering ---- */
 
+/* Looks again and again, and does not sleep: what is timed ends when the line is there, as that of the floor ends when the
+ * other process runs, and not when a third wake has come about. */
 static void wait_for_line(int fd)
 {
 	char bytes[4096];
 
 	for (;;) {
 		ssize_t n = read(fd, bytes, sizeof bytes);
+		if (n < 0 && errno == EAGAIN)
+			continue;
 		if (n <= 0)
 			die("the follower ended");
 		if (bytes[n - 1] == '\n')
@@ -396,7 +400,7 @@ static void wake_each(char **args)
 	int output[2];
 
 	check(evbus_publish(bus, topic, "{}", NULL, &err), &err);
-	if (pipe2(output, O_CLOEXEC))
+	if (pipe2(output, O_CLOEXEC) || fcntl(output[0], F_SETFL, O_NONBLOCK))
 		die("pipe");
 	pid_t pid = spawn_to(output[1], args + 3);
 	wait_for_line(output[0]);
