@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #define LATE_US 20000000
 
@@ -66,8 +67,8 @@ static bool is_lock_file(int fd)
 
 static int (*sleep_on_word)(uint32_t *word, uint32_t value, const struct timespec *timeout);
 
-/* Not where the word has changed: then it does not wait. And not for long, because nobody wakes those that a killed one
- * leaves behind: a wait may end early at any time. */
+/* Not where the word has changed: then it does not wait. And each for the same short time, because nobody wakes those that a
+ * killed one leaves behind, and because actor_rest() has to see it: a wait may end early at any time, and late. */
 static int wait_and_tell(uint32_t *word, uint32_t value, const struct timespec *timeout)
 {
 	struct timespec none = { 0 }, little = { .tv_nsec = 5000000 };
@@ -76,7 +77,7 @@ static int wait_and_tell(uint32_t *word, uint32_t value, const struct timespec *
 	if (result == 0 || errno != ETIMEDOUT)
 		return result;
 	atomic_fetch_add(&self->waits, 1);
-	result = sleep_on_word(word, value, timeout->tv_sec || timeout->tv_nsec > little.tv_nsec ? &little : timeout);
+	result = sleep_on_word(word, value, timeout->tv_sec || timeout->tv_nsec ? &little : timeout);
 	int saved = errno;
 	atomic_fetch_add(&self->waits, 1);
 	errno = saved;
@@ -205,6 +206,22 @@ void actor_kill(struct actor *actor)
 	kill(actor->pid, SIGKILL);
 	child_reap(actor->pid);
 	child_check();
+}
+
+void actor_kill_beside(struct actor *actor, struct actor *other)
+{
+	int status;
+
+	if (other && atomic_load(&other->state) == ACTOR_ENDED)
+		other = NULL;
+	if (other)
+		CHECK(!kill(other->pid, SIGSTOP) && waitpid(other->pid, &status, WUNTRACED) == other->pid &&
+			      WIFSTOPPED(status),
+		      "actor %u does not stop", other->index);
+	actor_kill(actor);
+	case_look();
+	if (other)
+		CHECK(!kill(other->pid, SIGCONT), "actor %u: %s", other->index, strerror(errno));
 }
 
 enum evbus_code actor_run(actor_act *act, unsigned index)

@@ -58,6 +58,8 @@ void actor_go(struct actor *actor, const char *point);
 /* It must end by itself; what came of it. */
 enum evbus_code actor_end(struct actor *actor);
 void actor_kill(struct actor *actor);
+/* And has a look before the other one goes on, which may be NULL: what is looked at changes under nobody's hands. */
+void actor_kill_beside(struct actor *actor, struct actor *other);
 /* What came of one that is not stopped. */
 enum evbus_code actor_run(actor_act *act, unsigned index);
 

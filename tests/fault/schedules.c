@@ -200,8 +200,7 @@ static void kill_leader(const char *point, enum waiter waiter, bool fresh)
 		CHECK(actor_rest(first) == ACTOR_WAITS || strcmp(point, "cut/synced") == 0, "it does not wait");
 	}
 	case_look();
-	actor_kill(leader);
-	case_look();
+	actor_kill_beside(leader, first);
 	if (fresh)
 		must_publish(THIRD);
 	if (waiter == BEFORE_ITS_COMMIT)
@@ -257,8 +256,7 @@ static void kill_between_words(const char *what, actor_act *act, uint64_t segmen
 		struct actor *second = actor_start(publish_next, SECOND, NULL);
 		actor_rest(second);
 		case_look();
-		actor_kill(first);
-		case_look();
+		actor_kill_beside(first, second);
 		must(second, EVBUS_OK);
 		case_end();
 		ran++;
