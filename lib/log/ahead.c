@@ -8,11 +8,13 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <unistd.h>
 
-#define CHUNK_BYTES ((size_t)512 * 1024)
-#define SLOTS 4u    /* one that is left, one that is looked at, and two to read into */
+#define CHUNK_BYTES ((size_t)256 * 1024)
+#define SLOTS 8u    /* two of them the caller's */
+#define WAKE_AT 3u  /* are read and not taken: until then the thread sleeps, so that it need not do so often */
 
 struct slot {
 	char data[AHEAD_GAP_BYTES + CHUNK_BYTES];
@@ -83,9 +85,17 @@ static void destroy(struct ahead *ahead)
 	pthread_cond_destroy(&ahead->changed);
 }
 
+/* With a single one the two would only take turns. */
+static bool has_processors(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof set, &set) || CPU_COUNT(&set) > 1;
+}
+
 struct ahead *ahead_open(int fd, uint64_t from, uint64_t limit)
 {
-	struct ahead *ahead = os.realloc(NULL, sizeof *ahead);
+	struct ahead *ahead = has_processors() ? os.realloc(NULL, sizeof *ahead) : NULL;
 
 	if (!ahead)
 		return NULL;
@@ -114,7 +124,8 @@ ssize_t ahead_next(struct ahead *ahead, char **data)
 		pthread_cond_wait(&ahead->changed, &ahead->mutex);
 	if (ahead->taken < ahead->filled)
 		slot = &ahead->slots[ahead->taken++ % SLOTS];
-	pthread_cond_signal(&ahead->changed);
+	if (ahead->filled - ahead->taken <= WAKE_AT)
+		pthread_cond_signal(&ahead->changed);
 	pthread_mutex_unlock(&ahead->mutex);
 	if (!slot)
 		return 0;

@@ -9,8 +9,8 @@
 
 struct ahead;
 
-/* Reads the bytes from `from` to `limit`. The file stays open as long as it does. NULL: there is no memory for it, or no
- * thread. */
+/* Reads the bytes from `from` to `limit`. The file stays open as long as it does. NULL: there is no memory for it, no
+ * thread, or only one processor. */
 struct ahead *ahead_open(int fd, uint64_t from, uint64_t limit);
 /* The next bytes: how many, 0 where there are no more, -1: errno. They and the gap before them are the caller's until the
  * call after the next one. */
