@@ -20,7 +20,6 @@
 #include <string.h>
 
 #define COMMIT_WAIT_MS 100          /* a leader may have died without waking anybody */
-#define COMMIT_LOOK_MS 1            /* who has the lock and does not sync may have changed the word already */
 #define LEADER_YIELDS_MAX 64
 
 /* ---- a sync that failed ---- */
@@ -133,7 +132,6 @@ static enum evbus_code sync_and_say(struct log_writer *writer, struct control_vi
 enum led {
 	LED_LOOK,      /* the page is to be read again */
 	LED_KNOWN,     /* the view is what it says now */
-	LED_SYNCED,    /* it is, and the futex word is another one */
 	LED_STALE,     /* the files are not the partition's any more */
 };
 
@@ -158,9 +156,7 @@ static enum evbus_code lead(struct log_writer *writer, uint64_t next, struct con
 	if (view->durable.next >= next)
 		return EVBUS_OK;
 	TRY(control_flag(&writer->control, view, CONTROL_SYNCING, true, err));
-	TRY(sync_and_say(writer, view, err));
-	*led = LED_SYNCED;
-	return EVBUS_OK;
+	return sync_and_say(writer, view, err);
 }
 
 /* Whether the i-th line of the group stands where it was written: by its checksum and its offset, which no other line in
@@ -253,11 +249,11 @@ static enum evbus_code reattach_and_prove(struct log_writer *writer, struct mark
 	return code;
 }
 
-static enum evbus_code wait_for_leader(const struct log_writer *writer, const struct control_view *view,
-				       struct wait *wait, struct evbus_err *err)
+static enum evbus_code wait_for_leader(const struct log_writer *writer, uint32_t word, struct wait *wait,
+				       struct evbus_err *err)
 {
 	os.point("commit/waits");
-	control_wait(&writer->control, view->word, view->syncing ? COMMIT_WAIT_MS : COMMIT_LOOK_MS);
+	control_wait(&writer->control, word, COMMIT_WAIT_MS);
 	return wait_goes_on(wait) ? EVBUS_OK : control_gave_up(writer->control.path, err);
 }
 
@@ -269,12 +265,12 @@ static enum evbus_code commit_once(struct log_writer *writer, const struct mark 
 
 	*led = LED_LOOK;
 	if (code == EVBUS_AGAIN)
-		return wait_for_leader(writer, view, wait, err);
+		return wait_for_leader(writer, view->word, wait, err);
 	TRY(code);
 	os.point("commit/locked");
 	code = lead(writer, mark->next, view, led, err);
 	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control, code != EVBUS_OK || *led != LED_SYNCED);
+	control_wake(&writer->control);
 	return code;
 }
 
@@ -286,7 +282,7 @@ static enum evbus_code commit_alone(struct log_writer *writer, struct mark *mark
 
 	writer->leads = false;
 	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control, code != EVBUS_OK);
+	control_wake(&writer->control);
 	TRY(code);
 	return acknowledge(writer, mark, group, err);
 }
@@ -321,7 +317,7 @@ enum evbus_code writer_commit(struct log_writer *writer, struct mark *mark, cons
 		/* Whoever syncs has the lock, unless it died: so wait once before trying. */
 		waited = view.syncing && !waited;
 		if (waited)
-			TRY(wait_for_leader(writer, &view, &wait, err));
+			TRY(wait_for_leader(writer, view.word, &wait, err));
 		else
 			TRY(commit_once(writer, mark, &view, &wait, &led, err));
 	}

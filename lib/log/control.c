@@ -325,18 +325,17 @@ static uint32_t *word_of(const struct control *control)
 	return (uint32_t *)(void *)((char *)control->map + WORD_AT);
 }
 
-void control_wake(struct control *control, bool change)
+void control_wake(struct control *control)
 {
 	uint32_t word = 0;
 
 	os.point("wake/begins");
 	/* Not atomic, and need not be: whoever waited saw an older value, and two that write the same new one wake both. */
-	if (change && os_read_at(control->fd, &word, sizeof word, WORD_AT) == (ssize_t)sizeof word) {
+	if (os_read_at(control->fd, &word, sizeof word, WORD_AT) == (ssize_t)sizeof word) {
 		word++;
-		change = !os_write_at(control->fd, &word, sizeof word, WORD_AT);
+		if (os_write_at(control->fd, &word, sizeof word, WORD_AT))
+			os.futex_wake(word_of(control));
 	}
-	if (!change)
-		os.futex_wake(word_of(control));
 }
 
 bool control_wait(const struct control *control, uint32_t word, int timeout_ms)

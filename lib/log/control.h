@@ -98,8 +98,9 @@ CHECKED enum evbus_code control_set_syncing(struct control *control, struct cont
 CHECKED enum evbus_code control_flag(struct control *control, const struct control_view *view, enum control_flag flag,
 				     bool value, struct evbus_err *err);
 
-/* Wakes all who wait for the futex word to change. change: it has not, by a new `durable`, and does so now. */
-void control_wake(struct control *control, bool change);
+/* Changes the futex word and wakes all who wait for that. After a lock was given back: whoever failed to get it, and saw the
+ * word that a new `durable` had made, would else sleep on. */
+void control_wake(struct control *control);
 /* Waits until the word is not `word`, for at most timeout_ms; may return early. false: because of a signal. */
 bool control_wait(const struct control *control, uint32_t word, int timeout_ms);
 

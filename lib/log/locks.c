@@ -15,7 +15,7 @@ enum evbus_code writer_lock_both(struct log_writer *writer, struct evbus_err *er
 	enum evbus_code code = writer_lock(writer, LOCK_APPEND, F_WRLCK, err);
 	if (code != EVBUS_OK) {
 		control_unlock(writer->control.fd, LOCK_SYNC);
-		control_wake(&writer->control, true);
+		control_wake(&writer->control);
 	}
 	return code;
 }
@@ -25,7 +25,7 @@ void writer_unlock_both(struct log_writer *writer, bool wake)
 	control_unlock(writer->fd, LOCK_APPEND);
 	control_unlock(writer->control.fd, LOCK_SYNC);
 	if (wake)
-		control_wake(&writer->control, true);
+		control_wake(&writer->control);
 }
 
 void writer_leave_lead(struct log_writer *writer)
@@ -34,5 +34,5 @@ void writer_leave_lead(struct log_writer *writer)
 		return;
 	writer->leads = false;
 	control_unlock(writer->control.fd, LOCK_SYNC);
-	control_wake(&writer->control, true);
+	control_wake(&writer->control);
 }

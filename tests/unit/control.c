@@ -318,7 +318,7 @@ Test(control, page_is_none_or_whole_after_a_kill_at_any_byte_of_making_it)
 static void *wake_later(void *context)
 {
 	usleep(50000);
-	control_wake(&control, true);
+	control_wake(&control);
 	return context;
 }
 
@@ -354,7 +354,7 @@ Test(control, waiting_on_a_file_that_was_cut_short_is_no_crash)
 	open_page(1);
 	cr_assert(!truncate(LOCK, 0));
 	control_wait(&control, 0, 10);
-	control_wake(&control, true);
+	control_wake(&control);
 	control_close(&control);
 }
 
