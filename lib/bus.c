@@ -1,9 +1,8 @@
 /* bus.c: opening a bus, and its topics. */
 #include "bus.h"
 
-#include "log/cursor.h"
-
 #include <errno.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -33,26 +32,27 @@ static size_t scheme_len(const char *url)
 	return letter && url[len] == ':' ? len : 0;
 }
 
-/* To look at the locale for four letters takes two pages of the C library at each start. */
-static bool is_file(const char *scheme)
+/* To look at the locale for a few letters takes two pages of the C library at each start. */
+static bool is_scheme(const char *url, size_t len, const char *scheme)
 {
-	return (scheme[0] | 32) == 'f' && (scheme[1] | 32) == 'i' && (scheme[2] | 32) == 'l' && (scheme[3] | 32) == 'e';
+	for (size_t i = 0; i < len; i++)
+		if ((url[i] | 32) != scheme[i])
+			return false;
+	return scheme[len] == '\0';
 }
 
-static enum evbus_code parse_url(const char *url, const char **path, struct evbus_err *err)
+static enum evbus_code find_backend(const char *url, const struct backend_ops **ops, const char **rest,
+				    struct evbus_err *err)
 {
 	size_t scheme = scheme_len(url);
 
-	*path = scheme ? url + scheme + 1 : url;
-	if (scheme && (scheme != 4 || !is_file(url)))
-		return err_set(err, EVBUS_CONFIG, 0,
-			       "there is no backend '%.*s': the bus is file:DIR, or a path (./%.*s:… for one with a colon)",
-			       (int)scheme, url, (int)scheme, url);
-	if (scheme && strncmp(*path, "///", 3) == 0)
-		*path += 2;
-	if (!**path)
-		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' names no directory: use file:DIR", url);
-	return EVBUS_OK;
+	*rest = scheme ? url + scheme + 1 : url;
+	*ops = &backend_file;
+	if (!scheme || is_scheme(url, scheme, (*ops)->scheme))
+		return EVBUS_OK;
+	return err_set(err, EVBUS_CONFIG, 0,
+		       "there is no backend '%.*s': the bus is file:DIR, or a path (./%.*s:… for one with a colon)",
+		       (int)scheme, url, (int)scheme, url);
 }
 
 static enum evbus_code check_options(const struct evbus_options *options, struct evbus_err *err)
@@ -82,12 +82,12 @@ static char *copy_text(const char *text)
 	return copy ? memcpy(copy, text, size) : NULL;
 }
 
-static enum evbus_code set_alive(struct evbus *bus, struct evbus_err *err)
+static enum evbus_code set_alive(struct evbus *bus, const char *url, struct evbus_err *err)
 {
 	void *page = os.mmap(NULL, ALIVE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (page == MAP_FAILED)
-		return err_set(err, EVBUS_IO, errno, "cannot open the bus '%s'", bus->path);
+		return err_set(err, EVBUS_IO, errno, "cannot open the bus '%s'", url);
 	bus->alive = page;
 	/* Where the kernel cannot (before Linux 4.14) a forked child is not told. */
 	madvise(page, ALIVE_BYTES, MADV_WIPEONFORK);
@@ -95,37 +95,43 @@ static enum evbus_code set_alive(struct evbus *bus, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
-static void name_root(struct evbus *bus)
+static enum evbus_code open_backend(struct evbus *bus, const char *url, struct evbus_err *err)
 {
-	bus->root.fd = -1;
-	bus->root.file_mode = bus->options.file_mode ? bus->options.file_mode : 0600;
-	bus->root.dir_mode = bus->root.file_mode | (bus->root.file_mode & 0444) >> 2;
-	bus->root.notice = bus->options.notice;
-	bus->root.notice_context = bus->options.notice_context;
+	const struct backend_ops *ops;
+	const char *rest;
+
+	TRY(find_backend(url, &ops, &rest, err));
+	TRY(check_options(&bus->options, err));
+	bus->file_mode = bus->options.file_mode ? bus->options.file_mode : 0600;
+	bus->dir_mode = bus->file_mode | (bus->file_mode & 0444) >> 2;
+	const struct backend_options options = { .no_create = bus->options.no_create,
+						 .file_mode = bus->file_mode,
+						 .dir_mode = bus->dir_mode,
+						 .notice = bus->options.notice,
+						 .notice_context = bus->options.notice_context };
+	TRY(ops->open(url, rest, &options, &bus->backend, err));
+	bus->root = ops->files ? ops->files->root(bus->backend) : NULL;
+	return EVBUS_OK;
 }
 
 enum evbus_code evbus_open(const char *url, const struct evbus_options *options, struct evbus **bus,
 			   struct evbus_err *err)
 {
-	const char *path;
 	CLEANUP(close_bus) struct evbus *opened = NULL;
 
-	TRY(parse_url(url, &path, err));
 	opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the bus '%s'", url);
-	*opened = (struct evbus){ .root = { .fd = -1 } };
+	*opened = (struct evbus){ 0 };
 	if (options)
 		opened->options = *options;
-	TRY(check_options(&opened->options, err));
-	opened->path = copy_text(path);
+	TRY(open_backend(opened, url, err));
 	opened->store_url = opened->options.store ? copy_text(opened->options.store) : NULL;
-	if (!opened->path || (opened->options.store && !opened->store_url))
+	if (opened->options.store && !opened->store_url)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the bus '%s'", url);
 	opened->options.store = opened->store_url;
-	name_root(opened);
-	TRY(set_alive(opened, err));
-	enum evbus_code code = bus_root(opened, false, err);
+	TRY(set_alive(opened, url, err));
+	enum evbus_code code = bus_reach(opened, false, err);
 	if (code != EVBUS_OK && code != EVBUS_NONE)
 		return code;
 	GIVE(bus, opened);
@@ -138,10 +144,10 @@ void evbus_close(struct evbus *bus)
 		return;
 	evbus_publisher_close(bus->publisher);
 	store_close(bus->store);
-	root_close(&bus->root);
+	if (bus->backend)
+		bus->backend->ops->close(bus->backend);
 	if (bus->alive)
 		munmap(bus->alive, ALIVE_BYTES);
-	free(bus->path);
 	free(bus->store_url);
 	free(bus);
 }
@@ -153,25 +159,42 @@ enum evbus_code bus_check(const struct evbus *bus, struct evbus_err *err)
 	return err_set(err, EVBUS_BUG, 0, "this handle was opened before a fork: open the bus in the child");
 }
 
-enum evbus_code bus_root(struct evbus *bus, bool create, struct evbus_err *err)
+void bus_notice(const struct evbus *bus, const char *format, ...)
+{
+	char text[512];
+
+	if (!bus->options.notice)
+		return;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	bus->options.notice(bus->options.notice_context, text);
+}
+
+enum evbus_code bus_reach(struct evbus *bus, bool create, struct evbus_err *err)
 {
 	TRY(bus_check(bus, err));
-	if (bus->root.fd >= 0)
-		return EVBUS_OK;
-	return root_open(&bus->root, bus->path, create && !bus->options.no_create, err);
+	return bus->backend->ops->ready(bus->backend, create, err);
+}
+
+enum evbus_code bus_state(const struct evbus *bus, int *fd, struct evbus_err *err)
+{
+	TRY(os_make_dir(bus->root->fd, ".evbus", bus->dir_mode, ".evbus", NULL, err));
+	return os_open_dir(bus->root->fd, ".evbus", ".evbus", fd, err);
 }
 
 enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct evbus_err *err)
 {
-	struct store_options options = { .no_create = bus->options.no_create, .file_mode = bus->root.file_mode,
+	struct store_options options = { .no_create = bus->options.no_create, .file_mode = bus->file_mode,
 					 .notice = bus->options.notice,
 					 .notice_context = bus->options.notice_context };
 
 	TRY(bus_check(bus, err));
 	if (bus->store_url)
 		return store_open(AT_FDCWD, bus->store_url, &options, store, err);
-	TRY(bus_root(bus, false, err));
-	return store_open(bus->root.fd, "sqlite:.evbus/state.db", &options, store, err);
+	TRY(bus_reach(bus, false, err));
+	return store_open(bus->root->fd, "sqlite:.evbus/state.db", &options, store, err);
 }
 
 enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err)
@@ -190,14 +213,15 @@ uint32_t bus_payload_max(const struct evbus *bus)
 enum evbus_code evbus_topic_create(struct evbus *bus, const char *topic, const struct evbus_topic_options *options,
 				   bool *created, struct evbus_err *err)
 {
-	CLEANUP(topic_close) struct topic opened = { .fd = -1 };
+	const struct backend_ops *ops = bus->backend->ops;
+	CLEANUP(backend_topic_close) struct backend_topic *opened = NULL;
 
 	TRY(bus_check(bus, err));
 	TRY(evbus_topic_check(topic, false, err));
-	TRY(bus_root(bus, true, err));
-	TRY(topic_create(&bus->root, topic, options, &opened, created, err));
+	TRY(bus_reach(bus, true, err));
+	TRY(ops->topic_create(bus->backend, topic, options, &opened, created, err));
 	/* It is promised now, also where somebody else made it. */
-	return topic_sync_names(&opened, err);
+	return ops->topic_keep(opened, err);
 }
 
 enum evbus_code evbus_topic_list(struct evbus *bus, const char *pattern, char ***names, struct evbus_err *err)
@@ -205,35 +229,29 @@ enum evbus_code evbus_topic_list(struct evbus *bus, const char *pattern, char **
 	TRY(bus_check(bus, err));
 	if (pattern)
 		TRY(evbus_topic_check(pattern, true, err));
-	TRY(bus_root(bus, false, err));
-	return topic_names(&bus->root, pattern, names, err);
+	TRY(bus_reach(bus, false, err));
+	return bus->backend->ops->topic_names(bus->backend, pattern, names, err);
 }
 
 enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32_t partition_id,
 				     struct evbus_partition_info *info, struct evbus_err *err)
 {
-	CLEANUP(topic_close) struct topic opened = { .fd = -1 };
-	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
-	uint64_t bytes;
+	CLEANUP(backend_topic_close) struct backend_topic *opened = NULL;
+	CLEANUP(partition_close) struct partition_reader *reader = NULL;
 
-	TRY(bus_root(bus, false, err));
-	TRY(topic_open(&bus->root, topic, &opened, err));
-	TRY(cursor_open(&opened, partition_id, DESCRIBE_CHUNK, &cursor, err));
-	TRY(cursor_bytes_total(&cursor, &bytes, err));
-	/* Opens the live segment at its end: one that was cut is told, not described. */
-	TRY(cursor_seek(&cursor, cursor.durable.next, err));
-	*info = (struct evbus_partition_info){
-		.partitions = opened.partitions,
-		.segment_max_bytes = opened.segment_max_bytes,
-		.records = cursor.durable.next - cursor.first,
-		.bytes = bytes,
-		.offset_kind = "file_line",
-		.acknowledgement = "on disk: fdatasync has returned",
+	TRY(bus_reach(bus, false, err));
+	TRY(bus->backend->ops->topic_open(bus->backend, topic, &opened, err));
+	TRY(partition_open(opened, partition_id, DESCRIBE_CHUNK, false, &reader, err));
+	struct evbus_partition_info found = {
+		.partitions = opened->partitions,
+		.segment_max_bytes = opened->segment_max_bytes,
+		.offset_kind = opened->ops->offset_kind,
+		.acknowledgement = opened->ops->acknowledgement,
 	};
-	memcpy(info->log_id, opened.log_id, sizeof opened.log_id);
-	snprintf(info->first_offset, sizeof info->first_offset, "%llu", (unsigned long long)cursor.first);
-	snprintf(info->next_offset, sizeof info->next_offset, "%llu", (unsigned long long)cursor.durable.next);
-	if (info->records)
-		evbus_time_format(cursor.durable.time_us, info->last_published_at_utc);
+	TRY(partition_describe(reader, &found, err));
+	snprintf(found.log_id, sizeof found.log_id, "%s", opened->log_id);
+	snprintf(found.first_offset, sizeof found.first_offset, "%llu", (unsigned long long)reader->first);
+	snprintf(found.next_offset, sizeof found.next_offset, "%llu", (unsigned long long)reader->end);
+	*info = found;
 	return EVBUS_OK;
 }

@@ -2,13 +2,15 @@
 #ifndef EVBUS_BUS_H
 #define EVBUS_BUS_H
 
+#include "backend.h"
 #include "log/topic.h"
 #include "store/store.h"
 
 struct evbus {
-	struct root root;            /* fd -1 until there is a bus */
+	struct backend *backend;
+	struct root *root;           /* of the files, its fd -1 until there is a bus; NULL: they are elsewhere */
 	struct evbus_options options;
-	char *path;
+	mode_t file_mode, dir_mode;  /* of what is made */
 	char *store_url;             /* NULL: the default one */
 	struct store *store;         /* opened when it is needed */
 	unsigned char *alive;        /* a page that the kernel wipes in a forked child */
@@ -18,8 +20,14 @@ struct evbus {
 /* EVBUS_BUG in a forked child. */
 CHECKED enum evbus_code bus_check(const struct evbus *bus, struct evbus_err *err);
 
-/* Opens the root, or, with create and unless the options forbid it, makes it. EVBUS_NONE: there is no bus. */
-CHECKED enum evbus_code bus_root(struct evbus *bus, bool create, struct evbus_err *err);
+/* One line for options.notice. */
+void bus_notice(const struct evbus *bus, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Opens the bus, or, with create and unless the options forbid it, makes it. EVBUS_NONE: there is none. */
+CHECKED enum evbus_code bus_reach(struct evbus *bus, bool create, struct evbus_err *err);
+
+/* The directory of the state, made where it is missing, of a bus that is ready: claims lie in it, and the default store. */
+CHECKED enum evbus_code bus_state(const struct evbus *bus, int *fd, struct evbus_err *err);
 
 /* The store, opened. The first write makes it. EVBUS_NONE: it is the default one, and there is no bus. */
 CHECKED enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err);

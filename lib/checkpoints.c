@@ -4,6 +4,7 @@
 #include "delivery/checkpoint.h"
 #include "delivery/position.h"
 #include "event/subject.h"
+#include "log/line.h"
 #include "store/claim.h"
 
 #include <errno.h>
@@ -13,27 +14,22 @@
 
 /* A partition opened for a look. */
 struct place {
-	struct topic topic;
-	struct cursor cursor;
+	struct backend_topic *topic;
+	struct partition_reader *reader;
 };
 
 static void place_close(struct place *place)
 {
-	cursor_close(&place->cursor);
-	topic_close(&place->topic);
+	partition_close(&place->reader);
+	backend_topic_close(&place->topic);
 }
-
-#define PLACE_NONE                                                                 \
-	{                                                                          \
-		.topic = { .fd = -1 }, .cursor = { .fd = -1, .control = { .fd = -1 } } \
-	}
 
 static enum evbus_code place_open(struct evbus *bus, const char *topic, int32_t partition, struct place *place,
 				  struct evbus_err *err)
 {
-	TRY(bus_root(bus, false, err));
-	TRY(topic_open(&bus->root, topic, &place->topic, err));
-	return cursor_open(&place->topic, partition, CHUNK_BYTES, &place->cursor, err);
+	TRY(bus_reach(bus, false, err));
+	TRY(bus->backend->ops->topic_open(bus->backend, topic, &place->topic, err));
+	return partition_open(place->topic, partition, CHUNK_BYTES, false, &place->reader, err);
 }
 
 static enum evbus_code check_names(const char *group, const char *topic, struct evbus_err *err)
@@ -50,22 +46,15 @@ enum evbus_code evbus_checkpoint_get(struct evbus *bus, const char *group, const
 	return store_checkpoint_get(bus->store, group, topic, partition_id, checkpoint, err);
 }
 
-/* The directory of the state, for claims; the default store lies in it too. */
-static enum evbus_code open_state(struct evbus *bus, int *fd, struct evbus_err *err)
-{
-	TRY(os_make_dir(bus->root.fd, ".evbus", bus->root.dir_mode, ".evbus", NULL, err));
-	return os_open_dir(bus->root.fd, ".evbus", ".evbus", fd, err);
-}
-
 enum evbus_code evbus_claim_take(struct evbus *bus, const char *group, const char *topic, int32_t partition_id,
 				 struct evbus_claim **claim, struct evbus_err *err)
 {
 	CLEANUP(os_close_cleanup) int state = -1;
 
 	TRY(check_names(group, topic, err));
-	TRY(bus_root(bus, false, err));
-	TRY(open_state(bus, &state, err));
-	return claim_take(state, bus->root.file_mode, group, topic, partition_id, claim, err);
+	TRY(bus_reach(bus, false, err));
+	TRY(bus_state(bus, &state, err));
+	return claim_take(state, bus->file_mode, group, topic, partition_id, claim, err);
 }
 
 static void release_claim(struct evbus_claim **claim)
@@ -81,21 +70,21 @@ static enum evbus_code resolve(struct place *place, const char *text, uint64_t *
 	TRY(position_parse(text, &position, err));
 	if (position.kind == POSITION_STORED)
 		return err_set(err, EVBUS_USAGE, 0, "a checkpoint cannot be set to 'stored': it is that");
-	TRY(position_resolve(&position, &place->cursor, next, err));
-	const struct cursor *cursor = &place->cursor;
-	if (*next >= cursor->first && *next <= cursor->durable.next)
+	TRY(position_resolve(&position, place->reader, next, err));
+	const struct partition_reader *reader = place->reader;
+	if (*next >= reader->first && *next <= reader->end)
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFLICT, 0,
 		       "offset %llu is not in topic '%s', partition %d, which goes from %llu to %llu (exclusive)",
-		       (unsigned long long)*next, place->topic.name, cursor->partition,
-		       (unsigned long long)cursor->first, (unsigned long long)cursor->durable.next);
+		       (unsigned long long)*next, place->topic->name, reader->partition,
+		       (unsigned long long)reader->first, (unsigned long long)reader->end);
 }
 
 enum evbus_code evbus_checkpoint_set(struct evbus *bus, const char *group, const char *topic, int32_t partition_id,
 				     const char *position, bool dry_run, struct evbus_checkpoint *before,
 				     struct evbus_checkpoint *after, struct evbus_err *err)
 {
-	CLEANUP(place_close) struct place place = PLACE_NONE;
+	CLEANUP(place_close) struct place place = { 0 };
 	CLEANUP(release_claim) struct evbus_claim *claim = NULL;
 	struct evbus_checkpoint old = { .partition_id = partition_id }, new;
 	uint64_t next;
@@ -109,7 +98,7 @@ enum evbus_code evbus_checkpoint_set(struct evbus *bus, const char *group, const
 	if (code != EVBUS_OK && code != EVBUS_NONE)
 		return code;
 	TRY(resolve(&place, position, &next, err));
-	TRY(checkpoint_make(&place.cursor, group, next, &new, err));
+	TRY(checkpoint_make(place.reader, group, next, &new, err));
 	if (!dry_run)
 		TRY(store_checkpoint_put(bus->store, &new, 1, err));
 	*before = old;
@@ -143,7 +132,7 @@ enum evbus_code evbus_checkpoint_restore(struct evbus *bus, const struct evbus_c
 
 	for (size_t i = 0; i < count; i++)
 		TRY(check_restored(&checkpoints[i], err));
-	TRY(bus_root(bus, true, err));
+	TRY(bus_reach(bus, true, err));
 	TRY(bus_store(bus, err));
 	claims = os.realloc(NULL, (count + 1) * sizeof(*claims));
 	if (!claims)
@@ -165,7 +154,7 @@ enum evbus_code evbus_checkpoint_remove(struct evbus *bus, const char *group, co
 	CLEANUP(release_claim) struct evbus_claim *claim = NULL;
 
 	TRY(check_names(group, topic, err));
-	TRY(bus_root(bus, false, err));
+	TRY(bus_reach(bus, false, err));
 	TRY(evbus_claim_take(bus, group, topic, partition_id, &claim, err));
 	TRY(bus_store(bus, err));
 	return store_checkpoint_remove(bus->store, group, topic, partition_id, err);
@@ -194,7 +183,7 @@ enum evbus_code evbus_checkpoint_list(struct evbus *bus, const char *group, cons
 enum evbus_code evbus_checkpoint_lag(struct evbus *bus, const struct evbus_checkpoint *checkpoint,
 				     struct evbus_lag *lag, struct evbus_err *err)
 {
-	CLEANUP(place_close) struct place place = PLACE_NONE;
+	CLEANUP(place_close) struct place place = { 0 };
 	struct line line;
 	uint64_t next;
 	bool got;
@@ -204,16 +193,16 @@ enum evbus_code evbus_checkpoint_lag(struct evbus *bus, const struct evbus_check
 	/* A log that is gone, or not the one of the checkpoint, is no failure: the lag is not known. */
 	enum evbus_code code = place_open(bus, checkpoint->topic, checkpoint->partition_id, &place, err);
 	if (code == EVBUS_OK)
-		code = checkpoint_check(&place.cursor, checkpoint, &next, err);
+		code = checkpoint_check(place.reader, checkpoint, &next, err);
 	if (code == EVBUS_NONE || code == EVBUS_CONFLICT)
 		return EVBUS_OK;
 	TRY(code);
-	lag->records = (int64_t)(place.cursor.durable.next - next);
+	lag->records = (int64_t)(place.reader->end - next);
 	lag->seconds = 0;
 	if (lag->records == 0)
 		return EVBUS_OK;
-	TRY(cursor_seek(&place.cursor, next > place.cursor.first ? next : place.cursor.first, err));
-	TRY(cursor_next(&place.cursor, UINT64_MAX, &line, &got, err));
+	TRY(partition_seek(place.reader, next > place.reader->first ? next : place.reader->first, err));
+	TRY(partition_next(place.reader, UINT64_MAX, &line, &got, err));
 	int64_t age_us = got ? os_now_us() - line.time_us : 0;
 	lag->seconds = age_us > 0 ? age_us / 1000000 : 0;
 	return EVBUS_OK;

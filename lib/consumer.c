@@ -230,7 +230,7 @@ static struct lane *lane_to_watch(const struct evbus_consumer *consumer, int64_t
 		if (!lane->claim)
 			continue;
 		held++;
-		if (lane->cursor.next >= lane->cursor.durable.next)
+		if (lane->reader->next >= lane->reader->end)
 			watched = lane;
 	}
 	*look_us = held > 1 ? LOOK_MANY_US : watched ? LOOK_US : LOOK_NONE_US;
@@ -265,7 +265,7 @@ static bool wait_for_more(const struct evbus_consumer *consumer, int64_t start_u
 		wait_us = least(wait_us, look_us);
 	wait_us = wait_us > 0 ? wait_us : 0;
 	if (consumer->follow && watched)
-		return cursor_wait(&watched->cursor, (int)((wait_us + 999) / 1000));
+		return partition_wait(watched->reader, (int)((wait_us + 999) / 1000));
 	struct timespec time = { wait_us / 1000000, (long)(wait_us % 1000000) * 1000 };
 	return nanosleep(&time, NULL) == 0 || errno != EINTR;
 }

@@ -12,7 +12,7 @@
 #define EVBUS_CONSUMER_H
 
 #include "bus.h"
-#include "log/cursor.h"
+#include "log/line.h"
 #include "store/outcomes.h"
 
 #define WINDOW_BYTES (16u * 1024 * 1024)      /* of the records that are looked at, over all partitions together */
@@ -105,8 +105,8 @@ struct earlier {
 };
 
 struct lane {
-	struct topic *topic;
-	struct cursor cursor;
+	struct backend_topic *topic;
+	struct partition_reader *reader;
 	struct evbus_claim *claim;     /* NULL: another process has it */
 	bool appeared;                 /* while following */
 	bool over;                     /* another process has done it, or will */
@@ -143,7 +143,7 @@ struct evbus_consumer {
 	uint64_t commit_every;
 	int64_t commit_interval_us;
 
-	struct topic **topics;
+	struct backend_topic **topics;
 	size_t topic_count;
 	struct lane **lanes;
 	size_t lane_count, turn;

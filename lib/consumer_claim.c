@@ -14,8 +14,8 @@ static enum evbus_code outside(const struct lane *lane, uint64_t offset, struct 
 {
 	return err_set(err, EVBUS_CONFLICT, 0,
 		       "offset %llu is not in topic '%s', partition %d, which goes from %llu to %llu (exclusive)",
-		       (unsigned long long)offset, lane->topic->name, lane->cursor.partition,
-		       (unsigned long long)lane->cursor.first, (unsigned long long)lane->cursor.durable.next);
+		       (unsigned long long)offset, lane->topic->name, lane->reader->partition,
+		       (unsigned long long)lane->reader->first, (unsigned long long)lane->reader->end);
 }
 
 /* Of a group that was never here. What is durable was looked at when the lane was opened, and that is what "end" means,
@@ -29,10 +29,10 @@ static enum evbus_code begin_anew(const struct evbus_consumer *consumer, struct 
 		TRY(position_parse(consumer->from, &position, err));
 	if (position.kind == POSITION_STORED)
 		position.kind = POSITION_BEGINNING;
-	TRY(position_resolve(&position, &lane->cursor, &lane->low, err));
-	if (lane->low < lane->cursor.first || lane->low > lane->cursor.durable.next)
+	TRY(position_resolve(&position, lane->reader, &lane->low, err));
+	if (lane->low < lane->reader->first || lane->low > lane->reader->end)
 		return outside(lane, lane->low, err);
-	TRY(checkpoint_make(&lane->cursor, consumer->group, lane->low, &checkpoint, err));
+	TRY(checkpoint_make(lane->reader, consumer->group, lane->low, &checkpoint, err));
 	memcpy(lane->fingerprint, checkpoint.fingerprint, sizeof lane->fingerprint);
 	/* A place that was asked for is kept, also where nothing comes after it. */
 	lane->saved = position.kind == POSITION_BEGINNING ? lane->low : UINT64_MAX;
@@ -45,18 +45,18 @@ static enum evbus_code find_beginning(struct evbus_consumer *consumer, struct la
 
 	TRY(bus_store(consumer->bus, err));
 	enum evbus_code code = store_checkpoint_get(consumer->bus->store, consumer->group, lane->topic->name,
-						    lane->cursor.partition, &checkpoint, err);
+						    lane->reader->partition, &checkpoint, err);
 	if (code == EVBUS_NONE) {
 		TRY(begin_anew(consumer, lane, err));
 	} else {
 		TRY(code);
 		/* Another process may have gone beyond what was durable when we began. */
-		TRY(cursor_refresh(&lane->cursor, err));
-		TRY(checkpoint_check(&lane->cursor, &checkpoint, &lane->low, err));
+		TRY(partition_refresh(lane->reader, err));
+		TRY(checkpoint_check(lane->reader, &checkpoint, &lane->low, err));
 		memcpy(lane->fingerprint, checkpoint.fingerprint, sizeof lane->fingerprint);
 		lane->saved = lane->low;
 	}
-	return cursor_seek(&lane->cursor, lane->low, err);
+	return partition_seek(lane->reader, lane->low, err);
 }
 
 /* ---- attempts of earlier runs ---- */
@@ -77,7 +77,7 @@ static enum evbus_code damaged(const struct lane *lane, struct evbus_err *err)
 	return err_set(err, EVBUS_IO, 0,
 		       "a row of the table of retries of topic '%s', partition %d is damaged: evbus did not write it "
 		       "so",
-		       lane->topic->name, lane->cursor.partition);
+		       lane->topic->name, lane->reader->partition);
 }
 
 static enum evbus_code take_earlier(void *context, const struct retry_row *row, struct evbus_err *err)
@@ -105,7 +105,7 @@ static enum evbus_code take_earlier(void *context, const struct retry_row *row, 
 static enum evbus_code load_earlier(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *err)
 {
 	struct retry_place place = { .group = consumer->group, .topic = lane->topic->name,
-				     .partition_id = lane->cursor.partition, .log_id = lane->topic->log_id };
+				     .partition_id = lane->reader->partition, .log_id = lane->topic->log_id };
 
 	TRY(retries_list(consumer->bus->store, &place, take_earlier, lane, err));
 	/* What is below the checkpoint, or of another log, goes with the first save; what the filter passes over by now,
@@ -116,24 +116,13 @@ static enum evbus_code load_earlier(struct evbus_consumer *consumer, struct lane
 
 /* ---- claims ---- */
 
-/* The directory of the state, in which the claims lie. */
-static enum evbus_code open_state(struct evbus_consumer *consumer, struct evbus_err *err)
-{
-	const struct root *root = &consumer->bus->root;
-
-	if (consumer->state >= 0)
-		return EVBUS_OK;
-	TRY(os_make_dir(root->fd, ".evbus", root->dir_mode, ".evbus", NULL, err));
-	return os_open_dir(root->fd, ".evbus", ".evbus", &consumer->state, err);
-}
-
 static enum evbus_code begin(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *err)
 {
 	uint64_t bytes;
 
 	TRY(find_beginning(consumer, lane, err));
 	TRY(load_earlier(consumer, lane, err));
-	TRY(cursor_bytes_left(&lane->cursor, &bytes, err));
+	TRY(partition_bytes_left(lane->reader, &bytes, err));
 	consumer->progress.bytes_total += consumer->follow ? 0 : bytes;
 	if (lane->saved == UINT64_MAX)
 		consumer_lane_changed(consumer, lane);
@@ -151,7 +140,7 @@ static enum evbus_code look_whether_over(struct evbus_consumer *consumer, struct
 		return EVBUS_OK;
 	TRY(bus_store(consumer->bus, err));
 	enum evbus_code code = store_checkpoint_get(consumer->bus->store, consumer->group, lane->topic->name,
-						    lane->cursor.partition, &checkpoint, err);
+						    lane->reader->partition, &checkpoint, err);
 	if (code == EVBUS_NONE)
 		return EVBUS_OK;
 	TRY(code);
@@ -164,8 +153,7 @@ static enum evbus_code look_whether_over(struct evbus_consumer *consumer, struct
 static void tell_claimed(struct evbus_consumer *consumer, const struct evbus_err *held)
 {
 	if (!consumer->claim_told)
-		root_notice(&consumer->bus->root, "%s: %s", held->text,
-			    consumer->no_wait ? "leaving it alone" : "waiting");
+		bus_notice(consumer->bus, "%s: %s", held->text, consumer->no_wait ? "leaving it alone" : "waiting");
 	consumer->claim_told = true;
 }
 
@@ -174,8 +162,8 @@ static enum evbus_code try_lane(struct evbus_consumer *consumer, struct lane *la
 				struct evbus_err *err)
 {
 	const char *name = lane->topic->name;
-	int32_t partition = lane->cursor.partition;
-	mode_t mode = consumer->bus->root.file_mode;
+	int32_t partition = lane->reader->partition;
+	mode_t mode = consumer->bus->file_mode;
 
 	/* The first time it is worth a moment to learn who has it. */
 	enum evbus_code code = (consumer->claim_told ? claim_try : claim_take)(
@@ -204,7 +192,8 @@ enum evbus_code consumer_take_claims(struct evbus_consumer *consumer, struct evb
 	for (size_t i = 0; i < consumer->lane_count; i++) {
 		struct lane *lane = consumer->lanes[i];
 		if (!lane->claim && !lane->over) {
-			TRY(open_state(consumer, err));
+			if (consumer->state < 0)
+				TRY(bus_state(consumer->bus, &consumer->state, err));
 			TRY(try_lane(consumer, lane, &held, err));
 		}
 		claimed += lane->claim != NULL;

@@ -56,7 +56,7 @@ struct batch {
 
 struct inbox_event consumer_inbox_event(const struct queue *id)
 {
-	const struct topic *topic = id->scope;
+	const struct backend_topic *topic = id->scope;
 
 	return (struct inbox_event){ .topic = topic->name,
 				     .tenant_id = { id->text, id->tenant_len },

@@ -73,7 +73,7 @@ static enum evbus_code take_letter(struct evbus_consumer *consumer, struct lane 
 	struct found found = { .consumer = consumer, .lane = lane };
 
 	TRY(bus_store(consumer->bus, err));
-	TRY(letters_next_queued(consumer->bus->store, consumer->group, lane->topic->name, lane->cursor.partition,
+	TRY(letters_next_queued(consumer->bus->store, consumer->group, lane->topic->name, lane->reader->partition,
 				lane->topic->log_id, lane->letter_after, take_row, &found, err));
 	if (!found.entry) {
 		lane->letters = false;

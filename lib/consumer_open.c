@@ -21,7 +21,7 @@
 static void close_lane(struct lane *lane)
 {
 	evbus_claim_release(lane->claim);
-	cursor_close(&lane->cursor);
+	partition_close(&lane->reader);
 	consumer_forget_earlier(lane);
 	free(lane->slots);
 	free(lane);
@@ -45,10 +45,8 @@ void evbus_consumer_close(struct evbus_consumer *consumer)
 	free_entries(consumer->all);
 	for (size_t i = 0; i < consumer->lane_count; i++)
 		close_lane(consumer->lanes[i]);
-	for (size_t i = 0; i < consumer->topic_count; i++) {
-		topic_close(consumer->topics[i]);
-		free(consumer->topics[i]);
-	}
+	for (size_t i = 0; i < consumer->topic_count; i++)
+		backend_topic_close(&consumer->topics[i]);
 	queues_release(&consumer->keys_and_ids);
 	buf_release(&consumer->scratch);
 	os_close_cleanup(&consumer->state);
@@ -66,7 +64,7 @@ static enum evbus_code no_memory(struct evbus_err *err)
 	return err_set(err, EVBUS_IO, ENOMEM, "cannot open a consumer");
 }
 
-static enum evbus_code add_lane(struct evbus_consumer *consumer, struct topic *topic, int32_t partition,
+static enum evbus_code add_lane(struct evbus_consumer *consumer, struct backend_topic *topic, int32_t partition,
 				struct evbus_err *err)
 {
 	size_t chunk = consumer->lane_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
@@ -76,8 +74,8 @@ static enum evbus_code add_lane(struct evbus_consumer *consumer, struct topic *t
 	if (!lane)
 		return no_memory(err);
 	*lane = (struct lane){ .topic = topic, .appeared = consumer->topics_looked_for };
-	TRY(cursor_open(topic, partition, chunk, &lane->cursor, err));
-	lane->end = consumer->follow ? UINT64_MAX : lane->cursor.durable.next;
+	TRY(partition_open(topic, partition, chunk, false, &lane->reader, err));
+	lane->end = consumer->follow ? UINT64_MAX : lane->reader->end;
 	consumer->lanes[consumer->lane_count++] = lane;
 	lane = NULL;
 	return EVBUS_OK;
@@ -86,13 +84,9 @@ static enum evbus_code add_lane(struct evbus_consumer *consumer, struct topic *t
 static enum evbus_code add_topic(struct evbus_consumer *consumer, const char *name, struct evbus_err *err)
 {
 	TRY(reader_grow(&consumer->topics, consumer->topic_count, sizeof *consumer->topics, err));
-	CLEANUP(free_cleanup) struct topic *topic = os.realloc(NULL, sizeof *topic);
-	if (!topic)
-		return no_memory(err);
-	TRY(topic_open(&consumer->bus->root, name, topic, err));
-	struct topic *kept = topic;
-	consumer->topics[consumer->topic_count++] = topic;
-	topic = NULL;
+	struct backend *backend = consumer->bus->backend;
+	TRY(backend->ops->topic_open(backend, name, &consumer->topics[consumer->topic_count], err));
+	struct backend_topic *kept = consumer->topics[consumer->topic_count++];
 	/* Of a pattern those topics are meant that have it. */
 	if (consumer->partition_id >= 0 && consumer->is_pattern &&
 	    (uint32_t)consumer->partition_id >= kept->partitions)
@@ -118,9 +112,9 @@ static enum evbus_code add_topics(struct evbus_consumer *consumer, struct evbus_
 	CLEANUP(free_cleanup) char **names = NULL;
 	const char *only[] = { consumer->topic, NULL };
 
-	TRY(bus_root(consumer->bus, false, err));
+	TRY(bus_reach(consumer->bus, false, err));
 	if (consumer->is_pattern)
-		TRY(topic_names(&consumer->bus->root, consumer->topic, &names, err));
+		TRY(evbus_topic_list(consumer->bus, consumer->topic, &names, err));
 	for (size_t i = 0; names ? names[i] != NULL : only[i] != NULL; i++) {
 		const char *name = names ? names[i] : only[i];
 		if (!has_topic(consumer, name))
@@ -138,7 +132,7 @@ static enum evbus_code look_for_topics(struct evbus_consumer *consumer, struct e
 	if (code != EVBUS_NONE || !consumer->follow)
 		return code;
 	if (!consumer->waiting_told && !consumer->topic_count)
-		root_notice(&consumer->bus->root, "waiting for topic '%s'", consumer->topic);
+		bus_notice(consumer->bus, "waiting for topic '%s'", consumer->topic);
 	consumer->waiting_told = true;
 	return EVBUS_OK;
 }
@@ -150,7 +144,7 @@ enum evbus_code consumer_tend(struct evbus_consumer *consumer, struct evbus_err 
 	if (now_us - consumer->tended_us < TEND_US)
 		return EVBUS_OK;
 	for (size_t i = 0; i < consumer->topic_count; i++)
-		TRY(topic_check_in_place(consumer->topics[i], "consumed", err));
+		TRY(consumer->topics[i]->ops->topic_check(consumer->topics[i], "consumed", err));
 	TRY(look_for_topics(consumer, err));
 	TRY(consumer_take_claims(consumer, err));
 	consumer->tended_us = now_us;

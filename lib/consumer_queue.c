@@ -114,10 +114,10 @@ static void tell_no_id(struct evbus_consumer *consumer, const struct entry *entr
 	if (consumer->id_told)
 		return;
 	consumer->id_told = true;
-	root_notice(&consumer->bus->root,
-		    "topic '%s', partition %d, offset %llu: the event has no event id, so the inbox cannot tell "
-		    "whether it was done before",
-		    entry->lane->topic->name, entry->lane->cursor.partition, (unsigned long long)entry->offset);
+	bus_notice(consumer->bus,
+		   "topic '%s', partition %d, offset %llu: the event has no event id, so the inbox cannot tell "
+		   "whether it was done before",
+		   entry->lane->topic->name, entry->lane->reader->partition, (unsigned long long)entry->offset);
 }
 
 static enum evbus_code queue_of_id(struct evbus_consumer *consumer, struct entry *entry, struct evbus_err *err)

@@ -71,7 +71,8 @@ static void make_record(const struct lane *lane, const struct line *line, struct
 {
 	const char *name = lane->topic->name;
 
-	line_to_record(line, (struct evbus_slice){ name, strlen(name) }, lane->cursor.partition, record);
+	line_to_record(line, (struct evbus_slice){ name, strlen(name) }, lane->reader->partition, record);
+	record->offset_kind = lane->reader->ops->offset_kind;
 }
 
 enum evbus_code consumer_make_entry(struct evbus_consumer *consumer, struct lane *lane, const struct line *line,
@@ -242,16 +243,16 @@ static enum evbus_code read_lane(struct evbus_consumer *consumer, struct lane *l
 	struct line line;
 	bool got, taken;
 
-	if (!most || lane->cursor.next >= lane->end)
+	if (!most || lane->reader->next >= lane->end)
 		return EVBUS_OK;
-	if (lane->cursor.next >= lane->cursor.durable.next)
-		TRY(cursor_refresh(&lane->cursor, err));
+	if (lane->reader->next >= lane->reader->end)
+		TRY(partition_refresh(lane->reader, err));
 	for (size_t i = 0; i < most && *took < TAKE_AT_ONCE && *looked < LOOK_AT_ONCE;) {
 		if (lane->count && consumer->window_bytes >= WINDOW_BYTES)
 			return EVBUS_OK;
 		TRY(make_room(lane, err));
 		/* What was found not to be there on the way to success may stand in `why`, and is no failure. */
-		enum evbus_code code = cursor_next(&lane->cursor, lane->end, &line, &got, &why);
+		enum evbus_code code = partition_next(lane->reader, lane->end, &line, &got, &why);
 		if (code == EVBUS_OK && got)
 			code = take_line(consumer, lane, &line, &taken, &why);
 		if (code)

@@ -31,7 +31,7 @@ static struct retry_place place_of(const struct evbus_consumer *consumer, const 
 {
 	return (struct retry_place){ .group = consumer->group,
 				     .topic = lane->topic->name,
-				     .partition_id = lane->cursor.partition,
+				     .partition_id = lane->reader->partition,
 				     .log_id = lane->topic->log_id };
 }
 
@@ -175,7 +175,7 @@ static enum evbus_code write_entry(struct evbus_consumer *consumer, const struct
 static enum evbus_code write_lane(struct evbus_consumer *consumer, const struct lane *lane, const char *now,
 				  struct evbus_err *err)
 {
-	struct evbus_checkpoint checkpoint = { .partition_id = lane->cursor.partition, .offset_kind = "file_line" };
+	struct evbus_checkpoint checkpoint = { .partition_id = lane->reader->partition };
 	struct retry_place place = place_of(consumer, lane);
 
 	/* Here, as late as can be: what another process does from now on, it does from this checkpoint on. */
@@ -186,6 +186,7 @@ static enum evbus_code write_lane(struct evbus_consumer *consumer, const struct 
 	if (lane->low == lane->saved)
 		return EVBUS_OK;
 	snprintf(checkpoint.group, sizeof checkpoint.group, "%s", consumer->group);
+	snprintf(checkpoint.offset_kind, sizeof checkpoint.offset_kind, "%s", lane->topic->ops->offset_kind);
 	snprintf(checkpoint.topic, sizeof checkpoint.topic, "%s", lane->topic->name);
 	snprintf(checkpoint.log_id, sizeof checkpoint.log_id, "%s", lane->topic->log_id);
 	snprintf(checkpoint.fingerprint, sizeof checkpoint.fingerprint, "%s", lane->fingerprint);

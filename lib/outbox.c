@@ -40,7 +40,7 @@ static enum evbus_code name_it(struct evbus_outbox *outbox, const char *name, st
 static enum evbus_code open_database(struct evbus_outbox *outbox, struct evbus_err *err)
 {
 	const struct evbus *bus = outbox->bus;
-	struct store_options options = { .file_mode = bus->root.file_mode,
+	struct store_options options = { .file_mode = bus->file_mode,
 					 .notice = bus->options.notice,
 					 .notice_context = bus->options.notice_context,
 					 .guest = true };
@@ -113,7 +113,7 @@ enum evbus_code outbox_connect(struct evbus_outbox *outbox, bool create, struct 
 	if (outbox->store)
 		return EVBUS_OK;
 	if (!outbox->bus->store_url)
-		TRY(bus_root(outbox->bus, create, err));
+		TRY(bus_reach(outbox->bus, create, err));
 	return bus_open_store(outbox->bus, &outbox->store, err);
 }
 

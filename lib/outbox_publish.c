@@ -279,7 +279,7 @@ enum evbus_code outbox_open_publisher(struct evbus_outbox *outbox, struct evbus_
 	const struct evbus_publisher_options options = { .idempotent = true };
 
 	/* Not there is not the row's fault, and not that of the topic either. */
-	enum evbus_code code = bus_root(outbox->bus, true, err);
+	enum evbus_code code = bus_reach(outbox->bus, true, err);
 	if (code == EVBUS_NONE) {
 		if (err)
 			err->code = EVBUS_UNAVAILABLE;

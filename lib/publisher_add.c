@@ -32,13 +32,13 @@ enum evbus_code publisher_topic(struct evbus_publisher *publisher, const char *n
 		return EVBUS_OK;
 	}
 	TRY(evbus_topic_check(name, false, err));
-	TRY(bus_root(bus, true, err));
+	TRY(bus_reach(bus, true, err));
 	CLEANUP(free_cleanup) struct open_topic *opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", name);
-	enum evbus_code code = topic_open(&bus->root, name, &opened->topic, err);
+	enum evbus_code code = topic_open(bus->root, name, &opened->topic, err);
 	if (code == EVBUS_NONE && create && !bus->options.no_create)
-		code = topic_create(&bus->root, name, NULL, &opened->topic, &created, err);
+		code = topic_create(bus->root, name, NULL, &opened->topic, &created, err);
 	TRY(code);
 	opened->keys = NULL;
 	opened->failure.code = EVBUS_OK;

@@ -19,7 +19,7 @@ static bool before(const struct source *a, const struct source *b)
 	if (a->line.time_us != b->line.time_us)
 		return a->line.time_us < b->line.time_us;
 	int by_name = strcmp(a->topic->name, b->topic->name);
-	return by_name ? by_name < 0 : a->cursor.partition < b->cursor.partition;
+	return by_name ? by_name < 0 : a->reader->partition < b->reader->partition;
 }
 
 static void heap_push(struct evbus_reader *reader, struct source *source)
@@ -54,7 +54,7 @@ static struct source *heap_pop(struct evbus_reader *reader)
 enum evbus_code reader_advance(struct evbus_reader *reader, struct source *source, struct evbus_err *err)
 {
 	do {
-		TRY(cursor_next(&source->cursor, source->end, &source->line, &source->has_line, err));
+		TRY(partition_next(source->reader, source->end, &source->line, &source->has_line, err));
 		if (!source->has_line)
 			return EVBUS_OK;
 		reader->progress.records++;
@@ -83,16 +83,16 @@ static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err 
 {
 	for (size_t i = 0; i < reader->source_count; i++) {
 		struct source *source = reader->sources[i];
-		if (source->has_line || source->cursor.next >= source->end)
+		if (source->has_line || source->reader->next >= source->end)
 			continue;
-		TRY(cursor_refresh(&source->cursor, err));
+		TRY(partition_refresh(source->reader, err));
 		TRY(reader_advance(reader, source, err));
 	}
 	if (now_ms() - reader->looked_at_ms < LOOK_MS && reader->looked_at_ms)
 		return EVBUS_OK;
 	reader->looked_at_ms = now_ms();
 	for (size_t i = 0; i < reader->topic_count; i++)
-		TRY(topic_check_in_place(reader->topics[i], "read", err));
+		TRY(reader->topics[i]->ops->topic_check(reader->topics[i], "read", err));
 	if (!reader->is_pattern && reader->source_count)
 		return EVBUS_OK;
 	enum evbus_code code = reader_look_for_topics(reader, NULL, err);
@@ -115,7 +115,7 @@ bool evbus_reader_finished(const struct evbus_reader *reader)
 	if (!reader->follow || is_past_until(reader))
 		return true;
 	for (size_t i = 0; i < reader->source_count; i++)
-		if (reader->sources[i]->cursor.next < reader->sources[i]->end)
+		if (reader->sources[i]->reader->next < reader->sources[i]->end)
 			return false;
 	return reader->source_count > 0 && !reader->is_pattern;
 }
@@ -128,7 +128,7 @@ static bool wait_for_more(const struct evbus_reader *reader, int timeout_ms)
 	struct timespec time = { wait / 1000, (long)(wait % 1000) * 1000000 };
 
 	if (reader->source_count)
-		return cursor_wait(&reader->sources[0]->cursor, wait);
+		return partition_wait(reader->sources[0]->reader, wait);
 	return nanosleep(&time, NULL) == 0 || errno != EINTR;
 }
 
@@ -195,7 +195,8 @@ enum evbus_code evbus_reader_next(struct evbus_reader *reader, int timeout_ms, c
 			continue;
 		}
 		struct evbus_slice topic = { source->topic->name, strlen(source->topic->name) };
-		line_to_record(&source->line, topic, source->cursor.partition, &reader->record);
+		line_to_record(&source->line, topic, source->reader->partition, &reader->record);
+		reader->record.offset_kind = source->reader->ops->offset_kind;
 		if (reader->filtered && !filter_matches(&reader->filter, &reader->record))
 			continue;
 		*record = &reader->record;

@@ -3,12 +3,12 @@
 #define EVBUS_READER_H
 
 #include "bus.h"
-#include "log/cursor.h"
+#include "log/line.h"
 
 /* A partition that is read. */
 struct source {
-	struct topic *topic;
-	struct cursor cursor;
+	struct backend_topic *topic;
+	struct partition_reader *reader;
 	uint64_t end;                    /* exclusive */
 	uint64_t skip_below;             /* began beyond the end of the log, while following */
 	struct line line;                /* the next one, if has_line */
@@ -24,7 +24,7 @@ struct evbus_reader {
 	struct evbus_filter filter;
 	bool filtered;
 	char *texts;                     /* the filter's, copied */
-	struct topic **topics;
+	struct backend_topic **topics;
 	size_t topic_count;
 	struct source **sources;
 	size_t source_count;

@@ -17,7 +17,7 @@
 
 static void close_source(struct source *source)
 {
-	cursor_close(&source->cursor);
+	partition_close(&source->reader);
 	free(source);
 }
 
@@ -27,10 +27,8 @@ void evbus_reader_close(struct evbus_reader *reader)
 		return;
 	for (size_t i = 0; i < reader->source_count; i++)
 		close_source(reader->sources[i]);
-	for (size_t i = 0; i < reader->topic_count; i++) {
-		topic_close(reader->topics[i]);
-		free(reader->topics[i]);
-	}
+	for (size_t i = 0; i < reader->topic_count; i++)
+		backend_topic_close(&reader->topics[i]);
 	free(reader->sources);
 	free(reader->heap);
 	free(reader->topics);
@@ -63,16 +61,16 @@ static enum evbus_code stored_position(struct evbus_reader *reader, struct sourc
 
 	if (!group)
 		return err_set(err, EVBUS_USAGE, 0, "'stored' needs a group: say which with --group");
-	enum evbus_code code = evbus_checkpoint_get(reader->bus, group, source->topic->name, source->cursor.partition,
+	enum evbus_code code = evbus_checkpoint_get(reader->bus, group, source->topic->name, source->reader->partition,
 						    &checkpoint, err);
 	if (code == EVBUS_NONE) {
-		*offset = source->cursor.first;
-		root_notice(&reader->bus->root, "group '%s' has no checkpoint on topic '%s', partition %d: from the beginning",
-			    group, source->topic->name, source->cursor.partition);
+		*offset = source->reader->first;
+		bus_notice(reader->bus, "group '%s' has no checkpoint on topic '%s', partition %d: from the beginning",
+			    group, source->topic->name, source->reader->partition);
 		return EVBUS_OK;
 	}
 	TRY(code);
-	return checkpoint_check(&source->cursor, &checkpoint, offset, err);
+	return checkpoint_check(source->reader, &checkpoint, offset, err);
 }
 
 static enum evbus_code resolve(struct evbus_reader *reader, struct source *source, const char *text, const char *group,
@@ -83,11 +81,11 @@ static enum evbus_code resolve(struct evbus_reader *reader, struct source *sourc
 	TRY(position_parse(text, &position, err));
 	if (position.kind == POSITION_STORED)
 		return stored_position(reader, source, group, offset, err);
-	TRY(position_resolve(&position, &source->cursor, offset, err));
-	if (*offset > source->cursor.durable.next)
-		root_notice(&reader->bus->root, "offset %llu is behind the end of topic '%s', partition %d, which is %llu",
-			    (unsigned long long)*offset, source->topic->name, source->cursor.partition,
-			    (unsigned long long)source->cursor.durable.next);
+	TRY(position_resolve(&position, source->reader, offset, err));
+	if (*offset > source->reader->end)
+		bus_notice(reader->bus, "offset %llu is behind the end of topic '%s', partition %d, which is %llu",
+			    (unsigned long long)*offset, source->topic->name, source->reader->partition,
+			    (unsigned long long)source->reader->end);
 	return EVBUS_OK;
 }
 
@@ -95,19 +93,19 @@ static enum evbus_code resolve(struct evbus_reader *reader, struct source *sourc
 static enum evbus_code find_stop(struct evbus_reader *reader, struct source *source, bool last, uint64_t *stop,
 				 struct evbus_err *err)
 {
-	*stop = source->end < source->cursor.durable.next ? source->end : source->cursor.durable.next;
+	*stop = source->end < source->reader->end ? source->end : source->reader->end;
 	if (!last || reader->until_us == INT64_MAX)
 		return EVBUS_OK;
-	TRY(cursor_seek_time(&source->cursor, reader->until_us, err));
-	*stop = source->cursor.next < *stop ? source->cursor.next : *stop;
+	TRY(partition_seek_time(source->reader, reader->until_us, err));
+	*stop = source->reader->next < *stop ? source->reader->next : *stop;
 	return EVBUS_OK;
 }
 
 static enum evbus_code set_range(struct evbus_reader *reader, struct source *source,
 				 const struct evbus_selection *selection, struct evbus_err *err)
 {
-	struct cursor *cursor = &source->cursor;
-	uint64_t start = cursor->first, stop, since = 0, next = cursor->durable.next;
+	struct partition_reader *from = source->reader;
+	uint64_t start = from->first, stop, since = 0, next = from->end;
 
 	source->end = selection->follow ? UINT64_MAX : next;
 	if (selection->to) {
@@ -122,17 +120,17 @@ static enum evbus_code set_range(struct evbus_reader *reader, struct source *sou
 		TRY(resolve(reader, source, selection->from ? selection->from : "stored", selection->group, &start,
 			    err));
 	if (reader->since_us != INT64_MIN) {
-		TRY(cursor_seek_time(cursor, reader->since_us, err));
-		since = cursor->next;
+		TRY(partition_seek_time(from, reader->since_us, err));
+		since = from->next;
 		start = since > start ? since : start;
 	}
 	source->skip_below = start;
 	if (selection->last)
 		reader->skip += stop > start ? stop - start : 0;
-	return cursor_seek(cursor, start < next ? start : next, err);
+	return partition_seek(from, start < next ? start : next, err);
 }
 
-static enum evbus_code add_source(struct evbus_reader *reader, struct topic *topic, int32_t partition,
+static enum evbus_code add_source(struct evbus_reader *reader, struct backend_topic *topic, int32_t partition,
 				  const struct evbus_selection *selection, struct evbus_err *err)
 {
 	uint64_t left;
@@ -144,14 +142,13 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct topic *top
 		return no_memory(err);
 	*source = (struct source){ .topic = topic, .end = UINT64_MAX };
 	size_t chunk = reader->source_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
-	TRY(cursor_open(topic, partition, chunk, &source->cursor, err));
-	/* One of them, so that a reader has one thread at most. */
-	source->cursor.reads_ahead = reader->source_count == 0;
+	/* One of them reads ahead, so that a reader has one thread at most. */
+	TRY(partition_open(topic, partition, chunk, reader->source_count == 0, &source->reader, err));
 	enum evbus_code code = selection ? set_range(reader, source, selection, err) : EVBUS_OK;
 	if (code == EVBUS_OK)
-		code = cursor_bytes_left(&source->cursor, &left, err);
+		code = partition_bytes_left(source->reader, &left, err);
 	if (code != EVBUS_OK) {
-		cursor_close(&source->cursor);
+		partition_close(&source->reader);
 		return code;
 	}
 	reader->progress.bytes_total += left;
@@ -164,13 +161,9 @@ static enum evbus_code add_topic(struct evbus_reader *reader, const char *name,
 				 const struct evbus_selection *selection, struct evbus_err *err)
 {
 	TRY(reader_grow(&reader->topics, reader->topic_count, sizeof *reader->topics, err));
-	CLEANUP(free_cleanup) struct topic *topic = os.realloc(NULL, sizeof *topic);
-	if (!topic)
-		return no_memory(err);
-	TRY(topic_open(&reader->bus->root, name, topic, err));
-	struct topic *kept = topic;
-	reader->topics[reader->topic_count++] = topic;
-	topic = NULL;
+	struct backend *backend = reader->bus->backend;
+	TRY(backend->ops->topic_open(backend, name, &reader->topics[reader->topic_count], err));
+	struct backend_topic *kept = reader->topics[reader->topic_count++];
 	/* Of a pattern those topics are meant that have it. */
 	if (reader->partition_id >= 0 && reader->is_pattern && (uint32_t)reader->partition_id >= kept->partitions)
 		return EVBUS_OK;
@@ -218,9 +211,9 @@ enum evbus_code reader_look_for_topics(struct evbus_reader *reader, const struct
 	char **list = only;
 	size_t count = 0;
 
-	TRY(bus_root(reader->bus, false, err));
+	TRY(bus_reach(reader->bus, false, err));
 	if (reader->is_pattern) {
-		TRY(topic_names(&reader->bus->root, reader->topic_name, &names, err));
+		TRY(evbus_topic_list(reader->bus, reader->topic_name, &names, err));
 		list = names;
 	}
 	while (list[count])
@@ -316,7 +309,7 @@ static void close_reader(struct evbus_reader **reader)
 void reader_tell_waiting(struct evbus_reader *reader)
 {
 	if (!reader->waiting_told && reader->source_count == 0)
-		root_notice(&reader->bus->root, "waiting for topic '%s'", reader->topic_name);
+		bus_notice(reader->bus, "waiting for topic '%s'", reader->topic_name);
 	reader->waiting_told = true;
 }
 

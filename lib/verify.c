@@ -173,15 +173,19 @@ static enum evbus_code visit_partitions(struct verification *run, struct evbus_e
 static enum evbus_code check_checkpoint(struct verification *run, const struct evbus_checkpoint *checkpoint,
 					struct evbus_err *err)
 {
-	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	struct backend *backend = run->bus->backend;
+	CLEANUP(backend_topic_close) struct backend_topic *topic = NULL;
+	CLEANUP(partition_close) struct partition_reader *reader = NULL;
 	struct evbus_err why;
 	uint64_t next = 0;
 
 	struct evbus_finding finding = { run->topic.name, checkpoint->partition_id, 0, 0, EVBUS_DAMAGE, "checkpoint",
 					 "" };
-	enum evbus_code code = cursor_open(&run->topic, checkpoint->partition_id, 16384, &cursor, &why);
+	enum evbus_code code = backend->ops->topic_open(backend, run->topic.name, &topic, &why);
 	if (code == EVBUS_OK)
-		code = checkpoint_check(&cursor, checkpoint, &next, &why);
+		code = partition_open(topic, checkpoint->partition_id, 16384, false, &reader, &why);
+	if (code == EVBUS_OK)
+		code = checkpoint_check(reader, checkpoint, &next, &why);
 	if (code == EVBUS_OK)
 		return EVBUS_OK;
 	if (code != EVBUS_CONFLICT && code != EVBUS_NONE && code != EVBUS_IO) {
@@ -258,7 +262,7 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 	verify_look_away(run);
 	topic_close(&run->topic);
 	struct evbus_err why;
-	enum evbus_code code = topic_open(&run->bus->root, name, &run->topic, &why);
+	enum evbus_code code = topic_open(run->bus->root, name, &run->topic, &why);
 	run->ids_only = false;
 	if (code != EVBUS_NONE && is_of_the_log(code, &why)) {
 		snprintf(run->topic.name, sizeof run->topic.name, "%s", name);
@@ -344,10 +348,10 @@ enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struc
 	CLEANUP(free_cleanup) char **names = NULL, **unusable = NULL;
 
 	TRY(evbus_topic_list(bus, pattern, &names, err));
-	TRY(topic_unusable(&bus->root, pattern, &unusable, err));
+	TRY(topic_unusable(bus->root, pattern, &unusable, err));
 	if (!names[0] && !unusable[0])
-		return pattern ? err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root.path, pattern) :
-				 err_set(err, EVBUS_NONE, 0, "there are no topics in '%s'", bus->root.path);
+		return pattern ? err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root->path, pattern) :
+				 err_set(err, EVBUS_NONE, 0, "there are no topics in '%s'", bus->root->path);
 	TRY(check_options(&run, names, pattern, err));
 	for (size_t i = 0; names[i] && options->progress; i++)
 		run.progress.bytes_total += bytes_of(&run, names[i]);
@@ -359,7 +363,7 @@ enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struc
 	if (run.is_pattern)
 		TRY(check_topics_gone(&run, pattern, names, err));
 	if (counted.partitions == 0)
-		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' that matches '%s' has a partition %d", bus->root.path,
+		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' that matches '%s' has a partition %d", bus->root->path,
 			       pattern ? pattern : ">", options->partition_id);
 	*result = counted;
 	return EVBUS_OK;

@@ -1,35 +1,39 @@
 /* checkpoint.c: making checkpoints, and proving that they still fit. */
 #include "delivery/checkpoint.h"
 
+#include "log/line.h"
+
 #include <string.h>
 
 /* The checksum of the last record done, as its line has it; "" where there is none before `next` (any more). */
-static enum evbus_code fingerprint_at(struct cursor *cursor, uint64_t next, char fingerprint[9], struct evbus_err *err)
+static enum evbus_code fingerprint_at(struct partition_reader *reader, uint64_t next, char fingerprint[9],
+				      struct evbus_err *err)
 {
 	struct line line;
 	bool got;
 
 	fingerprint[0] = '\0';
-	if (next <= cursor->first)
+	if (next <= reader->first)
 		return EVBUS_OK;
-	TRY(cursor_seek(cursor, next - 1, err));
-	TRY(cursor_next(cursor, UINT64_MAX, &line, &got, err));
+	TRY(partition_seek(reader, next - 1, err));
+	TRY(partition_next(reader, UINT64_MAX, &line, &got, err));
 	if (got)
 		snprintf(fingerprint, 9, "%.8s", line.text.data + LINE_CRC_AT);
 	return EVBUS_OK;
 }
 
-enum evbus_code checkpoint_make(struct cursor *cursor, const char *group, uint64_t next,
+enum evbus_code checkpoint_make(struct partition_reader *reader, const char *group, uint64_t next,
 				struct evbus_checkpoint *checkpoint, struct evbus_err *err)
 {
-	struct evbus_checkpoint made = { .partition_id = cursor->partition, .offset_kind = "file_line" };
+	struct evbus_checkpoint made = { .partition_id = reader->partition };
 
+	snprintf(made.offset_kind, sizeof made.offset_kind, "%s", reader->ops->offset_kind);
 	snprintf(made.group, sizeof made.group, "%s", group);
-	snprintf(made.topic, sizeof made.topic, "%s", cursor->topic->name);
+	snprintf(made.topic, sizeof made.topic, "%s", reader->topic->name);
 	snprintf(made.next_offset, sizeof made.next_offset, "%llu", (unsigned long long)next);
-	snprintf(made.log_id, sizeof made.log_id, "%s", cursor->topic->log_id);
+	snprintf(made.log_id, sizeof made.log_id, "%s", reader->topic->log_id);
 	evbus_time_format(os_now_us(), made.updated_at_utc);
-	TRY(fingerprint_at(cursor, next, made.fingerprint, err));
+	TRY(fingerprint_at(reader, next, made.fingerprint, err));
 	*checkpoint = made;
 	return EVBUS_OK;
 }
@@ -43,24 +47,26 @@ static enum evbus_code conflict(const struct evbus_checkpoint *checkpoint, const
 		       checkpoint->group, checkpoint->topic, checkpoint->partition_id, checkpoint->next_offset, found);
 }
 
-enum evbus_code checkpoint_check(struct cursor *cursor, const struct evbus_checkpoint *checkpoint, uint64_t *next,
-				 struct evbus_err *err)
+enum evbus_code checkpoint_check(struct partition_reader *reader, const struct evbus_checkpoint *checkpoint,
+				 uint64_t *next, struct evbus_err *err)
 {
 	char found[160], fingerprint[9];
 	uint64_t at;
 
-	if (strcmp(checkpoint->offset_kind, "file_line") != 0 ||
-	    !decimal_parse((struct evbus_slice){ checkpoint->next_offset, strlen(checkpoint->next_offset) }, &at))
-		return conflict(checkpoint, "that is no position of a file bus", err);
-	if (strcmp(checkpoint->log_id, cursor->topic->log_id) != 0)
-		return conflict(checkpoint, "that was another log under the same name: the topic was removed and made again",
-				err);
-	if (at > cursor->durable.next) {
-		snprintf(found, sizeof found, "the log ends at offset %llu: it was cut or restored",
-			 (unsigned long long)cursor->durable.next);
+	if (strcmp(checkpoint->offset_kind, reader->ops->offset_kind) != 0 ||
+	    !decimal_parse((struct evbus_slice){ checkpoint->next_offset, strlen(checkpoint->next_offset) }, &at)) {
+		snprintf(found, sizeof found, "that is no position of a %s bus", reader->ops->scheme);
 		return conflict(checkpoint, found, err);
 	}
-	TRY(fingerprint_at(cursor, at, fingerprint, err));
+	if (strcmp(checkpoint->log_id, reader->topic->log_id) != 0)
+		return conflict(checkpoint, "that was another log under the same name: the topic was removed and made again",
+				err);
+	if (at > reader->end) {
+		snprintf(found, sizeof found, "the log ends at offset %llu: it was cut or restored",
+			 (unsigned long long)reader->end);
+		return conflict(checkpoint, found, err);
+	}
+	TRY(fingerprint_at(reader, at, fingerprint, err));
 	if (checkpoint->fingerprint[0] && fingerprint[0] && strcmp(checkpoint->fingerprint, fingerprint) != 0) {
 		snprintf(found, sizeof found,
 			 "the record before it has the checksum %s and had %s: the log was cut or restored, and written "

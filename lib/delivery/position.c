@@ -1,6 +1,8 @@
 /* position.c: ways to name a position. */
 #include "delivery/position.h"
 
+#include "log/line.h"
+
 #include <string.h>
 
 static enum evbus_code not_a_position(const char *text, struct evbus_err *err)
@@ -39,10 +41,10 @@ enum evbus_code position_parse(const char *text, struct position *position, stru
 	return EVBUS_OK;
 }
 
-enum evbus_code position_resolve(const struct position *position, struct cursor *cursor, uint64_t *offset,
+enum evbus_code position_resolve(const struct position *position, struct partition_reader *reader, uint64_t *offset,
 				 struct evbus_err *err)
 {
-	uint64_t first = cursor->first, next = cursor->durable.next;
+	uint64_t first = reader->first, next = reader->end;
 
 	switch (position->kind) {
 	case POSITION_OFFSET:
@@ -58,8 +60,8 @@ enum evbus_code position_resolve(const struct position *position, struct cursor 
 		*offset = position->number < next - first ? next - position->number : first;
 		return EVBUS_OK;
 	case POSITION_TIME:
-		TRY(cursor_seek_time(cursor, position->time_us, err));
-		*offset = cursor->next;
+		TRY(partition_seek_time(reader, position->time_us, err));
+		*offset = reader->next;
 		return EVBUS_OK;
 	default:
 		return err_set(err, EVBUS_USAGE, 0, "'stored' needs a group: say which with --group");

@@ -2,7 +2,7 @@
 #ifndef EVBUS_DELIVERY_POSITION_H
 #define EVBUS_DELIVERY_POSITION_H
 
-#include "log/cursor.h"
+#include "backend.h"
 
 enum position_kind {
 	POSITION_OFFSET,             /* N */
@@ -23,8 +23,8 @@ struct position {
 CHECKED enum evbus_code position_parse(const char *text, struct position *position, struct evbus_err *err);
 
 /* The offset that it is in a log, which for POSITION_OFFSET may lie outside; not for POSITION_STORED. May move the
- * cursor. */
-CHECKED enum evbus_code position_resolve(const struct position *position, struct cursor *cursor, uint64_t *offset,
-					 struct evbus_err *err);
+ * reader. */
+CHECKED enum evbus_code position_resolve(const struct position *position, struct partition_reader *reader,
+					 uint64_t *offset, struct evbus_err *err);
 
 #endif

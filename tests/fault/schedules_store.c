@@ -292,9 +292,9 @@ static void store_keys(void)
 	uint64_t count;
 	bool fitted;
 
-	CHECK_OK(bus_root(bus, false, ERR));
+	CHECK_OK(bus_reach(bus, false, ERR));
 	CHECK_OK(bus_store(bus, ERR));
-	CHECK_OK(topic_open(&bus->root, TOPIC, &topic, ERR));
+	CHECK_OK(topic_open(bus->root, TOPIC, &topic, ERR));
 	CHECK_OK(keys_rebuild(&topic, bus->store, NULL, &count, &fitted, ERR));
 	topic_close(&topic);
 	evbus_close(bus);

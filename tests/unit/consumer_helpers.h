@@ -38,8 +38,8 @@ static inline struct evbus *open_bus(void)
 
 	OK(evbus_open("bus", &options, &opened, &err));
 	/* The module is looked for beside the library, and there is none here. */
-	if (opened->root.fd >= 0)
-		OK(store_open(opened->root.fd, "sqlite:.evbus/state.db", &store, &opened->store, &err));
+	if (opened->root->fd >= 0)
+		OK(store_open(opened->root->fd, "sqlite:.evbus/state.db", &store, &opened->store, &err));
 	return opened;
 }
 

@@ -1,0 +1,190 @@
+/* backend.h: the contract of a backend: where topics live, how they are appended to, and how they are read.
+ *
+ * Everything above (lib/delivery, lib/ itself) works through these calls and knows no backend by its name. A backend is one
+ * file of lib/backend/ that fills in a struct backend_ops; its handles begin with the structs below, which it keeps right
+ * and everybody else only reads.
+ *
+ * - A record is a struct line (log/line.h): a text as evbus-log(5) has it, and slices of that. A backend that keeps records
+ *   in another way makes the lines of them as they are read (line_add), so that what is printed, filtered and kept in
+ *   windows is the same everywhere. A record of somebody else's that is not one JSON object has payload.data NULL.
+ * - A position is a uint64_t, and a text outside of the library: the offset in decimal. Positions grow with the offset,
+ *   and what comes after a record begins at its position + 1, whether a record stands there or not. Offsets that are no
+ *   numbers below 2^63 (a Kinesis sequence number has up to 129 digits) are the business of their backend alone: it numbers
+ *   what an open partition has handed out or was asked for in the order of the offsets, and translates.
+ * - Codes: EVBUS_NONE where a bus, topic, partition or record is not there (any more); EVBUS_UNAVAILABLE where the server
+ *   cannot be reached, within the time-out that was asked for and never later; EVBUS_CONFLICT where a log was cut or
+ *   replaced; EVBUS_AGAIN with EINTR where the waiter gave up. */
+#ifndef EVBUS_BACKEND_H
+#define EVBUS_BACKEND_H
+
+#include "base/err.h"
+#include "base/os.h"
+
+#define BACKEND_VERSION 1 /* of all that stands here; a module with another one is not used */
+
+struct backend_files;
+struct backend_ops;
+struct line;
+struct root;
+
+struct backend_options {
+	bool no_create;
+	mode_t file_mode, dir_mode;      /* of files, where there are any */
+	void (*notice)(void *context, const char *text);
+	void *notice_context;
+};
+
+/* A bus. */
+struct backend {
+	const struct backend_ops *ops;
+};
+
+struct backend_topic {
+	const struct backend_ops *ops;
+	const char *name;
+	const char *log_id;              /* another log under the same name has another one */
+	uint32_t partitions;
+	uint64_t segment_max_bytes;      /* a group is not larger; UINT64_MAX: no such limit */
+};
+
+/* A partition that is read. Moving and reading change `next`, refresh() `end`; `first` may grow with either. */
+struct partition_reader {
+	const struct backend_ops *ops;
+	const struct backend_topic *topic;
+	int32_t partition;
+	uint64_t first;                  /* the oldest that is there */
+	uint64_t next;                   /* of the record that is read next */
+	uint64_t end;                    /* of what could be read when it was last looked; exclusive */
+};
+
+struct backend_ops {
+	uint32_t version;                /* BACKEND_VERSION; first, in every version */
+	const char *scheme;              /* of its URLs: "file" */
+	const char *offset_kind;
+	const char *acknowledgement;     /* what a receipt means */
+
+	/* ---- the bus ---- */
+
+	/* rest: the URL behind its scheme and colon, or all of it where it has none. Makes nothing. */
+	enum evbus_code (*open)(const char *url, const char *rest, const struct backend_options *options,
+				struct backend **backend, struct evbus_err *err);
+	void (*close)(struct backend *backend);
+	/* EVBUS_NONE: there is no bus, and it is not to be made. */
+	enum evbus_code (*ready)(struct backend *backend, bool create, struct evbus_err *err);
+
+	/* ---- topics, of a bus that is ready ---- */
+
+	/* EVBUS_NONE: it is not there. A topic outlives its readers and writers. */
+	enum evbus_code (*topic_open)(struct backend *backend, const char *name, struct backend_topic **topic,
+				      struct evbus_err *err);
+	/* Opens it where it is there already, if it fits the options. */
+	enum evbus_code (*topic_create)(struct backend *backend, const char *name,
+					const struct evbus_topic_options *options, struct backend_topic **topic,
+					bool *created, struct evbus_err *err);
+	void (*topic_close)(struct backend_topic *topic);
+	/* Returns when the topic will stay, whoever made it. */
+	enum evbus_code (*topic_keep)(const struct backend_topic *topic, struct evbus_err *err);
+	/* EVBUS_CONFLICT: it is no longer what is found at its name. doing: "read", for the message. */
+	enum evbus_code (*topic_check)(const struct backend_topic *topic, const char *doing, struct evbus_err *err);
+	/* As evbus_topic_list(). */
+	enum evbus_code (*topic_names)(struct backend *backend, const char *pattern, char ***names,
+				       struct evbus_err *err);
+
+	/* ---- reading what is acknowledged: partition_… below ---- */
+
+	enum evbus_code (*reader_open)(const struct backend_topic *topic, int32_t partition, size_t chunk,
+				       bool ahead, struct partition_reader **reader, struct evbus_err *err);
+	void (*reader_close)(struct partition_reader *reader);
+	enum evbus_code (*seek)(struct partition_reader *reader, uint64_t position, struct evbus_err *err);
+	enum evbus_code (*seek_time)(struct partition_reader *reader, int64_t time_us, struct evbus_err *err);
+	enum evbus_code (*next)(struct partition_reader *reader, uint64_t end, struct line *line, bool *got,
+				struct evbus_err *err);
+	enum evbus_code (*refresh)(struct partition_reader *reader, struct evbus_err *err);
+	bool (*wait)(const struct partition_reader *reader, int timeout_ms);
+	enum evbus_code (*bytes_left)(const struct partition_reader *reader, uint64_t *bytes, struct evbus_err *err);
+	enum evbus_code (*describe)(struct partition_reader *reader, struct evbus_partition_info *info,
+				    struct evbus_err *err);
+
+	const struct backend_files *files; /* NULL: it has none */
+};
+
+/* What there is only where topics are files of lib/log: for verify, and for publishing idempotently. */
+struct backend_files {
+	struct root *(*root)(struct backend *backend);
+};
+
+/* Those that are built in. */
+extern const struct backend_ops backend_file;
+
+/* The calls on a partition, each once. `why` is err: tests have a variable of that name in every file. */
+
+/* At `first`. chunk: about how many bytes to get at once; ahead: a thread may read on. EVBUS_NONE: there is no such partition. */
+CHECKED static inline enum evbus_code partition_open(const struct backend_topic *topic, int32_t partition, size_t chunk,
+						     bool ahead, struct partition_reader **reader,
+						     struct evbus_err *why)
+{
+	return topic->ops->reader_open(topic, partition, chunk, ahead, reader, why);
+}
+
+/* To a position from `first` to `end`. EVBUS_NONE: what stood there was removed. */
+CHECKED static inline enum evbus_code partition_seek(struct partition_reader *reader, uint64_t position,
+						     struct evbus_err *why)
+{
+	return reader->ops->seek(reader, position, why);
+}
+
+/* To the first record published at or after a time. */
+CHECKED static inline enum evbus_code partition_seek_time(struct partition_reader *reader, int64_t time_us,
+							  struct evbus_err *why)
+{
+	return reader->ops->seek_time(reader, time_us, why);
+}
+
+/* The next record below reader->end and this end; *got false: there is none yet. Called for each record, so whoever has to
+ * ask a server gets many at once. The line lives until the next call. EVBUS_IO: it is damaged. */
+CHECKED static inline enum evbus_code partition_next(struct partition_reader *reader, uint64_t end, struct line *line,
+						     bool *got, struct evbus_err *why)
+{
+	return reader->ops->next(reader, end, line, got, why);
+}
+
+/* Looks again where the end is. EVBUS_CONFLICT: the log was cut or replaced meanwhile. */
+CHECKED static inline enum evbus_code partition_refresh(struct partition_reader *reader, struct evbus_err *why)
+{
+	return reader->ops->refresh(reader, why);
+}
+
+/* Waits for more than there was at the last look, at most timeout_ms; may return early. false: a signal came. */
+static inline bool partition_wait(const struct partition_reader *reader, int timeout_ms)
+{
+	return reader->ops->wait(reader, timeout_ms);
+}
+
+/* What is not read yet of what was there at the last look. */
+CHECKED static inline enum evbus_code partition_bytes_left(const struct partition_reader *reader, uint64_t *bytes,
+							   struct evbus_err *why)
+{
+	return reader->ops->bytes_left(reader, bytes, why);
+}
+
+/* Sets info->records, bytes and last_published_at_utc; the rest is known without it. */
+CHECKED static inline enum evbus_code partition_describe(struct partition_reader *reader,
+							 struct evbus_partition_info *info, struct evbus_err *why)
+{
+	return reader->ops->describe(reader, info, why);
+}
+
+/* For CLEANUP; closes nothing where there is nothing. */
+static inline void partition_close(struct partition_reader **reader)
+{
+	if (*reader)
+		(*reader)->ops->reader_close(*reader);
+}
+
+static inline void backend_topic_close(struct backend_topic **topic)
+{
+	if (*topic)
+		(*topic)->ops->topic_close(*topic);
+}
+
+#endif
