@@ -7,6 +7,8 @@
  * - A record is a struct line (log/line.h): a text as evbus-log(5) has it, and slices of that. A backend that keeps records
  *   in another way makes the lines of them as they are read (line_add), so that what is printed, filtered and kept in
  *   windows is the same everywhere. A record of somebody else's that is not one JSON object has payload.data NULL.
+ * - What is published is a struct group (log/writer.h): lines with the offsets and times that are expected. Where they turn
+ *   out otherwise they are encoded again (group.c), so that the lines of a group that was committed are its receipts.
  * - A position is a uint64_t, and a text outside of the library: the offset in decimal. Positions grow with the offset,
  *   and what comes after a record begins at its position + 1, whether a record stands there or not. Offsets that are no
  *   numbers below 2^63 (a Kinesis sequence number has up to 129 digits) are the business of their backend alone: it numbers
@@ -24,8 +26,13 @@
 
 struct backend_files;
 struct backend_ops;
+struct group;
 struct line;
+struct log_writer;
+struct mark;
 struct root;
+struct topic;
+struct waiter;
 
 struct backend_options {
 	bool no_create;
@@ -55,6 +62,16 @@ struct partition_reader {
 	uint64_t first;                  /* the oldest that is there */
 	uint64_t next;                   /* of the record that is read next */
 	uint64_t end;                    /* of what could be read when it was last looked; exclusive */
+};
+
+/* A partition that is appended to. */
+struct partition_writer {
+	const struct backend_ops *ops;
+	const struct backend_topic *topic;
+	int32_t partition;
+	const struct waiter *waiter;     /* whom to ask while it waits; may be set anew */
+	uint64_t expected_next;          /* what the next line will probably get, */
+	int64_t expected_time_us;        /* and the time before which it is not published */
 };
 
 struct backend_ops {
@@ -105,12 +122,26 @@ struct backend_ops {
 	enum evbus_code (*describe)(struct partition_reader *reader, struct evbus_partition_info *info,
 				    struct evbus_err *err);
 
-	const struct backend_files *files; /* NULL: it has none */
+	/* ---- publishing ---- */
+
+	/* EVBUS_NONE: there is no such partition. The waiter outlives the writer. */
+	enum evbus_code (*writer_open)(const struct backend_topic *topic, int32_t partition,
+				       const struct waiter *waiter, struct partition_writer **writer,
+				       struct evbus_err *err);
+	void (*writer_close)(struct partition_writer *writer);
+	enum evbus_code (*append)(struct partition_writer *writer, struct group *group, uint64_t expect,
+				  struct evbus_err *err);
+	enum evbus_code (*commit)(struct partition_writer *writer, struct group *group, struct evbus_err *err);
+
+	const struct backend_files *files;       /* NULL: it has none */
 };
 
 /* What there is only where topics are files of lib/log: for verify, and for publishing idempotently. */
 struct backend_files {
 	struct root *(*root)(struct backend *backend);
+	const struct topic *(*topic)(const struct backend_topic *topic);
+	struct log_writer *(*writer)(struct partition_writer *writer);
+	const struct mark *(*mark)(const struct partition_writer *writer);    /* of what was appended last */
 };
 
 /* Those that are built in. */
@@ -174,11 +205,34 @@ CHECKED static inline enum evbus_code partition_describe(struct partition_reader
 	return reader->ops->describe(reader, info, why);
 }
 
+/* Appends the group, or sends it: all of it, or after a failure nothing that will ever be acknowledged. expect: the offset
+ * that it has to get, or UINT64_MAX (EVBUS_CONFLICT: it would get another one). The group's deadline is looked at just
+ * before (EVBUS_AGAIN). */
+CHECKED static inline enum evbus_code partition_append(struct partition_writer *writer, struct group *group,
+						       uint64_t expect, struct evbus_err *why)
+{
+	return writer->ops->append(writer, group, expect, why);
+}
+
+/* Returns when the group that was appended last is what an acknowledgement means here; its lines are then as they lie
+ * there. EVBUS_UNAVAILABLE: it is not known what became of it. */
+CHECKED static inline enum evbus_code partition_commit(struct partition_writer *writer, struct group *group,
+						       struct evbus_err *why)
+{
+	return writer->ops->commit(writer, group, why);
+}
+
 /* For CLEANUP; closes nothing where there is nothing. */
 static inline void partition_close(struct partition_reader **reader)
 {
 	if (*reader)
 		(*reader)->ops->reader_close(*reader);
+}
+
+static inline void partition_writer_close(struct partition_writer **writer)
+{
+	if (*writer)
+		(*writer)->ops->writer_close(*writer);
 }
 
 static inline void backend_topic_close(struct backend_topic **topic)

@@ -47,14 +47,13 @@ static void write_slot(struct lane *const *lanes, struct slot *slot, const struc
 	slot->code = EVBUS_OK;
 	for (uint32_t i = 0; i < slot->group_count && slot->code == EVBUS_OK; i++) {
 		struct group *group = &slot->groups[i];
-		struct mark mark;
 		if (group_count(group) == 0)
 			continue;
 		group->deadline = slot->deadline;
-		lanes[i]->writer.waiter = waiter;
-		slot->code = writer_append(&lanes[i]->writer, group, slot->expect, &mark, &slot->err);
+		lanes[i]->writer->waiter = waiter;
+		slot->code = partition_append(lanes[i]->writer, group, slot->expect, &slot->err);
 		if (slot->code == EVBUS_OK)
-			slot->code = writer_commit(&lanes[i]->writer, &mark, group, &slot->err);
+			slot->code = partition_commit(lanes[i]->writer, group, &slot->err);
 		group->durable = slot->code == EVBUS_OK;
 	}
 }
@@ -109,9 +108,9 @@ static void predict_again(struct evbus_publisher *publisher, const struct slot *
 		uint64_t waiting = i < filling->group_count && filling->state == SLOT_FILLING ?
 					   group_count(&filling->groups[i]) :
 					   0;
-		lane->expected_next = lane->writer.expected.next + waiting;
-		if (lane->expected_time_us < lane->writer.expected.time_us)
-			lane->expected_time_us = lane->writer.expected.time_us;
+		lane->expected_next = lane->writer->expected_next + waiting;
+		if (lane->expected_time_us < lane->writer->expected_time_us)
+			lane->expected_time_us = lane->writer->expected_time_us;
 	}
 }
 
@@ -283,10 +282,11 @@ static bool take_receipt(struct evbus_publisher *publisher, const struct slot *s
 	const struct lane *lane = publisher->lanes[ticket->lane];
 	struct evbus_slice topic = { lane->topic->name, strlen(lane->topic->name) };
 	if (ticket->kind == TICKET_NEW)
-		group_record(&slot->groups[ticket->lane], ticket->entry, topic, lane->writer.partition,
+		group_record(&slot->groups[ticket->lane], ticket->entry, topic, lane->writer->partition,
 			     &publisher->receipt);
 	else if (publisher_first(slot, ticket->entry, topic, &publisher->receipt) != EVBUS_OK)
 		return false;
+	publisher->receipt.offset_kind = lane->topic->ops->offset_kind;
 	publisher->receipt.duplicate = repeat;
 	return true;
 }
@@ -402,7 +402,7 @@ static void close_topics(struct evbus_publisher *publisher)
 	for (struct open_topic *at = publisher->topics, *next; at; at = next) {
 		next = at->next;
 		keys_close(at->keys, save);
-		topic_close(&at->topic);
+		backend_topic_close(&at->topic);
 		free(at);
 	}
 	store_close(publisher->store);
@@ -422,7 +422,7 @@ void evbus_publisher_close(struct evbus_publisher *publisher)
 		buf_release(&publisher->slots[i].first_lines);
 	}
 	for (uint32_t i = 0; i < publisher->lane_count; i++) {
-		writer_close(&publisher->lanes[i]->writer);
+		partition_writer_close(&publisher->lanes[i]->writer);
 		free(publisher->lanes[i]);
 	}
 	free(publisher->lanes);

@@ -16,7 +16,7 @@ struct keys;
 
 struct open_topic {
 	struct open_topic *next;
-	struct topic topic;
+	struct backend_topic *topic;
 	struct keys *keys;                /* of an idempotent publisher, once something was written */
 	struct evbus_err failure;         /* of publisher_catch_up(): what is written to it fails of that */
 };
@@ -24,8 +24,8 @@ struct open_topic {
 /* A partition that is published to. */
 struct lane {
 	struct lane *next;                /* in its bucket */
-	struct topic *topic;
-	struct log_writer writer;
+	struct backend_topic *topic;
+	struct partition_writer *writer;
 	uint32_t index;
 	uint64_t expected_next;           /* what the next line will probably get */
 	int64_t expected_time_us;

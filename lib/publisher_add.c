@@ -22,7 +22,7 @@ enum evbus_code publisher_topic(struct evbus_publisher *publisher, const char *n
 	bool created;
 
 	for (struct open_topic **at = &publisher->topics, *hit; (hit = *at); at = &hit->next) {
-		if (strcmp(hit->topic.name, name) != 0)
+		if (strcmp(hit->topic->name, name) != 0)
 			continue;
 		/* To the front: the next event is probably for the same one. */
 		*at = hit->next;
@@ -36,9 +36,10 @@ enum evbus_code publisher_topic(struct evbus_publisher *publisher, const char *n
 	CLEANUP(free_cleanup) struct open_topic *opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", name);
-	enum evbus_code code = topic_open(bus->root, name, &opened->topic, err);
+	const struct backend_ops *ops = bus->backend->ops;
+	enum evbus_code code = ops->topic_open(bus->backend, name, &opened->topic, err);
 	if (code == EVBUS_NONE && create && !bus->options.no_create)
-		code = topic_create(bus->root, name, NULL, &opened->topic, &created, err);
+		code = ops->topic_create(bus->backend, name, NULL, &opened->topic, &created, err);
 	TRY(code);
 	opened->keys = NULL;
 	opened->failure.code = EVBUS_OK;
@@ -48,7 +49,7 @@ enum evbus_code publisher_topic(struct evbus_publisher *publisher, const char *n
 	return EVBUS_OK;
 }
 
-static uint32_t bucket_of(const struct topic *topic, int32_t partition)
+static uint32_t bucket_of(const struct backend_topic *topic, int32_t partition)
 {
 	return ((uint32_t)((uintptr_t)topic >> 6) * 31u + (uint32_t)partition) % LANE_BUCKETS;
 }
@@ -74,13 +75,13 @@ static enum evbus_code keep_lane(struct evbus_publisher *publisher, struct lane 
 	return EVBUS_OK;
 }
 
-static enum evbus_code find_lane(struct evbus_publisher *publisher, struct topic *topic, int32_t partition,
+static enum evbus_code find_lane(struct evbus_publisher *publisher, struct backend_topic *topic, int32_t partition,
 				 struct lane **found, struct evbus_err *err)
 {
 	uint32_t bucket = bucket_of(topic, partition);
 
 	for (struct lane *at = publisher->buckets[bucket]; at; at = at->next) {
-		if (at->topic == topic && at->writer.partition == partition) {
+		if (at->topic == topic && at->writer->partition == partition) {
 			*found = at;
 			return EVBUS_OK;
 		}
@@ -89,12 +90,12 @@ static enum evbus_code find_lane(struct evbus_publisher *publisher, struct topic
 	if (!lane)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", topic->name);
 	*lane = (struct lane){ .topic = topic };
-	TRY(writer_open(topic, partition, &publisher->caller, &lane->writer, err));
-	lane->expected_next = lane->writer.expected.next;
-	lane->expected_time_us = lane->writer.expected.time_us;
+	TRY(topic->ops->writer_open(topic, partition, &publisher->caller, &lane->writer, err));
+	lane->expected_next = lane->writer->expected_next;
+	lane->expected_time_us = lane->writer->expected_time_us;
 	enum evbus_code code = keep_lane(publisher, lane, bucket, err);
 	if (code != EVBUS_OK) {
-		writer_close(&lane->writer);
+		partition_writer_close(&lane->writer);
 		return code;
 	}
 	GIVE(found, lane);
@@ -176,12 +177,12 @@ static enum evbus_code choose_key(const struct evbus_publisher *publisher, const
 	return EVBUS_OK;
 }
 
-static enum evbus_code choose_partition(const struct topic *topic, const struct evbus_event *event,
+static enum evbus_code choose_partition(const struct backend_topic *topic, const struct evbus_event *event,
 					struct evbus_slice key, int32_t *partition, struct evbus_err *err)
 {
 	*partition = event->partition_id;
 	if (*partition >= 0)
-		return topic_check_partition(topic, *partition, err);
+		return EVBUS_OK;
 	if (!key.data && topic->partitions > 1)
 		return err_set(err, EVBUS_USAGE, 0,
 			       "topic '%s' has %u partitions: choose one by its number or by a key (--partition, --key, "
@@ -278,8 +279,8 @@ enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const str
 		body.event_key = identity.event_key;
 	}
 	TRY(publisher_topic(publisher, event->topic, true, &home, err));
-	TRY(choose_partition(&home->topic, event, body.key, &partition, err));
-	TRY(find_lane(publisher, &home->topic, partition, &lane, err));
+	TRY(choose_partition(home->topic, event, body.key, &partition, err));
+	TRY(find_lane(publisher, home->topic, partition, &lane, err));
 	TRY(make_room(publisher, lane, line_room(&body), err));
 	return encode(publisher, lane, &body, err);
 }

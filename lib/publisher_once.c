@@ -31,7 +31,7 @@ static struct lane *lane_of(const struct part *part, uint32_t i)
 {
 	struct lane *lane = i < part->publisher->lane_count ? part->publisher->lanes[i] : NULL;
 
-	return lane && i < part->slot->group_count && lane->topic == &part->home->topic ? lane : NULL;
+	return lane && i < part->slot->group_count && lane->topic == part->home->topic ? lane : NULL;
 }
 
 static struct ticket *ticket_of(struct slot *slot, size_t i)
@@ -155,18 +155,18 @@ static enum evbus_code drop_repeats(struct part *part, struct evbus_err *err)
 
 static enum evbus_code append(struct part *part, struct lane *lane, struct group *group, struct evbus_err *err)
 {
+	const struct backend_files *files = lane->writer->ops->files;
 	struct slot *slot = part->slot;
-	struct mark mark;
 
 	group->deadline = slot->deadline;
 	group->held = &part->home->keys->lock;
-	enum evbus_code code = writer_append(&lane->writer, group, slot->expect, &mark, err);
+	enum evbus_code code = partition_append(lane->writer, group, slot->expect, err);
 	group->held = NULL;
 	TRY(code);
-	TRY(writer_commit(&lane->writer, &mark, group, err));
+	TRY(partition_commit(lane->writer, group, err));
 	group->durable = true;
 	slot->expect = UINT64_MAX;
-	return keys_appended(part->home->keys, lane->writer.partition, group, &mark, err);
+	return keys_appended(part->home->keys, lane->writer->partition, group, files->mark(lane->writer), err);
 }
 
 static enum evbus_code append_new(struct part *part, struct evbus_err *err)
@@ -186,19 +186,21 @@ static enum evbus_code append_new(struct part *part, struct evbus_err *err)
 
 static enum evbus_code open_keys(struct evbus_publisher *publisher, struct open_topic *home, struct evbus_err *err)
 {
+	const struct topic *topic = home->topic->ops->files->topic(home->topic);
+
 	if (home->failure.code) {
 		*err = home->failure;
 		return err->code;
 	}
 	if (!publisher->store)
 		TRY(bus_open_store(publisher->bus, &publisher->store, err));
-	return home->keys ? EVBUS_OK : keys_open(&home->topic, publisher->store, &home->keys, err);
+	return home->keys ? EVBUS_OK : keys_open(topic, publisher->store, &home->keys, err);
 }
 
 bool publisher_is_behind(const struct evbus_publisher *publisher, const char *topic)
 {
 	for (const struct open_topic *home = publisher->topics; home; home = home->next)
-		if (!strcmp(home->topic.name, topic))
+		if (!strcmp(home->topic->name, topic))
 			return !home->keys || keys_are_behind(home->keys);
 	return true;
 }
@@ -222,8 +224,9 @@ static enum evbus_code enter(struct part *part, struct evbus_err *err)
 	CLEANUP(buf_release) struct buf writers = { 0 };
 
 	for (uint32_t i = 0; i < part->publisher->lane_count; i++) {
-		struct log_writer *writer = &part->publisher->lanes[i]->writer;
-		if (part->publisher->lanes[i]->topic == &part->home->topic)
+		struct partition_writer *lane = part->publisher->lanes[i]->writer;
+		struct log_writer *writer = lane->ops->files->writer(lane);
+		if (part->publisher->lanes[i]->topic == part->home->topic)
 			TRY(buf_add(&writers, &writer, sizeof writer, err));
 	}
 	return keys_enter(part->home->keys, (struct log_writer *const *)(void *)writers.data,

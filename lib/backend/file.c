@@ -3,6 +3,7 @@
 
 #include "log/cursor.h"
 #include "log/topic.h"
+#include "log/writer.h"
 
 #include <errno.h>
 #include <string.h>
@@ -22,6 +23,12 @@ struct file_topic {
 struct file_reader {
 	struct partition_reader base;
 	struct cursor cursor;
+};
+
+struct file_writer {
+	struct partition_writer base;
+	struct log_writer log;
+	struct mark mark;
 };
 
 static struct file_backend *files_of(struct backend *backend)
@@ -248,8 +255,74 @@ static enum evbus_code file_describe(struct partition_reader *reader, struct evb
 	return EVBUS_OK;
 }
 
+/* ---- publishing ---- */
+
+static struct file_writer *appending(struct partition_writer *writer)
+{
+	return (struct file_writer *)(void *)writer;
+}
+
+static enum evbus_code expect(struct file_writer *file, enum evbus_code code)
+{
+	file->base.expected_next = file->log.expected.next;
+	file->base.expected_time_us = file->log.expected.time_us;
+	return code;
+}
+
+static void file_writer_close(struct partition_writer *writer)
+{
+	writer_close(&appending(writer)->log);
+	free(writer);
+}
+
+static enum evbus_code file_writer_open(const struct backend_topic *topic, int32_t partition,
+					const struct waiter *waiter, struct partition_writer **writer,
+					struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) struct file_writer *file = os.realloc(NULL, sizeof *file);
+
+	if (!file)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", topic->name);
+	file->base = (struct partition_writer){
+		.ops = &backend_file, .topic = topic, .partition = partition, .waiter = waiter
+	};
+	TRY(expect(file, writer_open(log_of(topic), partition, waiter, &file->log, err)));
+	*writer = &file->base;
+	file = NULL;
+	return EVBUS_OK;
+}
+
+static enum evbus_code file_append(struct partition_writer *writer, struct group *group, uint64_t offset,
+				   struct evbus_err *err)
+{
+	struct file_writer *file = appending(writer);
+
+	file->log.waiter = writer->waiter;
+	return expect(file, writer_append(&file->log, group, offset, &file->mark, err));
+}
+
+static enum evbus_code file_commit(struct partition_writer *writer, struct group *group, struct evbus_err *err)
+{
+	struct file_writer *file = appending(writer);
+
+	return expect(file, writer_commit(&file->log, &file->mark, group, err));
+}
+
+static struct log_writer *file_writer(struct partition_writer *writer)
+{
+	return &appending(writer)->log;
+}
+
+static const struct mark *file_mark(const struct partition_writer *writer)
+{
+	return &((const struct file_writer *)(const void *)writer)->mark;
+}
+
 static const struct backend_files files = {
 	.root = file_root,
+	.topic = log_of,
+	.writer = file_writer,
+	.mark = file_mark,
 };
 
 const struct backend_ops backend_file = {
@@ -275,5 +348,9 @@ const struct backend_ops backend_file = {
 	.wait = file_wait,
 	.bytes_left = file_bytes_left,
 	.describe = file_describe,
+	.writer_open = file_writer_open,
+	.writer_close = file_writer_close,
+	.append = file_append,
+	.commit = file_commit,
 	.files = &files,
 };
