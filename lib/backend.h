@@ -1,21 +1,24 @@
 /* backend.h: the contract of a backend: where topics live, how they are appended to, and how they are read.
  *
- * Everything above (lib/delivery, lib/ itself) works through these calls and knows no backend by its name. A backend is one
- * file of lib/backend/ that fills in a struct backend_ops; its handles begin with the structs below, which it keeps right
- * and everybody else only reads.
+ * Everything above (lib/delivery, lib/ itself) works through these calls and knows no backend by its name. A
+ * backend is one file of lib/backend/ that fills in a struct backend_ops; its handles begin with the structs below,
+ * which it keeps right and everybody else only reads.
  *
- * - A record is a struct line (log/line.h): a text as evbus-log(5) has it, and slices of that. A backend that keeps records
- *   in another way makes the lines of them as they are read (line_add), so that what is printed, filtered and kept in
- *   windows is the same everywhere. A record of somebody else's that is not one JSON object has payload.data NULL.
- * - What is published is a struct group (log/writer.h): lines with the offsets and times that are expected. Where they turn
- *   out otherwise they are encoded again (group.c), so that the lines of a group that was committed are its receipts.
- * - A position is a uint64_t, and a text outside of the library: the offset in decimal. Positions grow with the offset,
- *   and what comes after a record begins at its position + 1, whether a record stands there or not. Offsets that are no
- *   numbers below 2^63 (a Kinesis sequence number has up to 129 digits) are the business of their backend alone: it numbers
- *   what an open partition has handed out or was asked for in the order of the offsets, and translates.
- * - Codes: EVBUS_NONE where a bus, topic, partition or record is not there (any more); EVBUS_UNAVAILABLE where the server
- *   cannot be reached, within the time-out that was asked for and never later; EVBUS_CONFLICT where a log was cut or
- *   replaced; EVBUS_AGAIN with EINTR where the waiter gave up. */
+ * - A record is a struct line (log/line.h): a text as evbus-log(5) has it, and slices of that. A backend that keeps
+ *   records in another way makes the lines of them as they are read (line_add), so that what is printed, filtered
+ *   and kept in windows is the same everywhere. A record of somebody else's that is not one JSON object has
+ *   payload.data NULL.
+ * - What is published is a struct group (log/writer.h): lines with the offsets and times that are expected. Where
+ *   they turn out otherwise they are encoded again (group.c), so that the lines of a group that was committed are
+ *   its receipts.
+ * - A position is a uint64_t, and a text outside of the library: the offset in decimal. Positions grow with the
+ *   offset, and what comes after a record begins at its position + 1, whether a record stands there or not. Offsets
+ *   that are no numbers below 2^63 (a Kinesis sequence number has up to 129 digits) are the business of their
+ *   backend alone: it numbers what an open partition has handed out or was asked for in the order of the offsets,
+ *   and translates.
+ * - Codes: EVBUS_NONE where a bus, topic, partition or record is not there (any more); EVBUS_UNAVAILABLE where the
+ *   server cannot be reached, within the time-out that was asked for and never later; EVBUS_CONFLICT where a log
+ *   was cut or replaced; EVBUS_AGAIN with EINTR where the waiter gave up. */
 #ifndef EVBUS_BACKEND_H
 #define EVBUS_BACKEND_H
 
@@ -145,7 +148,7 @@ struct backend_files {
 };
 
 /* Those that are built in. */
-extern const struct backend_ops backend_file;
+extern const struct backend_ops backend_file, backend_memory;
 
 /* The calls on a partition, each once. `why` is err: tests have a variable of that name in every file. */
 
@@ -171,8 +174,8 @@ CHECKED static inline enum evbus_code partition_seek_time(struct partition_reade
 	return reader->ops->seek_time(reader, time_us, why);
 }
 
-/* The next record below reader->end and this end; *got false: there is none yet. Called for each record, so whoever has to
- * ask a server gets many at once. The line lives until the next call. EVBUS_IO: it is damaged. */
+/* The next record below reader->end and this end; *got false: there is none yet. Called for each record, so whoever
+ * has to ask a server gets many at once. The line lives until the next call. EVBUS_IO: it is damaged. */
 CHECKED static inline enum evbus_code partition_next(struct partition_reader *reader, uint64_t end, struct line *line,
 						     bool *got, struct evbus_err *why)
 {
@@ -205,9 +208,9 @@ CHECKED static inline enum evbus_code partition_describe(struct partition_reader
 	return reader->ops->describe(reader, info, why);
 }
 
-/* Appends the group, or sends it: all of it, or after a failure nothing that will ever be acknowledged. expect: the offset
- * that it has to get, or UINT64_MAX (EVBUS_CONFLICT: it would get another one). The group's deadline is looked at just
- * before (EVBUS_AGAIN). */
+/* Appends the group, or sends it: all of it, or after a failure nothing that will ever be acknowledged. expect: the
+ * offset that it has to get, or UINT64_MAX (EVBUS_CONFLICT: it would get another one). The group's deadline is
+ * looked at just before (EVBUS_AGAIN). */
 CHECKED static inline enum evbus_code partition_append(struct partition_writer *writer, struct group *group,
 						       uint64_t expect, struct evbus_err *why)
 {

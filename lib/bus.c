@@ -44,14 +44,18 @@ static bool is_scheme(const char *url, size_t len, const char *scheme)
 static enum evbus_code find_backend(const char *url, const struct backend_ops **ops, const char **rest,
 				    struct evbus_err *err)
 {
+	static const struct backend_ops *const built_in[] = { &backend_file, &backend_memory };
 	size_t scheme = scheme_len(url);
 
 	*rest = scheme ? url + scheme + 1 : url;
-	*ops = &backend_file;
-	if (!scheme || is_scheme(url, scheme, (*ops)->scheme))
-		return EVBUS_OK;
+	for (size_t i = 0; i < sizeof built_in / sizeof *built_in; i++) {
+		*ops = built_in[i];
+		if (!scheme || is_scheme(url, scheme, (*ops)->scheme))
+			return EVBUS_OK;
+	}
 	return err_set(err, EVBUS_CONFIG, 0,
-		       "there is no backend '%.*s': the bus is file:DIR, or a path (./%.*s:… for one with a colon)",
+		       "there is no backend '%.*s': the bus is file:DIR, memory:, or a path (./%.*s:… for one with a "
+		       "colon)",
 		       (int)scheme, url, (int)scheme, url);
 }
 
@@ -178,10 +182,41 @@ enum evbus_code bus_reach(struct evbus *bus, bool create, struct evbus_err *err)
 	return bus->backend->ops->ready(bus->backend, create, err);
 }
 
+static enum evbus_code has_no_store(const struct evbus *bus, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_CONFIG, 0,
+		       "a bus of the backend '%s' has no store of its own: choose one with --store",
+		       bus->backend->ops->scheme);
+}
+
+/* Who uses one store finds the claims of the others beside it. */
+static enum evbus_code state_beside_store(const struct evbus *bus, int *fd, struct evbus_err *err)
+{
+	if (!bus->store_url)
+		return has_no_store(bus, err);
+	const char *path = bus->store_url + scheme_len(bus->store_url);
+	CLEANUP(free_cleanup) char *dir = copy_text(*path == ':' ? path + 1 : path);
+	if (!dir)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot look beside the store '%s'", bus->store_url);
+	char *slash = strrchr(dir, '/');
+	if (slash)
+		slash[slash == dir] = '\0';
+	return os_open_dir(AT_FDCWD, slash ? dir : ".", slash ? dir : ".", fd, err);
+}
+
 enum evbus_code bus_state(const struct evbus *bus, int *fd, struct evbus_err *err)
 {
+	if (!bus->root)
+		return state_beside_store(bus, fd, err);
 	TRY(os_make_dir(bus->root->fd, ".evbus", bus->dir_mode, ".evbus", NULL, err));
 	return os_open_dir(bus->root->fd, ".evbus", ".evbus", fd, err);
+}
+
+enum evbus_code bus_need_files(const struct evbus *bus, const char *what, struct evbus_err *err)
+{
+	if (bus->root)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_CONFIG, 0, "the backend '%s' has no %s", bus->backend->ops->scheme, what);
 }
 
 enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct evbus_err *err)
@@ -193,6 +228,8 @@ enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct e
 	TRY(bus_check(bus, err));
 	if (bus->store_url)
 		return store_open(AT_FDCWD, bus->store_url, &options, store, err);
+	if (!bus->root)
+		return has_no_store(bus, err);
 	TRY(bus_reach(bus, false, err));
 	return store_open(bus->root->fd, "sqlite:.evbus/state.db", &options, store, err);
 }

@@ -26,8 +26,12 @@ void bus_notice(const struct evbus *bus, const char *format, ...) __attribute__(
 /* Opens the bus, or, with create and unless the options forbid it, makes it. EVBUS_NONE: there is none. */
 CHECKED enum evbus_code bus_reach(struct evbus *bus, bool create, struct evbus_err *err);
 
-/* The directory of the state, made where it is missing, of a bus that is ready: claims lie in it, and the default store. */
+/* The directory of the state of a bus that is there, made where it is missing: claims lie in it, and the default store.
+ * Where the bus is no directory, it is that of the store. */
 CHECKED enum evbus_code bus_state(const struct evbus *bus, int *fd, struct evbus_err *err);
+
+/* EVBUS_CONFIG where topics are not files: there is nothing like this. */
+CHECKED enum evbus_code bus_need_files(const struct evbus *bus, const char *what, struct evbus_err *err);
 
 /* The store, opened. The first write makes it. EVBUS_NONE: it is the default one, and there is no bus. */
 CHECKED enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err);

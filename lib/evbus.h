@@ -91,7 +91,7 @@ struct evbus;
 #define EVBUS_DEPTH_MAX 128
 
 struct evbus_options {
-	const char *store;         /* URL of the store, "sqlite:FILE"; NULL: <root>/.evbus/state.db */
+	const char *store;         /* URL of the store, "sqlite:FILE"; NULL: <root>/.evbus/state.db, of files only */
 	bool no_create;            /* a bus or topic that is not there is EVBUS_NONE instead of being made */
 	uint32_t file_mode;        /* of what is made, 0 for 0600; directories add x where this has r */
 	uint32_t payload_max_bytes;/* 0: EVBUS_PAYLOAD_MAX_BYTES */
@@ -101,7 +101,9 @@ struct evbus_options {
 	void *notice_context;
 };
 
-/* url: "file:DIR" or a plain path; options may be NULL. Opening makes nothing: publishing does. */
+/* url: "file:DIR" or a plain path; "memory:", for this handle alone, or "memory:NAME", the one of that name of this process
+ * ("?bytes=N": what each partition keeps, 16 MiB if it is not said; then the oldest records go). options may be NULL.
+ * Opening makes nothing: publishing does. */
 EVBUS_CHECKED enum evbus_code evbus_open(const char *url, const struct evbus_options *options, struct evbus **bus,
 					 struct evbus_err *err);
 EVBUS_API void evbus_close(struct evbus *bus);
@@ -204,7 +206,7 @@ EVBUS_CHECKED enum evbus_code evbus_topic_check(const char *name, bool pattern, 
 struct evbus_record {
 	struct evbus_slice topic;
 	int32_t partition_id;
-	const char *offset_kind;               /* "file_line" */
+	const char *offset_kind;               /* "file_line", "memory_index" */
 	struct evbus_slice offset;             /* decimal digits */
 	struct evbus_slice published_at_utc;   /* 2026-01-29T12:00:00.123456Z */
 	struct evbus_slice partition_key;      /* as JSON: null, or a string with its quotes */

@@ -347,6 +347,8 @@ enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struc
 						       .topic = { .fd = -1 } };
 	CLEANUP(free_cleanup) char **names = NULL, **unusable = NULL;
 
+	TRY(bus_check(bus, err));
+	TRY(bus_need_files(bus, "logs that could be verified", err));
 	TRY(evbus_topic_list(bus, pattern, &names, err));
 	TRY(topic_unusable(bus->root, pattern, &unusable, err));
 	if (!names[0] && !unusable[0])

@@ -271,47 +271,6 @@ static enum evbus_code roll_locked(struct log_writer *writer, size_t more, struc
 
 /* ---- append ---- */
 
-static enum evbus_code restamp(struct group *group, uint64_t next, int64_t least_us, struct evbus_err *err)
-{
-	CLEANUP(buf_release) struct buf lines = { 0 };
-	size_t count = group_count(group);
-	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
-	uint64_t first = group->atomic ? next : 1, last = group->atomic ? next + count - 1 : 0;
-	int64_t time_us = least_us;
-
-	TRY(buf_reserve(&lines, group->lines.len + count * 64, err));
-	for (size_t i = 0; i < count; i++) {
-		struct group_entry *entry = &entries[i];
-		struct evbus_slice old = { group->lines.data + entry->at, entry->len };
-		size_t at = lines.len;
-		time_us = entry->time_us > time_us ? entry->time_us : time_us;
-		TRY(line_readd(&lines, old, &entry->split, next + i, time_us, first, last, err));
-		entry->at = (uint32_t)at;
-		entry->len = (uint32_t)(lines.len - at);
-		entry->offset = next + i;
-		entry->time_us = time_us;
-	}
-	struct buf swap = group->lines;
-	group->lines = lines;
-	lines = swap;
-	return EVBUS_OK;
-}
-
-/* Each line, not only the first: between two events of a group the clock may have gone back, and the prediction may have
- * become another. */
-static bool is_stamped_for(const struct group *group, uint64_t next, int64_t least_us)
-{
-	int64_t last_us = least_us;
-
-	for (size_t i = 0; i < group_count(group); i++) {
-		const struct group_entry *entry = group_entry(group, i);
-		if (entry->offset != next + i || entry->time_us < last_us)
-			return false;
-		last_us = entry->time_us;
-	}
-	return !group->atomic;
-}
-
 /* Its time is that of when it was added, and it has waited for a lock since. */
 static bool is_late(const struct group *group, int64_t now_us)
 {
@@ -357,8 +316,7 @@ static enum evbus_code append_here(struct log_writer *writer, struct group *grou
 	tell_clock(writer, late ? now_us : group_entry(group, 0)->time_us, &end);
 	if (late && least_us < now_us)
 		least_us = now_us;
-	if (!is_stamped_for(group, end.next, least_us))
-		TRY(restamp(group, end.next, least_us, err));
+	TRY(group_stamp(group, end.next, least_us, err));
 	*mark = (struct mark){ view->page_id, end.epoch, end.base, end.bytes, end.next, end.next + group_count(group),
 			       *view };
 	TRY(write_lines(writer, group, &end, err));

@@ -45,6 +45,9 @@ const struct group_entry *group_entry(const struct group *group, size_t i);
 CHECKED enum evbus_code group_add(struct group *group, const struct line_body *body, uint64_t offset, int64_t time_us,
 				  struct evbus_err *err);
 
+/* Gives its lines the offsets from `next` on and times from least_us on: encodes them again where they have others. */
+CHECKED enum evbus_code group_stamp(struct group *group, uint64_t next, int64_t least_us, struct evbus_err *err);
+
 /* Takes the i-th line out, which is there until group_squeeze() closes the gaps. */
 void group_drop(struct group *group, size_t i);
 void group_squeeze(struct group *group);

@@ -1,0 +1,30 @@
+/* conformance.h: what the cases of the suite have in common: a bus of the backend that is tested, in a scratch
+ * directory, with the store in a file of its own, and short ways to publish and to read. */
+#ifndef EVBUS_TESTS_CONFORMANCE_H
+#define EVBUS_TESTS_CONFORMANCE_H
+
+#include "evbus.h"
+#include "unit/scratch.h"
+
+extern struct evbus *bus;
+extern struct evbus_err err;
+
+#define OK(call) cr_assert_eq((call), EVBUS_OK, "%d: %s", (int)err.code, err.text)
+#define IS(slice, text)                                                                                                \
+	cr_expect(slice_is((slice), (text)), "'%.*s' is not '%s'", (int)(slice).len, (slice).data, (text))
+
+bool slice_is(struct evbus_slice slice, const char *text);
+
+void conformance_enter(void);
+void conformance_leave(void);
+
+/* Another handle on the same bus. */
+struct evbus *open_again(void);
+
+void make_topic(const char *name, uint32_t partitions);
+/* Publishes and returns the receipt, which lives until the next call. */
+const struct evbus_record *publish(const char *topic, const char *payload);
+/* The payloads that a selection has, with a blank behind each; bounded. */
+const char *read_all(const struct evbus_selection *selection);
+
+#endif
