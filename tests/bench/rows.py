@@ -154,6 +154,16 @@ def command_each(m, *options):
     return lambda: m.floor("spawn", n, "/bin/true"), lambda: consume(m, log, n, *options, "--", "/bin/true")
 
 
+def in_memory(m):
+    n = m.count(2000000, 20000)
+    return None, lambda: m.client("through", n, "memory:", "t")
+
+
+def in_memory_each(m):
+    n = m.count(1000000, 20000)
+    return None, lambda: latency(m.client("publish", 1, n, "memory:", "t"))
+
+
 def memory(m):
     """The most memory that one of the commands takes."""
     log, events = m.log(), m.events()
@@ -213,6 +223,8 @@ ROWS = [
     Row("P12", "consume --coprocess --inbox", "/s", coprocess, limit=2e5),
     Row("P12", "consume --commit-every 20 -- true / spawn + wait", "/s", lambda m: command_each(m, "--commit-every", "20"), 0.8),
     Row("P12", "consume -- true / spawn + wait", "/s", command_each),
+    Row("P13", "memory: published and read", "/s", in_memory, limit=1e7),
+    Row("P13", "memory: publish one at a time", "ns", in_memory_each, less=True, limit=200, scale=1e-3),
     Row("P14", "resident memory", "MiB", memory, less=True, limit=64, rounds=1),
     Row("P14", "publish without a control page", "ms", recovery, less=True, limit=50),
 ]
