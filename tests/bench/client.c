@@ -482,12 +482,17 @@ static void answer(char **args)
 int main(int argc, char **argv)
 {
 	static const struct work works[] = {
-		{ "make", 1, 2, make },      { "publish", 4, 4, publish_by_many },
-		{ "stream", 3, 3, stream },  { "read", 2, 2, read_all },
+		{ "make", 1, 2, make },
+		{ "publish", 4, 4, publish_by_many },
+		{ "stream", 3, 3, stream },
+		{ "read", 2, 2, read_all },
 		{ "through", 3, 3, through },
-		{ "open", 3, 3, open_each }, { "seek", 5, 5, seek_each },
-		{ "answer", 0, 0, answer },  { "wake", 4, INT_MAX, wake_each },
-		{ "grow", 4, 4, grow },      { 0 },
+		{ "open", 3, 3, open_each },
+		{ "seek", 5, 5, seek_each },
+		{ "answer", 0, 0, answer },
+		{ "wake", 4, INT_MAX, wake_each },
+		{ "grow", 4, 4, grow },
+		{ 0 },
 	};
 
 	syncs = shared(sizeof *syncs);
