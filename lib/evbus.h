@@ -29,7 +29,8 @@
  *   then it keeps the locks of a parent that dies. One handle a thread is enough; as many as one likes may be open, in
  *   one process or in many.
  * - Slices are not NUL-terminated and belong to the handle that gave them out; each call says how long they live.
- * - The library keeps no global state, writes nothing to stdout or stderr, installs no signal handler and never exits.
+ * - The library keeps no global state but the buses memory:NAME, writes nothing to stdout or stderr, installs no signal
+ *   handler and never exits.
  *   What an operator should hear of (a topic was made, a torn write was cut off) goes to options.notice.
  */
 #ifndef EVBUS_H

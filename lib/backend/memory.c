@@ -2,8 +2,7 @@
  *
  * A partition is a ring of lines. What is appended is there for everybody at once, and stays until the ring needs
  * its room: then the oldest go, and who asks for one of them is told. memory: is a bus of its own handle;
- * memory:NAME is the one of that name in the process, of all who have it open, for a handle belongs to one thread.
- * */
+ * memory:NAME is the one of that name in the process, of all who have it open, for a handle belongs to one thread. */
 #include "backend/memory.h"
 
 #include "event/subject.h"
