@@ -83,14 +83,11 @@ enum evbus_code writer_say_durable(struct log_writer *writer, struct control_vie
 	return control_flag(&writer->control, view, CONTROL_SYNCING, false, err);
 }
 
-/* Others who have the partition open may be about to append and come along: a yield each is cheap beside a sync. next:
- * what is to be synced. */
+/* Others who are about to append may come along: a yield each is cheap beside a sync. next: what is to be synced. */
 static enum evbus_code gather(struct log_writer *writer, uint64_t next, enum control_state *state,
 			      struct control_view *view, struct evbus_err *err)
 {
 	TRY(control_read(&writer->control, state, view, err));
-	if (!control_has_writer(&writer->control))
-		return EVBUS_OK;
 	for (int i = 0; i < LEADER_YIELDS_MAX && *state == CONTROL_OURS && view->durable.next < next; i++) {
 		uint64_t seen = view->end.next;
 		sched_yield();

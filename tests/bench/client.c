@@ -407,16 +407,13 @@ static void seek_each(char **args)
 static void wait_for_line(int fd)
 {
 	char bytes[4096];
+	ssize_t n;
 
-	for (;;) {
-		ssize_t n = read(fd, bytes, sizeof bytes);
-		if (n < 0 && errno == EAGAIN)
-			continue;
-		if (n <= 0)
-			die("the follower ended");
-		if (bytes[n - 1] == '\n')
-			return;
-	}
+	do
+		n = read(fd, bytes, sizeof bytes);
+	while (n < 0 ? errno == EAGAIN : n > 0 && bytes[n - 1] != '\n');
+	if (n <= 0)
+		die("the follower ended");
 }
 
 static pid_t spawn_to(int output, char **argv)

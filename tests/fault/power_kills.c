@@ -97,14 +97,14 @@ static void kill_and_cut(const char *what, void (*prepare)(void), unsigned least
 Test(power_kills, goes_after_a_writer_was_killed_at_any_change)
 {
 	states_begin();
-	kill_and_cut("killed writers", make_log, 20);
+	kill_and_cut("killed writers", make_log, 15);
 }
 
 Test(power_kills, goes_after_a_writer_was_killed_at_any_change_and_his_lock_file_removed)
 {
 	states_begin();
 	plan_of.without_page = true;
-	kill_and_cut("killed writers without a page", make_log, 20);
+	kill_and_cut("killed writers without a page", make_log, 15);
 }
 
 Test(power_kills, goes_after_a_writer_was_killed_at_any_change_of_a_roll)
@@ -117,7 +117,7 @@ Test(power_kills, goes_after_a_writer_was_killed_at_any_change_of_a_roll)
 Test(power_kills, goes_after_a_writer_was_killed_at_any_change_of_the_first_event)
 {
 	states_begin();
-	kill_and_cut("killed at the first event", log_begin, 40);
+	kill_and_cut("killed at the first event", log_begin, 30);
 }
 
 /* The leader is killed between the error and the halt mark, and in all that he does to cut back; the next one's sync
