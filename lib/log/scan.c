@@ -63,17 +63,20 @@ void scan_adopt(struct scan *scan, uint64_t at)
 static enum evbus_code make_room(struct scan *scan, size_t more, struct evbus_err *err)
 {
 	size_t used = (size_t)(scan->at - scan->data_at), left = scan->len - used;
+	const char *rest = scan->data ? scan->data + used : NULL;
+	bool own = scan->data == scan->buf.data;
 
-	if (scan->data != scan->buf.data) {
-		scan->buf.len = 0;
-		TRY(buf_add(&scan->buf, scan->data + used, left, err));
-	} else if (scan->data && used) {
-		memmove(scan->buf.data, scan->data + used, left);
+	if (own && used && left)
+		memmove(scan->buf.data, rest, left);
+	scan->buf.len = own ? left : 0;
+	enum evbus_code code = buf_reserve(&scan->buf, own ? more : left + more, err);
+	if (!own && code == EVBUS_OK) {
+		memcpy(scan->buf.data, rest, left);
+		scan->buf.len = left;
 	}
-	scan->data_at = scan->at;
-	scan->buf.len = scan->len = left;
-	enum evbus_code code = buf_reserve(&scan->buf, more, err);
 	scan->data = scan->buf.data;
+	scan->data_at = scan->at;
+	scan->len = scan->buf.len;
 	return code;
 }
 
