@@ -66,7 +66,7 @@ static enum evbus_code make_room(struct scan *scan, size_t more, struct evbus_er
 	const char *rest = scan->data ? scan->data + used : NULL;
 	bool own = scan->data == scan->buf.data;
 
-	if (own && used && left)
+	if (own && rest && used)
 		memmove(scan->buf.data, rest, left);
 	scan->buf.len = own ? left : 0;
 	enum evbus_code code = buf_reserve(&scan->buf, own ? more : left + more, err);
