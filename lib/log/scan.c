@@ -5,6 +5,7 @@
 #include "log/ahead.h"
 #include "log/line.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <string.h>
 
@@ -66,6 +67,7 @@ static enum evbus_code make_room(struct scan *scan, size_t more, struct evbus_er
 	const char *rest = scan->data ? scan->data + used : NULL;
 	bool own = scan->data == scan->buf.data;
 
+	assert(own || rest);
 	if (own && rest && used)
 		memmove(scan->buf.data, rest, left);
 	scan->buf.len = own ? left : 0;
