@@ -60,9 +60,10 @@ int main(void)
 {
 	struct evbus_err err;
 	struct evbus_checkpoint before, after;
-	struct evbus *bus;
+	struct evbus *bus = 0;
 	int failed = evbus_open("event_bus", 0, &bus, &err) ||
 		evbus_checkpoint_set(bus, "readers", "orders", 0, "1", 0, &before, &after, &err);
+	evbus_close(bus);
 	return failed || evbus_version()[0] != EVBUS_TEST;
 }
 END
