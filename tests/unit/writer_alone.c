@@ -116,6 +116,22 @@ Test(writer_alone, gives_the_sync_lock_back_where_it_does_not_append)
 
 /* ---- when it fails, or dies ---- */
 
+/* A cut that was not finished goes first, also where the end is where he left it. */
+Test(writer_alone, finishes_a_cut_before_it_appends)
+{
+	struct control_view view;
+	enum control_state state;
+
+	must_open(&writer);
+	cr_assert_eq(publish(&writer, 0), EVBUS_OK, "%s", err.text);
+	set_flag(&writer.control, CONTROL_HALT, true);
+	cr_assert_eq(publish(&writer, 1), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(control_read(&writer.control, &state, &view, &err), EVBUS_OK, "%s", err.text);
+	cr_assert(state == CONTROL_OURS && !view.halt && view.end.epoch > 0);
+	writer_close(&writer);
+	assert_log(2);
+}
+
 static int fail(int fd)
 {
 	(void)fd;
