@@ -3,6 +3,7 @@
 
 #include "event/json.h"
 
+#include <pthread.h>
 #include <sys/stat.h>
 
 TestSuite(outbox_outage, .init = setup, .fini = teardown, .timeout = 60);
@@ -279,17 +280,6 @@ Test(outbox_outage, only_columns_that_were_told_of_are_written)
 
 /* ---- clocks ---------------------------------------------------------------------------------------------------- */
 
-static int64_t ticks;
-
-/* Each look at the time of day takes a second. */
-static int ticking_clock(clockid_t clock, struct timespec *now)
-{
-	if (clock != CLOCK_REALTIME)
-		return clock_gettime(clock, now);
-	*now = (struct timespec){ .tv_sec = 1800000000 + ticks++ };
-	return 0;
-}
-
 static int64_t late_us;
 
 static int late_clock(clockid_t clock, struct timespec *now)
@@ -346,18 +336,36 @@ Test(outbox_outage, the_log_is_read_before_the_lease_begins_to_run)
 	cr_assert_str_eq(states(), "SENT SENT SENT SENT");
 }
 
-/* It was taken while we waited for the database: by the time at which we began it would end too late. */
+/* Another drainer, which has the database until its lease is written. */
+static void *lease_slowly(void *context)
+{
+	const struct timespec while_we_wait = { .tv_nsec = 300000000 };
+	sqlite3 *db = context;
+	char statement[300], expires[28];
+
+	nanosleep(&while_we_wait, NULL);
+	evbus_time_format(os_now_us() + 30000000, expires);
+	snprintf(statement, sizeof statement,
+		 "UPDATE outbox SET state = 'PROCESSING', lease_owner = 'other:1:00:30000', lease_expires_at = '%s'; "
+		 "COMMIT",
+		 expires);
+	return sqlite3_exec(db, statement, NULL, NULL, NULL) == SQLITE_OK ? context : NULL;
+}
+
+/* By the time at which we began to wait it would end too late, as by a clock that is ahead. */
 Test(outbox_outage, a_lease_is_judged_by_the_time_at_which_it_was_read)
 {
-	char statement[300], expires[28];
+	pthread_t other;
+	void *written;
 
 	init(outbox);
 	insert("a", NULL, "{}");
-	lease("a", 20);
-	evbus_time_format(INT64_C(1800000030500000), expires);
-	snprintf(statement, sizeof statement, "UPDATE outbox SET lease_expires_at = '%s'", expires);
-	sql(statement);
-	os.clock_gettime = ticking_clock;
+	sqlite3 *db = open_app();
+	cr_assert_eq(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+	cr_assert_eq(pthread_create(&other, NULL, lease_slowly, db), 0);
 	drain();
+	cr_assert_eq(pthread_join(other, &written), 0);
+	cr_assert_not_null(written);
 	cr_assert_eq(result.claimed, 0);
+	sqlite3_close(db);
 }
