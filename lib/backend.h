@@ -82,6 +82,9 @@ struct backend_ops {
 	const char *scheme;              /* of its URLs: "file" */
 	const char *offset_kind;
 	const char *acknowledgement;     /* what a receipt means */
+	const char *idempotence;         /* what publishing idempotently is worth */
+	bool keeps_lines;                /* a record stays the same line; else a fingerprint is the log id alone */
+	bool expects;                    /* append() sees to `expect` exactly, whoever else publishes */
 
 	/* ---- the bus ---- */
 
@@ -152,7 +155,8 @@ extern const struct backend_ops backend_file, backend_memory;
 
 /* The calls on a partition, each once. `why` is err: tests have a variable of that name in every file. */
 
-/* At `first`. chunk: about how many bytes to get at once; ahead: a thread may read on. EVBUS_NONE: there is no such partition. */
+/* At `first`. chunk: about how many bytes to get at once; ahead: a thread may read on. EVBUS_NONE: there is no such
+ * partition. */
 CHECKED static inline enum evbus_code partition_open(const struct backend_topic *topic, int32_t partition, size_t chunk,
 						     bool ahead, struct partition_reader **reader,
 						     struct evbus_err *why)

@@ -1,6 +1,8 @@
 /* bus.c: opening a bus, and its topics. */
 #include "bus.h"
 
+#include "base/module.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
@@ -19,6 +21,18 @@ void evbus_free(void *block)
 {
 	free(block);
 }
+
+/* A path without a scheme is of the first. */
+static const struct {
+	const char *scheme;
+	const struct backend_ops *built_in;    /* NULL: a module of that name has it */
+	const char *dev_package;
+} kinds[] = {
+	{ "file", &backend_file, NULL },
+	{ "memory", &backend_memory, NULL },
+	{ "nats", NULL, "libnats-dev" },
+	{ "kafka", NULL, "librdkafka-dev" },
+};
 
 /* ---- open and close ---- */
 
@@ -41,22 +55,45 @@ static bool is_scheme(const char *url, size_t len, const char *scheme)
 	return scheme[len] == '\0';
 }
 
+static enum evbus_code load_backend(const char *scheme, const char *dev_package, const struct backend_ops **ops,
+				    struct evbus_err *err)
+{
+	const struct evbus_module *module;
+
+	TRY(module_load(NULL, "backend", scheme, dev_package, &module, err));
+	*ops = module->ops;
+	if ((*ops)->version == BACKEND_VERSION)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_CONFIG, 0,
+		       "the backend '%s' is made for version %u of what backends are, and this libevbus has %u: install "
+		       "both from one release",
+		       scheme, (*ops)->version, BACKEND_VERSION);
+}
+
 static enum evbus_code find_backend(const char *url, const struct backend_ops **ops, const char **rest,
 				    struct evbus_err *err)
 {
-	static const struct backend_ops *const built_in[] = { &backend_file, &backend_memory };
 	size_t scheme = scheme_len(url);
 
 	*rest = scheme ? url + scheme + 1 : url;
-	for (size_t i = 0; i < sizeof built_in / sizeof *built_in; i++) {
-		*ops = built_in[i];
-		if (!scheme || is_scheme(url, scheme, (*ops)->scheme))
-			return EVBUS_OK;
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+		if (scheme && !is_scheme(url, scheme, kinds[i].scheme))
+			continue;
+		*ops = kinds[i].built_in;
+		return *ops ? EVBUS_OK : load_backend(kinds[i].scheme, kinds[i].dev_package, ops, err);
 	}
 	return err_set(err, EVBUS_CONFIG, 0,
-		       "there is no backend '%.*s': the bus is file:DIR, memory:, or a path (./%.*s:… for one with a "
-		       "colon)",
+		       "there is no backend '%.*s': the bus is file:DIR, memory:, nats://HOST, kafka://HOST, or a path "
+		       "(./%.*s:… for one with a colon)",
 		       (int)scheme, url, (int)scheme, url);
+}
+
+const char *evbus_backend(size_t index, bool *there)
+{
+	if (index >= sizeof kinds / sizeof *kinds)
+		return NULL;
+	*there = kinds[index].built_in || module_is_there(NULL, kinds[index].scheme);
+	return kinds[index].scheme;
 }
 
 static enum evbus_code check_options(const struct evbus_options *options, struct evbus_err *err)
@@ -101,7 +138,7 @@ static enum evbus_code set_alive(struct evbus *bus, const char *url, struct evbu
 
 static enum evbus_code open_backend(struct evbus *bus, const char *url, struct evbus_err *err)
 {
-	const struct backend_ops *ops;
+	const struct backend_ops *ops = NULL;
 	const char *rest;
 
 	TRY(find_backend(url, &ops, &rest, err));

@@ -110,6 +110,10 @@ EVBUS_CHECKED enum evbus_code evbus_open(const char *url, const struct evbus_opt
 EVBUS_API void evbus_close(struct evbus *bus);
 EVBUS_API const char *evbus_version(void);
 
+/* The backends that there are, counted from 0: the scheme of its URLs, NULL behind the last. *there: it is built in, or its
+ * module is installed. */
+EVBUS_API const char *evbus_backend(size_t index, bool *there);
+
 /* ---- configuration --------------------------------------------------------------------------------------------- */
 
 /* What a YAML file says, evbus-config(5): settings, which are texts under names; outboxes under names; and

@@ -7,22 +7,30 @@
 
 #include "base/err.h"
 
+#include <limits.h>
+
 /* One more whenever struct evbus_module, struct store_driver or what they refer to changes. */
-#define EVBUS_MODULE_ABI 2u
+#define EVBUS_MODULE_ABI 3u
 
 /* The one symbol that a module exports. abi stays the first member for ever: it is read before the rest is believed. */
 struct evbus_module {
 	uint32_t abi;
 	const char *name;
-	const void *ops;           /* for a store: struct store_driver; for YAML: struct config_driver */
+	const void *ops;           /* of a store: struct store_driver; a backend: struct backend_ops; YAML: struct config_driver */
 };
 
 extern EVBUS_API const struct evbus_module evbus_module;
 
 /* Loads libevbus-NAME.so from dir, an absolute path, or where it is NULL from the directory in which libevbus.so lies, or
- * would lie beside the program that the library is a part of; from nowhere else. It stays loaded. EVBUS_CONFIG: it is missing, cannot be loaded, or is of another ABI; the text
- * says what to install: what ("store") and dev_package ("libsqlite3-dev") are for it. */
+ * would lie beside the program that the library is a part of; from nowhere else. It stays loaded. EVBUS_CONFIG: it is
+ * missing, cannot be loaded, or is of another ABI; the text says what to install: what ("store") and dev_package
+ * ("libsqlite3-dev") are for it. */
 CHECKED enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
 				    const struct evbus_module **module, struct evbus_err *err);
+
+/* Where it lies, whether it is there or not. */
+CHECKED enum evbus_code module_path(const char *dir, const char *name, char path[PATH_MAX], struct evbus_err *err);
+/* Whether there is such a file; it may still not load. */
+bool module_is_there(const char *dir, const char *name);
 
 #endif

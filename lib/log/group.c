@@ -68,7 +68,9 @@ void group_squeeze(struct group *group)
 	group->entries.len = kept * sizeof *entries;
 }
 
-static enum evbus_code restamp(struct group *group, uint64_t next, int64_t least_us, struct evbus_err *err)
+/* each NULL: offsets from `next` on. */
+static enum evbus_code restamp(struct group *group, const uint64_t *each, uint64_t next, int64_t least_us,
+			       struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf lines = { 0 };
 	size_t count = group_count(group);
@@ -82,10 +84,13 @@ static enum evbus_code restamp(struct group *group, uint64_t next, int64_t least
 		struct evbus_slice old = { group->lines.data + entry->at, entry->len };
 		size_t at = lines.len;
 		time_us = entry->time_us > time_us ? entry->time_us : time_us;
-		TRY(line_readd(&lines, old, &entry->split, next + i, time_us, first, last, err));
+		uint64_t offset = each ? each[i] : next + i;
+		if (each)
+			time_us = entry->time_us;
+		TRY(line_readd(&lines, old, &entry->split, offset, time_us, first, last, err));
 		entry->at = (uint32_t)at;
 		entry->len = (uint32_t)(lines.len - at);
-		entry->offset = next + i;
+		entry->offset = offset;
 		entry->time_us = time_us;
 	}
 	struct buf swap = group->lines;
@@ -111,7 +116,12 @@ static bool is_stamped_for(const struct group *group, uint64_t next, int64_t lea
 
 enum evbus_code group_stamp(struct group *group, uint64_t next, int64_t least_us, struct evbus_err *err)
 {
-	return is_stamped_for(group, next, least_us) ? EVBUS_OK : restamp(group, next, least_us, err);
+	return is_stamped_for(group, next, least_us) ? EVBUS_OK : restamp(group, NULL, next, least_us, err);
+}
+
+enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, struct evbus_err *err)
+{
+	return restamp(group, offsets, 0, 0, err);
 }
 
 void group_record(const struct group *group, size_t i, struct evbus_slice topic, int32_t partition,

@@ -48,6 +48,9 @@ CHECKED enum evbus_code group_add(struct group *group, const struct line_body *b
 /* Gives its lines the offsets from `next` on and times from least_us on: encodes them again where they have others. */
 CHECKED enum evbus_code group_stamp(struct group *group, uint64_t next, int64_t least_us, struct evbus_err *err);
 
+/* The same where a server chose the offsets, one for each line; times stay. */
+CHECKED enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, struct evbus_err *err);
+
 /* Takes the i-th line out, which is there until group_squeeze() closes the gaps. */
 void group_drop(struct group *group, size_t i);
 void group_squeeze(struct group *group);
