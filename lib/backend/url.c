@@ -78,7 +78,8 @@ static enum evbus_code set_user(struct url *url, char *user, struct evbus_err *e
 	char *password = cut(user, ':');
 
 	if (!decode(user) || (password && !decode(password)))
-		return refuse(url, "the user or the password has a '%' that two hex digits do not follow: write %25", err);
+		return refuse(url, "the user or the password has a '%' that two hex digits do not follow: write %25",
+			      err);
 	url->user = user;
 	url->password = password;
 	return EVBUS_OK;
@@ -157,8 +158,8 @@ enum evbus_code url_number(struct url *url, const char *name, uint64_t min, uint
 	if (!text)
 		return EVBUS_OK;
 	if (!decimal_parse((struct evbus_slice){ text, strlen(text) }, &number) || number < min || number > max)
-		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': %s='%s' is not a number from %llu to %llu", url->shown,
-			       name, text, (unsigned long long)min, (unsigned long long)max);
+		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': %s='%s' is not a number from %llu to %llu",
+			       url->shown, name, text, (unsigned long long)min, (unsigned long long)max);
 	*value = number;
 	return EVBUS_OK;
 }
@@ -198,7 +199,7 @@ enum evbus_code url_done(const struct url *url, const char *known, struct evbus_
 {
 	for (size_t i = 0; i < url->option_count; i++)
 		if (!url->options[i].taken)
-			return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' has no option '%s'; there are %s", url->shown,
-				       url->options[i].name, known);
+			return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' has no option '%s'; there are %s",
+				       url->shown, url->options[i].name, known);
 	return EVBUS_OK;
 }

@@ -28,6 +28,11 @@
 # new empty one below it. evbus is the one of $EVBUS. The environment holds none of evbus's variables, and a HOME of its
 # own. ROOT is the source tree, DATA its tests/data, WEBHOOKS a file of real events, or empty. What the last expect_status left: $OUT, $ERR (files).
 set -u
+# Who is started in the background of a script, "make test &", ignores these for ever, and so would those that are to be
+# stopped by them here.
+if [ $((0x$(sed -n 's/^SigIgn:[[:blank:]]*//p' "/proc/$$/status") & 6)) != 0 ] && [ -z "${EVBUS_TEST_CALM:-}" ]; then
+	EVBUS_TEST_CALM=1 exec env --default-signal=INT,QUIT bash "$0" "$@"
+fi
 shopt -s lastpipe       # the last part of a pipe runs in this shell
 export LC_ALL=C TZ='<+0530>-5:30'
 ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
