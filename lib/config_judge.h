@@ -9,7 +9,7 @@
 
 /* Where bus and its longer form were said, on the top level or in the profile. */
 struct place_of_bus {
-	const struct node *url, *kind, *root;
+	const struct node *url, *kind, *root, *address;
 };
 
 struct judge {

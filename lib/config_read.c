@@ -55,10 +55,11 @@ static enum evbus_code read_kind(const struct judge *judge, const struct node *v
  * one of them. */
 static enum evbus_code read_bus(const struct level *level, const struct node *key, bool *taken)
 {
-	const struct node **place = same_name(key->text, "bus")            ? &level->bus->url :
-				    same_name(key->text, "event_bus_kind") ? &level->bus->kind :
-				    same_name(key->text, "event_bus_root") ? &level->bus->root :
-									     NULL;
+	const struct node **place = same_name(key->text, "bus")                 ? &level->bus->url
+				    : same_name(key->text, "event_bus_kind")    ? &level->bus->kind
+				    : same_name(key->text, "event_bus_root")    ? &level->bus->root
+				    : same_name(key->text, "event_bus_address") ? &level->bus->address
+										: NULL;
 
 	*taken = place != NULL;
 	if (!place)
@@ -68,21 +69,45 @@ static enum evbus_code read_bus(const struct level *level, const struct node *ke
 	else
 		TRY(check_shape(level->judge, key->next, key->text, NODE_TEXT));
 	*place = key->next;
-	if (level->bus->url && (level->bus->kind || level->bus->root))
+	if (level->bus->url && (level->bus->kind || level->bus->root || level->bus->address))
 		return wrong(level->judge, key, "both 'bus' and '%s' say which bus it is: leave one out",
-			     level->bus->kind ? "event_bus_kind" : "event_bus_root");
+			     level->bus->kind   ? "event_bus_kind"
+			     : level->bus->root ? "event_bus_root"
+						: "event_bus_address");
 	return EVBUS_OK;
 }
 
-/* What the profile says of the bus beats what the top level says, as a whole; only the directory of a file bus may come
- * from there. */
+/* kind NULL: file, as a directory was said. */
+static enum evbus_code put_together(const struct judge *judge, const struct place_of_bus *bus, struct text *url)
+{
+	const struct node *said = bus->kind ? bus->kind : bus->root;
+	const char *kind = bus->kind ? bus->kind->text : "file";
+
+	TRY(append(judge, said, url, kind));
+	TRY(append(judge, said, url, ":"));
+	if (!strcmp(kind, "memory"))
+		return EVBUS_OK;
+	if (!strcmp(kind, "file"))
+		return append(judge, said, url, bus->root ? bus->root->text : "event_bus");
+	if (!bus->address)
+		return wrong(judge, bus->kind, "'event_bus_kind: %s' needs 'event_bus_address: HOST:PORT'", kind);
+	TRY(append(judge, said, url, "//"));
+	return append(judge, said, url, bus->address->text);
+}
+
+/* What the profile says of the bus beats what the top level says, as a whole; only what a kind needs, directory or
+ * address, may come from there, so that the kind alone switches. */
 static enum evbus_code keep_bus(struct judge *judge)
 {
 	const struct place_of_bus *top = &judge->top, *profile = &judge->profile;
 	bool of_profile = profile->url || profile->kind || profile->root;
 	const struct place_of_bus *bus = of_profile ? profile : top;
 	const struct level level = { .judge = judge, .of_profile = of_profile, .keep = true };
-	const struct node *root = profile->root ? profile->root : top->root, *kind = bus->kind ? bus->kind : top->kind;
+	const struct place_of_bus whole = {
+		.kind = bus->kind,
+		.root = profile->root ? profile->root : top->root,
+		.address = profile->address ? profile->address : top->address,
+	};
 	struct text url = { .len = 0 };
 	const char *kept = NULL;
 
@@ -92,10 +117,7 @@ static enum evbus_code keep_bus(struct judge *judge)
 	}
 	if (!bus->kind && !bus->root)
 		return EVBUS_OK;
-	if (kind && strcmp(kind->text, "file") != 0)
-		return wrong(judge, kind, "there is no backend '%s' in this evbus: it has 'file'", kind->text);
-	TRY(append(judge, kind ? kind : root, &url, "file:"));
-	TRY(append(judge, root ? root : kind, &url, root ? root->text : "event_bus"));
+	TRY(put_together(judge, &whole, &url));
 	TRY(keep_text(judge, &url, &kept));
 	keep_setting(&level, "bus", kept, bus->root ? bus->root : bus->kind);
 	return EVBUS_OK;
@@ -103,8 +125,10 @@ static enum evbus_code keep_bus(struct judge *judge)
 
 /* ---- levels ---------------------------------------------------------------------------------------------------- */
 
-static const char *const own_names[] = { "bus", "store", "event_bus_kind", "event_bus_root", "profiles", "outboxes",
-					 "partitionings", NULL };
+static const char *const own_names[] = {
+	"bus",           "store", "event_bus_kind", "event_bus_root", "event_bus_address", "profiles", "outboxes",
+	"partitionings", NULL
+};
 
 static enum evbus_code read_profile(const struct level *above, const struct node *key);
 

@@ -243,18 +243,28 @@ fresh
 write <<'YAML'
 event_bus_kind: file
 event-bus-root: /var/lib/events
+event_bus_address: one:4222,two:4222?timeout=5s
 profiles:
   kind: {event_bus_kind: file}
   root: {event_bus_root: ./mine}
   url: {bus: "file:url"}
-  remote: {event_bus_kind: kinesis}
+  nats: {event_bus_kind: nats}
+  kafka: {event_bus_kind: kafka, event_bus_address: "three:9092"}
+  address: {event_bus_address: "four:1"}
 YAML
 expect_equal "$(in_force bus)" 'file:/var/lib/events evbus.yaml:2'
-expect_equal "$(in_force bus --profile kind)" 'file:/var/lib/events evbus.yaml:4, profile kind'
-expect_equal "$(in_force bus --profile root)" 'file:./mine evbus.yaml:5, profile root'
-expect_equal "$(in_force bus --profile url)" 'file:url evbus.yaml:6, profile url'
-expect_status 78 evbus topic-list --profile remote
-expect_err_has "evbus.yaml:7:28: there is no backend 'kinesis' in this evbus: it has 'file'"
+expect_equal "$(in_force bus --profile kind)" 'file:/var/lib/events evbus.yaml:5, profile kind'
+expect_equal "$(in_force bus --profile root)" 'file:./mine evbus.yaml:6, profile root'
+expect_equal "$(in_force bus --profile url)" 'file:url evbus.yaml:7, profile url'
+expect_equal "$(in_force bus --profile nats)" 'nats://one:4222,two:4222?timeout=5s evbus.yaml:8, profile nats'
+expect_equal "$(in_force bus --profile kafka)" 'kafka://three:9092 evbus.yaml:9, profile kafka'
+expect_equal "$(in_force bus --profile address)" 'file:/var/lib/events evbus.yaml:2'
+echo 'event_bus_kind: memory' | write
+expect_equal "$(in_force bus)" 'memory: evbus.yaml:1'
+echo 'event_bus_address: nowhere:1' | write
+expect_equal "$(in_force bus)" 'file:event_bus default'
+wrong 1:17 "'event_bus_kind: nats' needs 'event_bus_address: HOST:PORT'" <<<'event_bus_kind: nats'
+wrong 2:1 "both 'bus' and 'event_bus_address'" <<<$'bus: file:x\nevent_bus_address: y:1'
 echo 'event_bus_kind: file' | write
 expect_equal "$(in_force bus)" 'file:event_bus evbus.yaml:1'
 wrong 1:17 'not one of file|memory|nats|kafka|kinesis' <<<'event_bus_kind: rabbit'
