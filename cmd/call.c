@@ -1,10 +1,13 @@
 /* call.c: failing, opening the bus, and what several commands share. */
 #include "cmd.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 __attribute__((format(printf, 4, 0))) static void set(struct call *call, enum evbus_code code, int sys_errno,
 						      const char *format, va_list args)
@@ -74,6 +77,67 @@ void about_record(struct call *call, const struct evbus_record *record)
 	copy_text(call->about.topic, sizeof call->about.topic, record->topic.data, record->topic.len);
 	call->about.partition_id = record->partition_id;
 	copy_text(call->about.offset, sizeof call->about.offset, record->offset.data, record->offset.len);
+}
+
+/* Percent escapes (RFC 3986, section 2.1) for all that is not unreserved there. text has room. */
+static char *escape(char *to, const char *text, size_t len)
+{
+	static const char digits[] = "0123456789ABCDEF";
+
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (isalnum(c) || strchr("-._~", c)) {
+			*to++ = text[i];
+			continue;
+		}
+		*to++ = '%';
+		*to++ = digits[c >> 4];
+		*to++ = digits[c & 15];
+	}
+	return to;
+}
+
+/* *size: what the URL needs at most with all of them. */
+static enum evbus_code check_bus_options(struct call *call, size_t *size)
+{
+	const struct list *options = &call->common->bus_option;
+	const char *bus = call->common->bus;
+
+	if (!strncasecmp(bus, "file:", 5) || (!strstr(bus, "://") && strncasecmp(bus, "memory:", 7) != 0))
+		return fail(call, EVBUS_USAGE, "option '--bus-option': the bus '%s' is files, and has no options", bus);
+	*size = strlen(bus) + 1;
+	for (size_t i = 0; i < options->count; i++) {
+		const char *equals = strchr(options->items[i], '=');
+		if (!equals || equals == options->items[i])
+			return fail(call, EVBUS_USAGE, "option '--bus-option': '%s' is not NAME=VALUE",
+				    options->items[i]);
+		*size += 3 * strlen(options->items[i]) + 2;
+	}
+	return EVBUS_OK;
+}
+
+enum evbus_code bus_take_options(struct call *call)
+{
+	const struct list *options = &call->common->bus_option;
+	size_t size = 0;
+
+	if (!options->count)
+		return EVBUS_OK;
+	TRY(check_bus_options(call, &size));
+	char *to = call->url = malloc(size);
+	if (!to)
+		return fail(call, EVBUS_IO, "cannot open a bus: out of memory");
+	to = stpcpy(to, call->common->bus);
+	for (size_t i = 0; i < options->count; i++) {
+		const char *name = options->items[i], *equals = strchr(name, '=');
+		*to++ = i || strchr(call->common->bus, '?') ? '&' : '?';
+		to = escape(to, name, (size_t)(equals - name));
+		*to++ = '=';
+		to = escape(to, equals + 1, strlen(equals + 1));
+	}
+	*to = '\0';
+	call->common->bus = call->url;
+	return EVBUS_OK;
 }
 
 static void notice(void *context, const char *text)

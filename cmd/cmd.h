@@ -194,6 +194,7 @@ struct common {
 	const char *config;
 	const char *profile;
 	const char *log;
+	struct list bus_option;
 	bool quiet;
 	bool verbose;
 	bool help;
@@ -208,6 +209,7 @@ struct common {
 /* A command that has these takes what it was not told from the configuration; one that has not reads none. */
 #define BUS_OPTS                                                                                                   \
 	OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),                         \
+		OPT('X', common.bus_option, "NAME=VALUE", "an option for its URL (again for more)"),               \
 		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE (default: in the bus)", .env = true), \
 		OPT(0, common.config, "FILE", "read this configuration; /dev/null: none", .env = true),            \
 		OPT(0, common.profile, "NAME", "what this profile of the configuration says comes first", .env = true)
@@ -292,6 +294,7 @@ struct call {
 	const char *const *argv;     /* the words behind "--" of a command that runs one; NULL: there are none */
 	uint64_t given;              /* a bit an option of the command: it stood on the command line */
 	struct evbus_config *config; /* NULL: there is none */
+	char *url;                   /* common->bus with its --bus-option; NULL: it has none */
 	struct evbus_err err;        /* what main prints if the command returns its code */
 	struct about about;
 };
@@ -312,6 +315,9 @@ void about_topic(struct call *call, const char *topic, int32_t partition_id);
  * talked of: it is returned, and main prints it. May be called from any thread. */
 enum level { DETAIL, NOTICE, WARNING, ERROR };
 void talk(struct call *call, enum level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Puts each --bus-option into the URL of the bus. */
+CHECKED enum evbus_code bus_take_options(struct call *call);
 
 /* Opens the bus of --bus and --store. more: further options, or NULL; store, config and notice are filled in. */
 CHECKED enum evbus_code bus_open(struct call *call, const struct evbus_options *more, struct evbus **bus);

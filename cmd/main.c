@@ -8,6 +8,7 @@
 #include "report.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 static enum evbus_code run(struct call *call, int argc, char **argv)
 {
@@ -20,6 +21,7 @@ static enum evbus_code run(struct call *call, int argc, char **argv)
 	TRY(opt_parse(call, args, argc - words, argv + words));
 	if (call->common->help)
 		return doc_help(call, call->command);
+	TRY(bus_take_options(call));
 	return call->command->run(args, call);
 }
 
@@ -52,6 +54,7 @@ int main(int argc, char **argv)
 	code = finish(&call, code);
 	if (code && !(stopped() && call.err.sys_errno == EINTR))
 		report(&call, code);
+	free(call.url);
 	evbus_config_close(call.config);
 	return process_end(code);
 }

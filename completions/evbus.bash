@@ -37,92 +37,92 @@ _evbus_commands='publish tail replay consume checkpoint-list checkpoint-get chec
 _evbus_options() {
 	case $1 in
 	publish)
-		options='--topic -t --key -k --key-from --partitioning --partition -p --atomic --expect-offset --idempotent --event-key-from --no-create --max-payload --multiline --records --on-error --rejects --format --quiet -q --bus -b --store --config --profile --log --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --key: -k: --key-from: --partitioning: --partition: -p: --expect-offset: --event-key-from: --max-payload: --on-error:stop|skip --rejects:FILE --format:json|payload|stored|pretty|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --key -k --key-from --partitioning --partition -p --atomic --expect-offset --idempotent --event-key-from --no-create --max-payload --multiline --records --on-error --rejects --format --quiet -q --bus -b --bus-option -X --store --config --profile --log --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --key: -k: --key-from: --partitioning: --partition: -p: --expect-offset: --event-key-from: --max-payload: --on-error:stop|skip --rejects:FILE --format:json|payload|stored|pretty|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='FILE' ;;
 	tail)
-		options='--topic -t --partition -p --group -g --offset --from-offset -o --to-offset --since -S --until -U --type --tenant --correlation-id --event-key --where --last -n --follow -f --max --timeout --count --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --partition: -p: --group:GROUP -g:GROUP --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --to-offset:beginning|end|stored --since: -S: --until: -U: --type: --tenant: --correlation-id: --event-key: --where: --last: -n: --max: --timeout: --format:json|payload|stored|pretty|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --partition -p --group -g --offset --from-offset -o --to-offset --since -S --until -U --type --tenant --correlation-id --event-key --where --last -n --follow -f --max --timeout --count --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --group:GROUP -g:GROUP --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --to-offset:beginning|end|stored --since: -S: --until: -U: --type: --tenant: --correlation-id: --event-key: --where: --last: -n: --max: --timeout: --format:json|payload|stored|pretty|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	replay)
-		options='--topic -t --partition -p --group -g --offset --from-offset -o --to-offset --since -S --until -U --type --tenant --correlation-id --event-key --where --to-topic --to-bus --to-partition --key -k --key-from --rate --max --count --dry-run --handler-timeout --on-error --format --quiet -q --bus -b --store --config --profile --log --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --partition: -p: --group:GROUP -g:GROUP --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --to-offset:beginning|end|stored --since: -S: --until: -U: --type: --tenant: --correlation-id: --event-key: --where: --to-topic:TOPIC --to-bus: --to-partition: --key: -k: --key-from: --rate: --max: --handler-timeout: --on-error:stop|skip --format:json|payload|stored|pretty|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --partition -p --group -g --offset --from-offset -o --to-offset --since -S --until -U --type --tenant --correlation-id --event-key --where --to-topic --to-bus --to-partition --key -k --key-from --rate --max --count --dry-run --handler-timeout --on-error --format --quiet -q --bus -b --bus-option -X --store --config --profile --log --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --group:GROUP -g:GROUP --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --to-offset:beginning|end|stored --since: -S: --until: -U: --type: --tenant: --correlation-id: --event-key: --where: --to-topic:TOPIC --to-bus: --to-partition: --key: -k: --key-from: --rate: --max: --handler-timeout: --on-error:stop|skip --format:json|payload|stored|pretty|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	consume)
-		options='--topic -t --group -g --partition -p --offset --from-offset -o --type --tenant --correlation-id --event-key --where --follow -f --max --timeout --concurrency --handler-timeout --retry-max --retry-delay --retry-factor --retry-cap --on-dead --inbox --commit-every --commit-interval --no-wait --coprocess --window --quiet -q --bus -b --store --config --profile --log --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --partition: -p: --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --type: --tenant: --correlation-id: --event-key: --where: --max: --timeout: --concurrency: --handler-timeout: --retry-max: --retry-delay: --retry-factor: --retry-cap: --on-dead:pass|stop --commit-every: --commit-interval: --window: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --group -g --partition -p --offset --from-offset -o --type --tenant --correlation-id --event-key --where --follow -f --max --timeout --concurrency --handler-timeout --retry-max --retry-delay --retry-factor --retry-cap --on-dead --inbox --commit-every --commit-interval --no-wait --coprocess --window --quiet -q --bus -b --bus-option -X --store --config --profile --log --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --partition: -p: --offset:beginning|end|stored --from-offset:beginning|end|stored -o:beginning|end|stored --type: --tenant: --correlation-id: --event-key: --where: --max: --timeout: --concurrency: --handler-timeout: --retry-max: --retry-delay: --retry-factor: --retry-cap: --on-dead:pass|stop --commit-every: --commit-interval: --window: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	checkpoint-list)
-		options='--group -g --topic -t --partition -p --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--group -g --topic -t --partition -p --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	checkpoint-get)
-		options='--group -g --topic -t --partition -p --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--group -g --topic -t --partition -p --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	checkpoint-set)
-		options='--group -g --topic -t --partition -p --offset -o --from-file --dry-run --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --offset:beginning|end|stored -o:beginning|end|stored --from-file:FILE --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--group -g --topic -t --partition -p --offset -o --from-file --dry-run --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --offset:beginning|end|stored -o:beginning|end|stored --from-file:FILE --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	checkpoint-remove)
-		options='--group -g --topic -t --partition -p --dry-run --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--group -g --topic -t --partition -p --dry-run --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--group:GROUP -g:GROUP --topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	outbox-init)
-		options='--outbox --map --wrap --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--outbox --map --wrap --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	outbox-add)
-		options='--topic -t --type --id --tenant-id --event-key --key -k --key-from --max-payload --format --outbox --map --wrap --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --type: --id: --tenant-id: --event-key: --key: -k: --key-from: --max-payload: --format:id|json --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --type --id --tenant-id --event-key --key -k --key-from --max-payload --format --outbox --map --wrap --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --type: --id: --tenant-id: --event-key: --key: -k: --key-from: --max-payload: --format:id|json --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='FILE' ;;
 	outbox-list)
-		options='--state --blocked --topic -t --tenant --max --payload --counts --format --outbox --map --wrap --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--state:PENDING|PROCESSING|SENT|FAILED --topic:TOPIC -t:TOPIC --tenant: --max: --format:table|json|tsv --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--state --blocked --topic -t --tenant --max --payload --counts --format --outbox --map --wrap --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--state:PENDING|PROCESSING|SENT|FAILED --topic:TOPIC -t:TOPIC --tenant: --max: --format:table|json|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	outbox-drain)
-		options='--follow -f --batch --concurrency --lease --interval --retry-max --retry-delay --retry-factor --retry-cap --max --timeout --max-payload --dry-run --format --outbox --map --wrap --quiet -q --bus -b --store --config --profile --log --verbose -v --help -h'
-		values='--batch: --concurrency: --lease: --interval: --retry-max: --retry-delay: --retry-factor: --retry-cap: --max: --timeout: --max-payload: --format:json|payload|stored|pretty|tsv --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--follow -f --batch --concurrency --lease --interval --retry-max --retry-delay --retry-factor --retry-cap --max --timeout --max-payload --dry-run --format --outbox --map --wrap --quiet -q --bus -b --bus-option -X --store --config --profile --log --verbose -v --help -h'
+		values='--batch: --concurrency: --lease: --interval: --retry-max: --retry-delay: --retry-factor: --retry-cap: --max: --timeout: --max-payload: --format:json|payload|stored|pretty|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	dlq-list)
-		options='--topic -t --group -g --source --type --tenant --reason --older-than --newer-than --id --state --by --max --payload --format --outbox --map --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --source: --type: --tenant: --reason:refused|retries|timeout|signal|not_json|too_large|backend --older-than: --newer-than: --id: --state:dead|queued|retried|discarded|all --by:reason|type|topic|group|tenant --max: --format:table|json|tsv --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --group -g --source --type --tenant --reason --older-than --newer-than --id --state --by --max --payload --format --outbox --map --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --source: --type: --tenant: --reason:refused|retries|timeout|signal|not_json|too_large|backend --older-than: --newer-than: --id: --state:dead|queued|retried|discarded|all --by:reason|type|topic|group|tenant --max: --format:table|json|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	dlq-show)
-		options='--tenant --format --outbox --map --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--tenant: --format:text|json|payload --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--tenant --format --outbox --map --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--tenant: --format:text|json|payload --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	dlq-retry)
-		options='--topic -t --group -g --source --type --tenant --reason --older-than --newer-than --id --ids-from --all --max --max-returns --rate --republish --handler-timeout --dry-run --format --outbox --map --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --source: --type: --tenant: --reason:refused|retries|timeout|signal|not_json|too_large|backend --older-than: --newer-than: --id: --ids-from:FILE --max: --max-returns: --rate: --handler-timeout: --format:table|json|tsv --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --group -g --source --type --tenant --reason --older-than --newer-than --id --ids-from --all --max --max-returns --rate --republish --handler-timeout --dry-run --format --outbox --map --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --source: --type: --tenant: --reason:refused|retries|timeout|signal|not_json|too_large|backend --older-than: --newer-than: --id: --ids-from:FILE --max: --max-returns: --rate: --handler-timeout: --format:table|json|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	dlq-discard)
-		options='--topic -t --group -g --source --type --tenant --reason --older-than --newer-than --id --ids-from --all --undo --dry-run --format --outbox --map --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --source: --type: --tenant: --reason:refused|retries|timeout|signal|not_json|too_large|backend --older-than: --newer-than: --id: --ids-from:FILE --format:table|json|tsv --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --group -g --source --type --tenant --reason --older-than --newer-than --id --ids-from --all --undo --dry-run --format --outbox --map --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --group:GROUP -g:GROUP --source: --type: --tenant: --reason:refused|retries|timeout|signal|not_json|too_large|backend --older-than: --newer-than: --id: --ids-from:FILE --format:table|json|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	sweep)
-		options='--sent-older-than --inbox-older-than --dlq-older-than --dry-run --format --outbox --map --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--sent-older-than: --inbox-older-than: --dlq-older-than: --format:table|json|tsv --outbox: --map: --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--sent-older-than --inbox-older-than --dlq-older-than --dry-run --format --outbox --map --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--sent-older-than: --inbox-older-than: --dlq-older-than: --format:table|json|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	verify)
-		options='--topic -t --partition -p --deep --repair --cut-at --rebuild-keys --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --partition: -p: --cut-at: --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --partition -p --deep --repair --cut-at --rebuild-keys --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --cut-at: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	topic-list)
-		options='--topic -t --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='TOPIC' ;;
 	topic-create)
-		options='--topic -t --partitions --segment-size --file-mode --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --partitions: --segment-size: --file-mode: --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --partitions --segment-size --file-mode --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partitions: --segment-size: --file-mode: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='TOPIC' ;;
 	topic-describe)
-		options='--topic -t --partition -p --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --partition -p --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='TOPIC' ;;
 	config)
-		options='--path --format --bus -b --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--format:table|json|tsv --bus: -b: --store: --config:FILE --profile: --log:text|json'
+		options='--path --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	completion)
 		options='--log --quiet -q --verbose -v --help -h'

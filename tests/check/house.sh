@@ -97,7 +97,7 @@ comm -12 "$tests_dir/defined" "$tests_dir/inside" | none 'in both'
 comm -12 "$tests_dir/called" "$tests_dir/inside" | grep -v '^evbus_' | none 'not for the program'
 
 t 'an outside library has one place'
-standard='^<(assert|ctype|errno|float|inttypes|limits|locale|math|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|time|threads|wchar|dirent|fcntl|fnmatch|getopt|glob|libgen|poll|pthread|pwd|regex|sched|semaphore|spawn|strings|termios|unistd|wordexp|endian|byteswap|err|sysexits|cpuid|[a-z]*mmintrin|immintrin|arm_acle|arm_neon|((sys|linux|net|netinet|arpa|asm)/[a-z0-9_/]*))\.h>$'
+standard='^<(assert|ctype|errno|float|inttypes|limits|locale|math|setjmp|signal|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|time|threads|wchar|dirent|dlfcn|fcntl|fnmatch|getopt|glob|libgen|poll|pthread|pwd|regex|sched|semaphore|spawn|strings|termios|unistd|wordexp|endian|byteswap|err|sysexits|cpuid|[a-z]*mmintrin|immintrin|arm_acle|arm_neon|((sys|linux|net|netinet|arpa|asm)/[a-z0-9_/]*))\.h>$'
 includes "${product[@]}" | awk '$3 ~ /^</ && $3 != "<evbus.h>" { print $3, $1 }' | sort -u | grep -vE "${standard%?}" |
 	awk '{ n[$1]++; where[$1] = where[$1] " " $2 } END { for (h in n) if (n[h] > 1) print h ":" where[h] }' | none 'in several places'
 includes "${product[@]}" | awk '$3 == "<sqlite3.h>" && $1 != "lib/store/sqlite_journal.h" { print $1 ":" $2 }' | none 'sqlite3.h outside lib/store/sqlite_journal.h'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The configuration: where it is found, what it may say, what beats what, and evbus config.
 . "${0%/*}/lib.sh"
-plan 25
+plan 26
 
 if ! ls "${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}"/lib/libevbus-yaml.so >/dev/null 2>&1; then
 	for i in $(seq 25); do t "case $i" && skip 'built without libyaml'; done
@@ -464,6 +464,20 @@ expect_status 0 evbus config --format json -b 'nats://u:hidden@h'
 expect_out_has '{"setting":"bus","value":"nats://u:***@h","origin":"option --bus"}'
 EVBUS_STORE='x://u:hidden@h' expect_status 0 evbus config
 expect_true 'nothing of them' sh -c "! grep -q 'hidden\|pa/s\|token' $OUT"
+
+t 'options of a bus on servers are put into its URL'
+: | write
+shown() { evbus config --format json "$@" | jq -r 'select(.setting == "bus").value'; }
+expect_status 0 evbus config --format json -b nats://h -X timeout=5s --bus-option 'a b=c&%'
+expect_equal "$(shown -b nats://h -X timeout=5s --bus-option 'a b=c&%')" 'nats://h?timeout=5s&a%20b=c%26%25'
+expect_equal "$(shown -b 'nats://h?x=1' -X 'sasl.password=hidden')" 'nats://h?x=1&sasl.password=***'
+expect_equal "$(shown -b memory: -X bytes=4194304)" 'memory:?bytes=4194304'
+expect_status 64 evbus topic-list -b file:x -X a=b
+expect_err_has "the bus 'file:x' is files, and has no options"
+expect_status 64 evbus topic-list -b ./a:b -X a=b
+expect_status 64 evbus topic-list -b nats://h -X a
+expect_err_has "'a' is not NAME=VALUE"
+expect_status 64 evbus topic-list -b nats://h -X =a
 
 t 'the example of the manual is one'
 sed -n '/^\.Bd/,/^\.Ed/{/^\./!p}' "$ROOT/man/evbus-config.5" | write

@@ -5,14 +5,18 @@ plan 9
 
 version=$(sed -n "s/.*version: '\([0-9.]*\)'.*/\1/p" "$ROOT/meson.build" | head -n 1)
 
-t 'version prints the name and the number'
+t 'version prints the name and the number, and the backends'
 expect_status 0 evbus version
-expect_out "evbus $version"
+expect_equal "$(head -n 1 "$OUT")" "evbus $version"
+expect_out_like '*
+backends: file memory*'
+expect_lines 2
 expect_err ''
 
 t 'the option and the command print the same'
+evbus version >by-command
 expect_status 0 evbus --version
-expect_out "evbus $version"
+expect_same "$OUT" by-command
 
 t 'help names every command of the design'
 expect_status 0 evbus help
