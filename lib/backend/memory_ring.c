@@ -102,27 +102,14 @@ static void put(struct ring *ring, const char *text, const struct group_entry *e
 	ring->time_us = entry->time_us;
 }
 
-static bool has_passed(clockid_t clock, int64_t time_us)
-{
-	struct timespec now;
-
-	return os.clock_gettime(clock, &now) || (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 >= time_us;
-}
-
 static enum evbus_code check(const struct partition_writer *writer, const struct ring *ring, const struct group *group,
 			     uint64_t expect, struct evbus_err *err)
 {
-	const struct deadline *deadline = group->deadline;
-
 	if (expect != UINT64_MAX && ring->next != expect)
 		return err_set(err, EVBUS_CONFLICT, 0, "the next offset of topic '%s', partition %d is %llu, not %llu",
 			       writer->topic->name, writer->partition, (unsigned long long)ring->next,
 			       (unsigned long long)expect);
-	if (deadline &&
-	    (has_passed(CLOCK_REALTIME, deadline->utc_us) || has_passed(CLOCK_BOOTTIME, deadline->boottime_us)))
-		return err_set(err, EVBUS_AGAIN, 0, "the lease ran out before topic '%s' could be appended to",
-			       writer->topic->name);
-	return EVBUS_OK;
+	return group_check_deadline(group, writer->topic->name, err);
 }
 
 static void predict(struct partition_writer *writer, const struct ring *ring)

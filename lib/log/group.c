@@ -124,6 +124,23 @@ enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, s
 	return restamp(group, offsets, 0, 0, err);
 }
 
+static bool has_passed(clockid_t clock, int64_t time_us)
+{
+	struct timespec now;
+
+	return os.clock_gettime(clock, &now) || (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 >= time_us;
+}
+
+enum evbus_code group_check_deadline(const struct group *group, const char *name, struct evbus_err *err)
+{
+	const struct deadline *deadline = group->deadline;
+
+	if (!deadline ||
+	    (!has_passed(CLOCK_REALTIME, deadline->utc_us) && !has_passed(CLOCK_BOOTTIME, deadline->boottime_us)))
+		return EVBUS_OK;
+	return err_set(err, EVBUS_AGAIN, 0, "the lease ran out before '%s' could be appended to", name);
+}
+
 void group_record(const struct group *group, size_t i, struct evbus_slice topic, int32_t partition,
 		  struct evbus_record *record)
 {

@@ -345,22 +345,6 @@ static size_t group_room(const struct group *group)
 	return group->lines.len + (group->atomic ? group_count(group) * BATCH_MEMBER_MAX : 0);
 }
 
-static bool has_passed(clockid_t clock, int64_t time_us)
-{
-	struct timespec now;
-
-	return os.clock_gettime(clock, &now) || (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000 >= time_us;
-}
-
-static enum evbus_code check_deadline(const struct log_writer *writer, const struct deadline *deadline,
-				      struct evbus_err *err)
-{
-	if (!deadline ||
-	    (!has_passed(CLOCK_REALTIME, deadline->utc_us) && !has_passed(CLOCK_BOOTTIME, deadline->boottime_us)))
-		return EVBUS_OK;
-	return err_set(err, EVBUS_AGAIN, 0, "the lease ran out before '%s' could be appended to", writer->name);
-}
-
 static enum evbus_code check_held(const struct log_writer *writer, const struct held_file *held, struct evbus_err *err)
 {
 	if (!held || file_is_at(writer->topic, held->path, &held->id, NULL))
@@ -402,7 +386,7 @@ static enum evbus_code append_step(struct log_writer *writer, struct group *grou
 	if (view->syncing || view->durable.base != writer->base)
 		writer_leave_lead(writer);
 	*step = APPEND_DONE;
-	TRY(check_deadline(writer, group->deadline, err));
+	TRY(group_check_deadline(group, writer->name, err));
 	TRY(check_held(writer, group->held, err));
 	os.point("append/checked");
 	return append_here(writer, group, view, mark, err);

@@ -51,6 +51,9 @@ CHECKED enum evbus_code group_stamp(struct group *group, uint64_t next, int64_t 
 /* The same where a server chose the offsets, one for each line; times stay. */
 CHECKED enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, struct evbus_err *err);
 
+/* EVBUS_AGAIN: its deadline has passed, by either clock. name: of what it was to be appended to, for the message. */
+CHECKED enum evbus_code group_check_deadline(const struct group *group, const char *name, struct evbus_err *err);
+
 /* Takes the i-th line out, which is there until group_squeeze() closes the gaps. */
 void group_drop(struct group *group, size_t i);
 void group_squeeze(struct group *group);
