@@ -96,25 +96,6 @@ enum evbus_code letter_history(struct letter_rows *rows, struct call *call, stru
 	return EVBUS_OK;
 }
 
-/* RFC 4648, section 4. */
-static size_t base64(char *to, struct evbus_slice from)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const unsigned char *data = (const unsigned char *)from.data;
-	char *begin = to;
-
-	for (size_t i = 0; i < from.len; i += 3) {
-		size_t n = from.len - i;
-		uint32_t bits = (uint32_t)data[i] << 16 | (n > 1 ? (uint32_t)data[i + 1] << 8 : 0) | (n > 2 ? data[i + 2] : 0);
-
-		*to++ = digits[bits >> 18];
-		*to++ = digits[bits >> 12 & 63];
-		*to++ = n > 1 ? digits[bits >> 6 & 63] : '=';
-		*to++ = n > 2 ? digits[bits & 63] : '=';
-	}
-	return (size_t)(to - begin);
-}
-
 static enum evbus_code put_payload(struct letter_rows *rows, struct call *call, struct evbus_slice payload)
 {
 	struct table *table = &rows->table;
@@ -125,9 +106,9 @@ static enum evbus_code put_payload(struct letter_rows *rows, struct call *call, 
 		return EVBUS_OK;
 	}
 	if (!is_object(payload)) {
-		TRY(reserve(rows, call, 4 * (payload.len / 3 + 1)));
+		TRY(reserve(rows, call, EVBUS_BASE64_LEN(payload.len)));
 		table_null(table);
-		table_slice(table, (struct evbus_slice){ rows->scratch, base64(rows->scratch, payload) });
+		table_slice(table, (struct evbus_slice){ rows->scratch, evbus_base64_encode(payload, rows->scratch) });
 		return EVBUS_OK;
 	}
 	if (memchr(payload.data, '\n', payload.len) && table->format == TABLE_JSON) {

@@ -222,6 +222,8 @@ struct evbus_record {
 	uint32_t returns;                      /* how often it came back from the dead letters */
 	bool duplicate;                        /* a receipt: it was in the log before, and this is its first receipt */
 	struct evbus_slice payload;            /* byte for byte as published; of a duplicate, what is in the log */
+	struct evbus_slice payload_base64;     /* of what others wrote to a server and is not one JSON object, where
+	                                          payload.data is NULL: its bytes in base64, without quotes */
 	struct evbus_slice members;            /* of the stored line, from "offset" to the last brace, for printing */
 	struct evbus_slice stored;             /* the line as it lies, without the newline */
 };
@@ -361,6 +363,13 @@ EVBUS_API struct evbus_slice evbus_json_find(struct evbus_slice json, const char
 /* A raw JSON value as text: a string without quotes and escapes, anything else as it stands. Returns the length that
  * the text has; writes it if that is at most size (no NUL is added), else nothing. */
 EVBUS_API size_t evbus_json_text(struct evbus_slice value, char *text, size_t size);
+
+/* Base64 (RFC 4648, section 4, with its padding), as payload_base64 is. Both return how much it becomes. */
+#define EVBUS_BASE64_LEN(bytes) (((size_t)(bytes) + 2) / 3 * 4)
+EVBUS_API size_t evbus_base64_encode(struct evbus_slice bytes, char *text);    /* room for EVBUS_BASE64_LEN */
+/* bytes: room for three of each four characters; the text itself will do; NULL: it is only looked at. SIZE_MAX: it is no
+ * base64. */
+EVBUS_API size_t evbus_base64_decode(struct evbus_slice text, char *bytes);
 
 /* The partition key that the first of the JSON pointers "/a,/b" that is there gives: a string unescaped, a number or
  * boolean as it stands; a null counts as absent. payload is valid JSON. *len: SIZE_MAX where none is there. EVBUS_DATA: it

@@ -40,7 +40,7 @@ enum evbus_code group_add(struct group *group, const struct line_body *body, uin
 		return code;
 	}
 	entry.len = (uint32_t)(group->lines.len - entry.at);
-	entry.payload_len = (uint32_t)body->payload.len;
+	entry.payload_len = (uint32_t)(body->payload.data ? body->payload : body->payload_base64).len;
 	return buf_add(&group->entries, &entry, sizeof entry, err);
 }
 
@@ -75,7 +75,8 @@ static enum evbus_code restamp(struct group *group, const uint64_t *each, uint64
 	CLEANUP(buf_release) struct buf lines = { 0 };
 	size_t count = group_count(group);
 	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
-	uint64_t first = group->atomic ? next : 1, last = group->atomic ? next + count - 1 : 0;
+	bool batch = group->atomic && !each;
+	uint64_t first = batch ? next : 1, last = batch ? next + count - 1 : 0;
 	int64_t time_us = least_us;
 
 	TRY(buf_reserve(&lines, group->lines.len + count * 64, err));

@@ -12,6 +12,8 @@
 #define HEAD_B "\",\"offset\":\""
 #define HEAD_C "\",\"published_at_utc\":\""
 #define HEAD_D "\",\"partition_key\":"
+#define PAYLOAD ",\"payload\":"
+#define NO_JSON "null,\"payload_base64\":\""
 #define OFFSET_AT (LINE_MEMBERS_AT + sizeof "\"offset\":\"" - 1)
 
 size_t decimal_format(uint64_t value, char *text)
@@ -119,12 +121,26 @@ static enum evbus_code add_extras(struct buf *out, const struct line_body *body,
 	return EVBUS_OK;
 }
 
+/* The last member, and the end of the line; there is room. */
+static char *put_payload(char *to, const struct line_body *body)
+{
+	if (body->payload.data) {
+		to = PUT(to, PAYLOAD);
+		to = put(to, body->payload.data, body->payload.len);
+	} else {
+		to = PUT(to, PAYLOAD NO_JSON);
+		to = put(to, body->payload_base64.data, body->payload_base64.len);
+		*to++ = '"';
+	}
+	return PUT(to, "}\n");
+}
+
 enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
 			 uint32_t *split, struct evbus_err *err)
 {
-	size_t start = out->len;
+	size_t start = out->len, payload_len = (body->payload.data ? body->payload : body->payload_base64).len;
 
-	TRY(buf_reserve(out, LINE_HEAD_MAX + 64 + body->payload.len, err));
+	TRY(buf_reserve(out, LINE_HEAD_MAX + 64 + payload_len, err));
 	char *to = PUT(put_head(out->data + start, offset, time_us), HEAD_D);
 	if (!body->key.data)
 		to = PUT(to, "null");
@@ -136,11 +152,8 @@ enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t
 	*split = (uint32_t)(out->len - start);
 	if (body->origin.data || body->returns)
 		TRY(add_extras(out, body, err));
-	TRY(buf_reserve(out, body->payload.len + 16, err));
-	to = PUT(out->data + out->len, ",\"payload\":");
-	to = put(to, body->payload.data, body->payload.len);
-	to = PUT(to, "}\n");
-	out->len = (size_t)(to - out->data);
+	TRY(buf_reserve(out, payload_len + 64, err));
+	out->len = (size_t)(put_payload(out->data + out->len, body) - out->data);
 	seal(out->data + start, out->len - start);
 	return EVBUS_OK;
 }
@@ -329,6 +342,24 @@ static const char *check_sum(struct evbus_slice text)
 	return is_hex(text.data + LINE_CRC_AT) ? "its checksum does not match" : "it does not begin with a checksum";
 }
 
+/* What is no JSON object: `null` and base64, to the end of the line. */
+static bool take_base64(struct scan *scan, struct line *line)
+{
+	if (!EXPECT(scan, NO_JSON) || !take_plain(scan, &line->payload_base64))
+		return false;
+	line->payload = (struct evbus_slice){ NULL, 0 };
+	return EXPECT(scan, "\"}") && scan->at == scan->end && evbus_base64_decode(line->payload_base64, NULL) != SIZE_MAX;
+}
+
+static const char *take_payload(struct scan *scan, struct line *line)
+{
+	if (scan->end - scan->at >= 3 && scan->at[0] == '{' && scan->end[-1] == '}') {
+		line->payload = (struct evbus_slice){ scan->at, (size_t)(scan->end - 1 - scan->at) };
+		return NULL;
+	}
+	return take_base64(scan, line) ? NULL : "its payload is not an object";
+}
+
 const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute, struct line *line)
 {
 	struct scan scan = { text.data, text.data + text.len };
@@ -336,7 +367,7 @@ const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute
 
 	/* What every line has is set below: to clear all of it first would cost as much as to read it. */
 	line->text = text;
-	line->tenant_id = line->event_key = line->batch = line->origin = absent;
+	line->tenant_id = line->event_key = line->batch = line->origin = line->payload_base64 = absent;
 	line->returns = 0;
 	if (!EXPECT(&scan, HEAD_A) || text.len < LINE_MEMBERS_AT)
 		return "it does not begin with a checksum";
@@ -346,13 +377,10 @@ const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute
 	scan.at += 8;
 	if (!EXPECT(&scan, "\",") || !take_head(&scan, minute, line) || !take_key(&scan, line))
 		return "its members are not those of a record";
-	while (!EXPECT(&scan, ",\"payload\":"))
+	while (!EXPECT(&scan, PAYLOAD))
 		if (!take_extra(&scan, line))
 			return "its members are not those of a record";
-	if (scan.end - scan.at < 3 || scan.at[0] != '{' || scan.end[-1] != '}')
-		return "its payload is not an object";
-	line->payload = (struct evbus_slice){ scan.at, (size_t)(scan.end - 1 - scan.at) };
-	return NULL;
+	return take_payload(&scan, line);
 }
 
 const char *line_parse(struct evbus_slice text, struct line *line)
@@ -411,6 +439,7 @@ void line_to_record(const struct line *line, struct evbus_slice topic, int32_t p
 	record->returns = line->returns;
 	record->duplicate = false;
 	record->payload = line->payload;
+	record->payload_base64 = line->payload_base64;
 	record->members = (struct evbus_slice){ line->text.data + LINE_MEMBERS_AT, line->text.len - LINE_MEMBERS_AT };
 	record->stored = line->text;
 }
@@ -439,6 +468,9 @@ void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len,
 	line.text = text;
 	line.offset_text = (struct evbus_slice){ offset, (size_t)(quote - offset) };
 	line.time_text = (struct evbus_slice){ quote + sizeof HEAD_C - 1, TIME_TEXT_LEN };
-	line.payload = (struct evbus_slice){ text.data + text.len - 1 - payload_len, payload_len };
+	if (text.data[text.len - 2] == '"')
+		line.payload_base64 = (struct evbus_slice){ text.data + text.len - 2 - payload_len, payload_len };
+	else
+		line.payload = (struct evbus_slice){ text.data + text.len - 1 - payload_len, payload_len };
 	line_to_record(&line, topic, partition, record);
 }

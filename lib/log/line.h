@@ -2,7 +2,8 @@
  *
  *	{"crc32c":"9ae0daaf","offset":"42","published_at_utc":"2026-01-29T12:00:00.123456Z","partition_key":…,"payload":{…}}
  *
- * The checksum covers every byte from "offset" to the last brace, so a line is believed only as a whole. */
+ * The checksum covers every byte from "offset" to the last brace, so a line is believed only as a whole. What others
+ * have written to a server and is no JSON object has "payload":null,"payload_base64":"…"; a log of ours holds none. */
 #ifndef EVBUS_LOG_LINE_H
 #define EVBUS_LOG_LINE_H
 
@@ -18,7 +19,9 @@ struct line {
 	struct evbus_slice text;             /* without the newline */
 	uint64_t offset;
 	int64_t time_us;
-	struct evbus_slice offset_text, time_text, key, tenant_id, event_key, batch, origin, payload;
+	struct evbus_slice offset_text, time_text, key, tenant_id, event_key, batch, origin;
+	struct evbus_slice payload;          /* data NULL: it is no JSON object, and */
+	struct evbus_slice payload_base64;   /* this is set: its bytes, without quotes */
 	uint64_t batch_first, batch_last;    /* meaningful where batch.data is set */
 	uint32_t returns;
 };
@@ -39,7 +42,8 @@ struct line_body {
 	struct evbus_slice key;              /* data NULL: null */
 	struct evbus_slice origin;           /* of this and the others: data NULL, no such member */
 	uint32_t returns;
-	struct evbus_slice payload;
+	struct evbus_slice payload;          /* one JSON object without a newline; data NULL: what is none, as */
+	struct evbus_slice payload_base64;
 	struct evbus_slice tenant_id, event_key;
 };
 
@@ -57,7 +61,8 @@ size_t decimal_format(uint64_t value, char *text);
 /* All of text, no sign, no leading zero except "0" itself, at most UINT64_MAX - 1. */
 bool decimal_parse(struct evbus_slice text, uint64_t *value);
 
-/* The record of a line that was just made (line_add or line_readd), without reading it again. */
+/* The record of a line that was just made (line_add or line_readd), without reading it again. payload_len: of the base64
+ * where the payload is no JSON object. */
 void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len, struct evbus_slice topic,
 		  int32_t partition, struct evbus_record *record);
 

@@ -48,7 +48,7 @@ CHECKED enum evbus_code group_add(struct group *group, const struct line_body *b
 /* Gives its lines the offsets from `next` on and times from least_us on: encodes them again where they have others. */
 CHECKED enum evbus_code group_stamp(struct group *group, uint64_t next, int64_t least_us, struct evbus_err *err);
 
-/* The same where a server chose the offsets, one for each line; times stay. */
+/* The same where a server chose the offsets, one for each line; times stay, and none is of a batch. */
 CHECKED enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, struct evbus_err *err);
 
 /* EVBUS_AGAIN: its deadline has passed, by either clock. name: of what it was to be appended to, for the message. */

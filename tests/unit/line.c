@@ -299,6 +299,16 @@ Test(line, with_a_good_checksum_and_wrong_members_is_refused)
 		HEAD "null,\"returns\":4294967296,\"payload\":{}}",
 		HEAD "null,\"returns\":-1,\"payload\":{}}",
 		HEAD "null,\"returns\":\"1\",\"payload\":{}}",
+		HEAD "null,\"payload\":null}",
+		HEAD "null,\"payload\":null,\"payload_base64\":null}",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"aGk\"}",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"aGl=\"}",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"a===\"}",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"====\"}",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"aG=k\"}",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"aG k\"}",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"aGk=\"",
+		HEAD "null,\"payload\":null,\"payload_base64\":\"aGk=\",\"x\":1}",
 		" " HEAD "null,\"payload\":{}}",
 		"\"offset\":\"042\",\"published_at_utc\":\"2026-01-29T12:00:00.123456Z\",\"partition_key\":null,"
 		"\"payload\":{}}",
@@ -317,6 +327,8 @@ Test(line, with_a_good_checksum_and_wrong_members_is_refused)
 	};
 
 	cr_assert_null(why_not(HEAD "null,\"payload\":{}}"));
+	cr_assert_null(why_not(HEAD "null,\"payload\":null,\"payload_base64\":\"aGk=\"}"));
+	cr_assert_null(why_not(HEAD "null,\"payload\":null,\"payload_base64\":\"\"}"));
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
 		cr_assert_not_null(why_not(wrong[i]), "%s", wrong[i]);
 }
