@@ -2,7 +2,7 @@
 # The rules of the house, checked over the files as they lie and the library as it was built. Each check gathers what
 # is wrong, as FILE:LINE where there is one, and fails if that is anything.
 . "${0%/*}/../cli/lib.sh"
-plan 21
+plan 22
 
 build=${EVBUS_TEST_BUILD:-$ROOT/build}
 read -ra cc <<<"${EVBUS_TEST_CC:-cc}"
@@ -108,6 +108,14 @@ nm -D --defined-only "$library_file" 2>"$ERR" | awk '{ print $3 }' | sort >"$tes
 if expect_true "libevbus.so is in $build/lib and exports something" test -s "$tests_dir/exported"; then
 	grep -vE '^evbus_|^__(asan|odr_asan|ubsan|tsan)' "$tests_dir/exported" | none 'exported'
 fi
+
+# What they are linked with is loaded at each start. Sanitizers add libraries of their own.
+t 'the program and the library are linked with the C library alone'
+for file in "$build/cmd/evbus" "$library_file"; do
+	readelf -d "$file" 2>"$ERR" | sed -n "s|.*(NEEDED).*\[\(.*\)\]|$file: \1|p"
+done >"$tests_dir/needed"
+expect_true 'readelf says something' grep -q libc.so "$tests_dir/needed"
+grep -vE ': (libc|libm|ld-linux[a-z0-9-]*|lib[a-z]*san)\.so' "$tests_dir/needed" | none 'linked with'
 
 t 'every function of evbus.h is exported, and nothing that evbus.h does not have'
 code lib/evbus.h | tr '\n' ' ' | tr ';' '\n' | sed -n 's/.*EVBUS_\(API\|CHECKED\)[^(]*[ *]\(evbus_[a-z0-9_]*\)(.*/\2/p' | sort >"$tests_dir/declared"
