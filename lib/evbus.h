@@ -90,6 +90,7 @@ struct evbus;
 #define EVBUS_KEY_MAX_BYTES 1024        /* of a partition key, and of an event key */
 #define EVBUS_TENANT_MAX_BYTES 256      /* where it is part of what an event is known by */
 #define EVBUS_DEPTH_MAX 128
+#define EVBUS_OFFSET_MAX_BYTES 129      /* decimal digits: a sequence number of Kinesis is below 10^129 */
 
 struct evbus_options {
 	const char *store;         /* URL of the store, "sqlite:FILE"; NULL: <root>/.evbus/state.db, of files only */
@@ -191,8 +192,8 @@ struct evbus_partition_info {
 	char log_id[33];           /* hexadecimal; another log under the same name has another one */
 	uint32_t partitions;
 	uint64_t segment_max_bytes;
-	char first_offset[24];
-	char next_offset[24];      /* of what is durable: where the next record will stand */
+	char first_offset[EVBUS_OFFSET_MAX_BYTES + 1];
+	char next_offset[EVBUS_OFFSET_MAX_BYTES + 1];    /* of what is durable: where the next record will stand */
 	uint64_t records;
 	uint64_t bytes;
 	char last_published_at_utc[28];    /* "" where there is no record */
@@ -391,7 +392,7 @@ struct evbus_checkpoint {
 	char group[EVBUS_TOPIC_MAX_BYTES + 1];
 	char topic[EVBUS_TOPIC_MAX_BYTES + 1];
 	int32_t partition_id;
-	char next_offset[24];
+	char next_offset[EVBUS_OFFSET_MAX_BYTES + 1];
 	char offset_kind[24];
 	char log_id[33];
 	char fingerprint[9];       /* crc32c of the last record done, in hexadecimal; "" at offset 0 */

@@ -303,7 +303,7 @@ refuse "${good/\"topic\":\"orders\"/\"topic\":\"or*\"}" 'line 2'
 refuse "${good/\"partition_id\":0/\"partition_id\":\"x\"}" 'line 2'
 refuse "${good/\"partition_id\":0/\"partition_id\":1024}" 'line 2'
 refuse "${good/\"next_offset\":\"10\"/\"next_offset\":\"-1\"}" 'line 2'
-refuse "${good/\"next_offset\":\"10\"/\"next_offset\":\"99999999999999999999999999\"}" 'line 2'
+refuse "${good/\"next_offset\":\"10\"/\"next_offset\":\"$(printf '%0130d' 1)\"}" 'line 2'
 refuse "${good/\"updated_at_utc\":\"20/\"updated_at_utc\":\"x\"}" 'line 2'
 refuse "${good/\"log_id\"/\"log\"}" log_id
 refuse "${good/\"log_id\":\"?/\"log_id\":\"}" "line 2: it is no log_id, of 32 hexadecimal digits: '"

@@ -198,7 +198,7 @@ Test(store, takes_sql_and_long_text_in_every_field_as_text)
 Test(store, refuses_rows_that_it_did_not_write)
 {
 	static const char *const changes[] = {
-		"UPDATE checkpoints SET next_offset = '123456789012345678901234567890'",
+		"UPDATE checkpoints SET next_offset = '1' || hex(zeroblob(64)) || '0'",
 		"UPDATE checkpoints SET partition_id = 'x'; UPDATE checkpoints SET partition_id = 4294967296",
 		"UPDATE checkpoints SET partition_id = 0, fingerprint = CAST(x'610062' AS TEXT)",
 		"UPDATE checkpoints SET fingerprint = x'61'",
