@@ -13,7 +13,17 @@ extern struct evbus_err err;
 #define IS(slice, text)                                                                                                \
 	cr_expect(slice_is((slice), (text)), "'%.*s' is not '%s'", (int)(slice).len, (slice).data, (text))
 
+#define EVENTS_MAX 8
+
 bool slice_is(struct evbus_slice slice, const char *text);
+
+/* Whether $EVBUS_CONFORMANCE_LACKS has this word: a backend that cannot do something says so, and the cases look whether
+ * it is refused.
+ *	expect	append only at an offset that is expected
+ *	atomic	more than one event at once
+ *	raw	payloads that are no JSON object
+ *	bytes	know how many bytes a partition has */
+bool lacks(const char *what);
 
 void conformance_enter(void);
 void conformance_leave(void);
@@ -24,6 +34,11 @@ struct evbus *open_again(void);
 void make_topic(const char *name, uint32_t partitions);
 /* Publishes and returns the receipt, which lives until the next call. */
 const struct evbus_record *publish(const char *topic, const char *payload);
+/* Publishes {"n":0}, {"n":1} and so on to the topic "t"; what offsets they get is the backend's business. */
+struct offsets {
+	char at[EVENTS_MAX][EVBUS_OFFSET_MAX_BYTES + 1];
+};
+struct offsets publish_numbered(int count);
 /* The payloads that a selection has, with a blank behind each; bounded. */
 const char *read_all(const struct evbus_selection *selection);
 
