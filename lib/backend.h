@@ -12,10 +12,10 @@
  *   they turn out otherwise they are encoded again (group.c), so that the lines of a group that was committed are
  *   its receipts.
  * - A position is a uint64_t, and a text outside of the library: the offset in decimal. Positions grow with the
- *   offset, and what comes after a record begins at its position + 1, whether a record stands there or not. Offsets
- *   that are no numbers below 2^63 (a Kinesis sequence number has up to 129 digits) are the business of their
- *   backend alone: it numbers what an open partition has handed out or was asked for in the order of the offsets,
- *   and translates.
+ *   offset, begin anywhere and may have gaps; what comes after a record begins at its position + 1, whether a record
+ *   stands there or not, and each position from `first` to `end` can be sought. Offsets that are no numbers below 2^63
+ *   (a Kinesis sequence number has up to 129 digits) are the business of their backend alone: it numbers what an open
+ *   partition has handed out or was asked for in the order of the offsets, and translates.
  * - Codes: EVBUS_NONE where a bus, topic, partition or record is not there (any more); EVBUS_UNAVAILABLE where the
  *   server cannot be reached, within the time-out that was asked for and never later; EVBUS_CONFLICT where a log
  *   was cut or replaced; EVBUS_AGAIN with EINTR where the waiter gave up. */
@@ -83,7 +83,8 @@ struct backend_ops {
 	const char *offset_kind;
 	const char *acknowledgement;     /* what a receipt means */
 	const char *idempotence;         /* what publishing idempotently is worth */
-	bool keeps_lines;                /* a record stays the same line; else a fingerprint is the log id alone */
+	bool keeps_lines;                /* a log of ours: a record stays the same line, no offset is left out, and
+	                                    times do not go back; else a fingerprint is the log id alone */
 	bool expects;                    /* append() sees to `expect` exactly, whoever else publishes */
 
 	/* ---- the bus ---- */
@@ -178,8 +179,9 @@ CHECKED static inline enum evbus_code partition_seek_time(struct partition_reade
 	return reader->ops->seek_time(reader, time_us, why);
 }
 
-/* The next record below reader->end and this end; *got false: there is none yet. Called for each record, so whoever
- * has to ask a server gets many at once. The line lives until the next call. EVBUS_IO: it is damaged. */
+/* The next record below reader->end and this end; *got false: there is none yet, and `next` is not below the lower of the
+ * two, also where offsets are left out before it. Called for each record, so whoever has to ask a server gets many at
+ * once. The line lives until the next call. EVBUS_IO: it is damaged. */
 CHECKED static inline enum evbus_code partition_next(struct partition_reader *reader, uint64_t end, struct line *line,
 						     bool *got, struct evbus_err *why)
 {
