@@ -54,7 +54,7 @@ COMMAND(topic_describe,
 		  "TOPIC   PARTITION_ID  FIRST_OFFSET  NEXT_OFFSET  RECORDS  BYTES  LAST_PUBLISHED_AT_UTC  …" },
 		{ "evbus topic-describe orders --format json",
 		  "{\"topic\":\"orders\",\"partition_id\":0,\"first_offset\":\"0\",\"next_offset\":\"0\",\"records\":0,"
-		  "\"bytes\":0,\"last_published_at_utc\":null,\"acknowledgement\":\"…\"}" }));
+		  "\"bytes\":0,\"last_published_at_utc\":null,\"acknowledgement\":\"…\",\"idempotence\":\"…\"}" }));
 
 static void free_names(char ***names)
 {
@@ -127,7 +127,8 @@ static const struct column described[] = { { "topic", TEXT },
 					   { "records", NUMBER },
 					   { "bytes", NUMBER },
 					   { "last_published_at_utc", TEXT },
-					   { "acknowledgement", TEXT } };
+					   { "acknowledgement", TEXT },
+					   { "idempotence", TEXT } };
 
 static enum evbus_code describe_partition(struct call *call, struct evbus *bus, const char *topic, int32_t partition,
 					  struct evbus_partition_info *info, struct table *table)
@@ -142,6 +143,7 @@ static enum evbus_code describe_partition(struct call *call, struct evbus *bus, 
 	table_number(table, (int64_t)info->bytes);
 	table_text(table, info->last_published_at_utc[0] ? info->last_published_at_utc : NULL);
 	table_text(table, info->acknowledgement);
+	table_text(table, info->idempotence);
 	return EVBUS_OK;
 }
 

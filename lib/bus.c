@@ -321,6 +321,7 @@ enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32
 		.segment_max_bytes = opened->segment_max_bytes,
 		.offset_kind = opened->ops->offset_kind,
 		.acknowledgement = opened->ops->acknowledgement,
+		.idempotence = opened->ops->idempotence,
 	};
 	TRY(partition_describe(reader, &found, err));
 	snprintf(found.log_id, sizeof found.log_id, "%s", opened->log_id);

@@ -198,7 +198,8 @@ struct evbus_partition_info {
 	uint64_t bytes;
 	char last_published_at_utc[28];    /* "" where there is no record */
 	const char *offset_kind;
-	const char *acknowledgement;       /* what a receipt means on this backend */
+	const char *acknowledgement;       /* what a receipt means on this backend, */
+	const char *idempotence;           /* and what publishing idempotently is worth there */
 };
 EVBUS_CHECKED enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32_t partition_id,
 						   struct evbus_partition_info *info, struct evbus_err *err);

@@ -140,7 +140,7 @@ Test(conformance, a_receipt_says_where_the_record_stands)
 	cr_expect(info.records == 3 && info.partitions == 1 && strlen(info.log_id) == 32);
 	cr_expect(info.bytes > 0 || lacks("bytes"));
 	cr_expect(slice_is(receipt->published_at_utc, info.last_published_at_utc));
-	cr_expect(strlen(info.acknowledgement) > 0);
+	cr_expect(strlen(info.acknowledgement) > 0 && strlen(info.idempotence) > 0);
 }
 
 Test(conformance, payloads_come_out_as_they_went_in_and_in_order)
