@@ -203,6 +203,8 @@ enum evbus_code evbus_checkpoint_lag(struct evbus *bus, const struct evbus_check
 		return EVBUS_OK;
 	TRY(partition_seek(place.reader, next > place.reader->first ? next : place.reader->first, err));
 	TRY(partition_next(place.reader, UINT64_MAX, &line, &got, err));
+	if (!got)
+		lag->records = 0;
 	int64_t age_us = got ? os_now_us() - line.time_us : 0;
 	lag->seconds = age_us > 0 ? age_us / 1000000 : 0;
 	return EVBUS_OK;

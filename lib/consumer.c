@@ -32,7 +32,7 @@ static void settle(struct evbus_consumer *consumer, struct entry *entry)
 		lane->letters_in--;
 		consumer->letters_in--;
 	} else {
-		lane->slots[(lane->head + (entry->offset - lane->low)) & (lane->size - 1)].entry = NULL;
+		lane->slots[entry->place & (lane->size - 1)].entry = NULL;
 		consumer->window_bytes -= entry->text.len;
 		consumer_advance(lane);
 	}
@@ -280,7 +280,7 @@ static bool is_over(const struct evbus_consumer *consumer)
 		return false;
 	for (size_t i = 0; i < consumer->lane_count; i++) {
 		const struct lane *lane = consumer->lanes[i];
-		if (!lane->over && (!lane->claim || lane->low < lane->end))
+		if (!lane->over && (!lane->claim || lane->count || lane->read_to < lane->end))
 			return false;
 	}
 	return true;

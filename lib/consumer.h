@@ -1,7 +1,7 @@
 /* consumer.h: what the files of the consumer share.
  *
  * A consumer reads each partition that it holds (a lane) from the checkpoint on. What it has read and is not done
- * stands in the lane's window, by offset; the checkpoint is where the window begins. A record of the window is an entry.
+ * stands in the lane's window, in its order; the checkpoint is where the window begins. A record of the window is an entry.
  * It stands in at most two queues, one of its partition key and one of its event id, and is ready when it is the first
  * of both: so keys keep their order, through retries as well, and an event that is twice on the log is not run twice at
  * once. Entries enter all their queues in one order, so there is always one that is the first of all of its queues.
@@ -68,6 +68,7 @@ struct entry {
 	struct buf text;               /* the line */
 	struct lane *lane;
 	uint64_t offset;
+	size_t place;                  /* in the window: the n of its slot */
 	enum entry_state state;
 	struct queue *queues[QUEUE_KINDS];
 	struct entry *behind[QUEUE_KINDS];
@@ -93,6 +94,7 @@ struct entry {
 /* A record of the window; entry NULL: it is done. */
 struct slot {
 	struct entry *entry;
+	uint64_t offset;
 	char crc[8];
 };
 
@@ -111,13 +113,14 @@ struct lane {
 	bool appeared;                 /* while following */
 	bool over;                     /* another process has done it, or will */
 	uint64_t end;                  /* exclusive */
-	uint64_t low;                  /* the lowest not done */
+	uint64_t low;                  /* all that stands below is done */
+	uint64_t read_to;              /* all that stands below was read */
 	char fingerprint[9];           /* of the record before it */
 	uint64_t saved;                /* the stored checkpoint; UINT64_MAX: none, and `low` is to be stored */
 	bool dirty;                    /* something of it is to be written */
 	uint64_t sweep_to;             /* there may be old rows of retries below this offset */
-	struct slot *slots;
-	size_t size, head, count;      /* size is a power of two */
+	struct slot *slots;            /* the record that was read as the n-th is in slots[n & (size - 1)] */
+	size_t size, head, count;      /* size is a power of two; head: the n of the first that is there */
 	struct earlier *earlier;
 	size_t earlier_count, earlier_next;
 

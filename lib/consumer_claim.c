@@ -56,6 +56,7 @@ static enum evbus_code find_beginning(struct evbus_consumer *consumer, struct la
 		memcpy(lane->fingerprint, checkpoint.fingerprint, sizeof lane->fingerprint);
 		lane->saved = lane->low;
 	}
+	lane->read_to = lane->low;
 	return partition_seek(lane->reader, lane->low, err);
 }
 

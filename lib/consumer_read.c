@@ -108,24 +108,27 @@ static enum evbus_code make_room(struct lane *lane, struct evbus_err *err)
 	struct slot *slots = os.realloc(NULL, size * sizeof(*slots));
 	if (!slots)
 		return no_memory(err);
-	for (size_t i = 0; i < lane->count; i++)
-		slots[i] = lane->slots[(lane->head + i) & (lane->size - 1)];
+	for (size_t n = lane->head; n != lane->head + lane->count; n++)
+		slots[n & (size - 1)] = lane->slots[n & (lane->size - 1)];
 	free(lane->slots);
 	lane->slots = slots;
 	lane->size = size;
-	lane->head = 0;
 	return EVBUS_OK;
 }
 
 void consumer_advance(struct lane *lane)
 {
-	while (lane->count && !lane->slots[lane->head].entry) {
-		memcpy(lane->fingerprint, lane->slots[lane->head].crc, 8);
+	while (lane->count) {
+		const struct slot *slot = &lane->slots[lane->head & (lane->size - 1)];
+		if (slot->entry)
+			return;
+		memcpy(lane->fingerprint, slot->crc, 8);
 		lane->fingerprint[8] = '\0';
-		lane->head = (lane->head + 1) & (lane->size - 1);
+		lane->low = slot->offset + 1;
+		lane->head++;
 		lane->count--;
-		lane->low++;
 	}
+	lane->low = lane->read_to;
 }
 
 void consumer_lane_changed(struct evbus_consumer *consumer, struct lane *lane)
@@ -176,6 +179,7 @@ static enum evbus_code take(struct evbus_consumer *consumer, struct lane *lane, 
 		return code;
 	}
 	slot->entry = entry;
+	entry->place = lane->head + lane->count;
 	consumer->window_bytes += entry->text.len;
 	if (entry->state == ENTRY_BACKS_OFF)
 		consumer_back_off(consumer, entry);
@@ -208,20 +212,36 @@ static enum evbus_code take_line(struct evbus_consumer *consumer, struct lane *l
 {
 	struct slot *slot = &lane->slots[(lane->head + lane->count) & (lane->size - 1)];
 
-	assert(line->offset == lane->low + lane->count);
+	assert(line->offset >= lane->read_to);
 	consumer->progress.records++;
 	consumer->progress.bytes += line->text.len + 1;
 	memcpy(slot->crc, line->text.data + LINE_CRC_AT, 8);
 	slot->entry = NULL;
+	slot->offset = line->offset;
 	*taken = is_wanted(consumer, lane, line);
 	if (*taken)
 		TRY(take(consumer, lane, line, slot, err));
 	lane->count++;
+	lane->read_to = line->offset + 1;
 	if (*taken)
 		return EVBUS_OK;
 	consumer_advance(lane);
 	consumer_lane_changed(consumer, lane);
 	return EVBUS_OK;
+}
+
+/* There is nothing more below where the reader is: what offsets are left out there are done with what stands before. */
+static void pass_gap(struct evbus_consumer *consumer, struct lane *lane)
+{
+	uint64_t next = lane->reader->next < lane->end ? lane->reader->next : lane->end;
+
+	if (next <= lane->read_to)
+		return;
+	lane->read_to = next;
+	if (lane->count)
+		return;
+	lane->low = next;
+	consumer_lane_changed(consumer, lane);
 }
 
 /* How many records may be read now. */
@@ -241,10 +261,14 @@ static enum evbus_code read_lane(struct evbus_consumer *consumer, struct lane *l
 	size_t most = room(consumer, lane);
 	struct evbus_err why;
 	struct line line;
-	bool got, taken;
+	bool got, taken = false;
 
-	if (!most || lane->reader->next >= lane->end)
+	if (!most)
 		return EVBUS_OK;
+	if (lane->reader->next >= lane->end) {
+		pass_gap(consumer, lane);
+		return EVBUS_OK;
+	}
 	if (lane->reader->next >= lane->reader->end)
 		TRY(partition_refresh(lane->reader, err));
 	for (size_t i = 0; i < most && *took < TAKE_AT_ONCE && *looked < LOOK_AT_ONCE;) {
@@ -257,6 +281,8 @@ static enum evbus_code read_lane(struct evbus_consumer *consumer, struct lane *l
 			code = take_line(consumer, lane, &line, &taken, &why);
 		if (code)
 			consumer->failure = why;
+		if (code == EVBUS_OK && !got)
+			pass_gap(consumer, lane);
 		if (code || !got)
 			return EVBUS_OK;
 		++*looked;

@@ -396,7 +396,7 @@ struct evbus_checkpoint {
 	char next_offset[EVBUS_OFFSET_MAX_BYTES + 1];
 	char offset_kind[24];
 	char log_id[33];
-	char fingerprint[9];       /* crc32c of the last record done, in hexadecimal; "" at offset 0 */
+	char fingerprint[9];       /* crc32c of the last record done, in hexadecimal; "" at offset 0, and on servers */
 	char updated_at_utc[28];
 };
 
@@ -428,7 +428,7 @@ EVBUS_CHECKED enum evbus_code evbus_checkpoint_list(struct evbus *bus, const cha
 
 /* How far behind the end it is. Either is -1 where it cannot be known (the log is gone or another one). */
 struct evbus_lag {
-	int64_t records;
+	int64_t records;           /* where offsets are left out, at most so many */
 	int64_t seconds;           /* age of the first record not yet done; 0 where there is none */
 };
 EVBUS_CHECKED enum evbus_code evbus_checkpoint_lag(struct evbus *bus, const struct evbus_checkpoint *checkpoint,

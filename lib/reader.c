@@ -51,6 +51,12 @@ static struct source *heap_pop(struct evbus_reader *reader)
 	return first;
 }
 
+static bool is_asked_for(const struct evbus_reader *reader, const struct source *source)
+{
+	return source->line.offset >= source->skip_below && source->line.time_us >= reader->since_us &&
+	       source->line.time_us < reader->until_us;
+}
+
 enum evbus_code reader_advance(struct evbus_reader *reader, struct source *source, struct evbus_err *err)
 {
 	do {
@@ -59,12 +65,13 @@ enum evbus_code reader_advance(struct evbus_reader *reader, struct source *sourc
 			return EVBUS_OK;
 		reader->progress.records++;
 		reader->progress.bytes += source->line.text.len + 1;
-		if (source->line.time_us >= reader->until_us) {
-			source->end = source->line.offset;    /* times never decrease: nothing behind it is asked for */
+		/* In a log of ours times never decrease: nothing behind it is asked for. */
+		if (source->line.time_us >= reader->until_us && source->reader->ops->keeps_lines) {
+			source->end = source->line.offset;
 			source->has_line = false;
 			return EVBUS_OK;
 		}
-	} while (source->line.offset < source->skip_below || source->line.time_us < reader->since_us);
+	} while (!is_asked_for(reader, source));
 	heap_push(reader, source);
 	return EVBUS_OK;
 }

@@ -90,22 +90,60 @@ static enum evbus_code resolve(struct evbus_reader *reader, struct source *sourc
 }
 
 /* Where what is there now and asked for ends: `last` counts back from it. */
-static enum evbus_code find_stop(struct evbus_reader *reader, struct source *source, bool last, uint64_t *stop,
+static enum evbus_code find_stop(const struct evbus_reader *reader, struct source *source, uint64_t *stop,
 				 struct evbus_err *err)
 {
 	*stop = source->end < source->reader->end ? source->end : source->reader->end;
-	if (!last || reader->until_us == INT64_MAX)
+	*stop = *stop > source->reader->first ? *stop : source->reader->first;
+	if (reader->until_us == INT64_MAX)
 		return EVBUS_OK;
 	TRY(partition_seek_time(source->reader, reader->until_us, err));
 	*stop = source->reader->next < *stop ? source->reader->next : *stop;
 	return EVBUS_OK;
 }
 
+/* Where it begins, without `since`; *count: of `last`, how many come from there to where it stops. */
+static enum evbus_code find_start(struct evbus_reader *reader, struct source *source,
+				  const struct evbus_selection *selection, uint64_t *start, uint64_t *count,
+				  struct evbus_err *err)
+{
+	uint64_t stop;
+
+	*start = source->reader->first;
+	*count = 0;
+	if (selection->last) {
+		TRY(find_stop(reader, source, &stop, err));
+		return position_before(source->reader, stop, selection->last, start, count, err);
+	}
+	if (!selection->from && !selection->group)
+		return EVBUS_OK;
+	return resolve(reader, source, selection->from ? selection->from : "stored", selection->group, start, err);
+}
+
+/* `since` leaves out what comes before it, also of `last`. */
+static enum evbus_code find_since(struct evbus_reader *reader, struct source *source, bool last, uint64_t *start,
+				  uint64_t *count, struct evbus_err *err)
+{
+	uint64_t stop, since;
+
+	if (reader->since_us == INT64_MIN)
+		return EVBUS_OK;
+	TRY(partition_seek_time(source->reader, reader->since_us, err));
+	since = source->reader->next;
+	if (since <= *start)
+		return EVBUS_OK;
+	*start = since;
+	if (!last)
+		return EVBUS_OK;
+	TRY(find_stop(reader, source, &stop, err));
+	return position_count(source->reader, since, stop, count, err);
+}
+
 static enum evbus_code set_range(struct evbus_reader *reader, struct source *source,
 				 const struct evbus_selection *selection, struct evbus_err *err)
 {
 	struct partition_reader *from = source->reader;
-	uint64_t start = from->first, stop, since = 0, next = from->end;
+	uint64_t start, count, next = from->end;
 
 	source->end = selection->follow ? UINT64_MAX : next;
 	if (selection->to) {
@@ -113,20 +151,10 @@ static enum evbus_code set_range(struct evbus_reader *reader, struct source *sou
 		TRY(resolve(reader, source, selection->to, selection->group, &to, err));
 		source->end = to < source->end ? to : source->end;
 	}
-	TRY(find_stop(reader, source, selection->last, &stop, err));
-	if (selection->last)
-		start = stop > start && stop - start > selection->last ? stop - selection->last : start;
-	else if (selection->from || selection->group)
-		TRY(resolve(reader, source, selection->from ? selection->from : "stored", selection->group, &start,
-			    err));
-	if (reader->since_us != INT64_MIN) {
-		TRY(partition_seek_time(from, reader->since_us, err));
-		since = from->next;
-		start = since > start ? since : start;
-	}
+	TRY(find_start(reader, source, selection, &start, &count, err));
+	TRY(find_since(reader, source, selection->last, &start, &count, err));
 	source->skip_below = start;
-	if (selection->last)
-		reader->skip += stop > start ? stop - start : 0;
+	reader->skip += count;
 	return partition_seek(from, start < next ? start : next, err);
 }
 

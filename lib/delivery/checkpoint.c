@@ -5,7 +5,8 @@
 
 #include <string.h>
 
-/* The checksum of the last record done, as its line has it; "" where there is none before `next` (any more). */
+/* The checksum of the last record done, as its line has it; "" where there is none before `next` (any more), or where a
+ * record is not always the same line. */
 static enum evbus_code fingerprint_at(struct partition_reader *reader, uint64_t next, char fingerprint[9],
 				      struct evbus_err *err)
 {
@@ -13,7 +14,7 @@ static enum evbus_code fingerprint_at(struct partition_reader *reader, uint64_t 
 	bool got;
 
 	fingerprint[0] = '\0';
-	if (next <= reader->first)
+	if (!reader->ops->keeps_lines || next <= reader->first)
 		return EVBUS_OK;
 	TRY(partition_seek(reader, next - 1, err));
 	TRY(partition_next(reader, UINT64_MAX, &line, &got, err));

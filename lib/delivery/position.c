@@ -41,10 +41,57 @@ enum evbus_code position_parse(const char *text, struct position *position, stru
 	return EVBUS_OK;
 }
 
+/* The position of the record that comes after so many from here on, or stop. *passed: how many there were. */
+static enum evbus_code pass(struct partition_reader *reader, uint64_t start, uint64_t stop, uint64_t most,
+			    uint64_t *passed, uint64_t *offset, struct evbus_err *err)
+{
+	struct line line;
+	bool got = true;
+
+	TRY(partition_seek(reader, start, err));
+	for (*passed = 0;; ++*passed) {
+		TRY(partition_next(reader, stop, &line, &got, err));
+		*offset = got ? line.offset : stop;
+		if (!got || *passed == most)
+			return EVBUS_OK;
+	}
+}
+
+enum evbus_code position_count(struct partition_reader *reader, uint64_t start, uint64_t stop, uint64_t *count,
+			       struct evbus_err *err)
+{
+	uint64_t offset;
+
+	*count = start < stop ? stop - start : 0;
+	if (reader->ops->keeps_lines || !*count)
+		return EVBUS_OK;
+	return pass(reader, start, stop, UINT64_MAX, count, &offset, err);
+}
+
+enum evbus_code position_before(struct partition_reader *reader, uint64_t stop, uint64_t n, uint64_t *offset,
+				uint64_t *count, struct evbus_err *err)
+{
+	uint64_t first = reader->first, there, skipped, back = n, start = stop, found = 0;
+
+	/* So many positions back stand at most so many records: where some are left out, twice as far, and so on. */
+	while (found < n && start > first) {
+		uint64_t end = start;
+		start = back < stop - first ? stop - back : first;
+		TRY(position_count(reader, start, end, &there, err));
+		found += there;
+		back = back > UINT64_MAX / 2 ? UINT64_MAX : back * 2;
+	}
+	*count = found < n ? found : n;
+	*offset = start;
+	if (reader->ops->keeps_lines || start == stop)
+		return EVBUS_OK;
+	return pass(reader, start, stop, found - *count, &skipped, offset, err);
+}
+
 enum evbus_code position_resolve(const struct position *position, struct partition_reader *reader, uint64_t *offset,
 				 struct evbus_err *err)
 {
-	uint64_t first = reader->first, next = reader->end;
+	uint64_t first = reader->first, next = reader->end, count;
 
 	switch (position->kind) {
 	case POSITION_OFFSET:
@@ -57,8 +104,7 @@ enum evbus_code position_resolve(const struct position *position, struct partiti
 		*offset = next;
 		return EVBUS_OK;
 	case POSITION_BEFORE_END:
-		*offset = position->number < next - first ? next - position->number : first;
-		return EVBUS_OK;
+		return position_before(reader, next, position->number, offset, &count, err);
 	case POSITION_TIME:
 		TRY(partition_seek_time(reader, position->time_us, err));
 		*offset = reader->next;

@@ -27,4 +27,13 @@ CHECKED enum evbus_code position_parse(const char *text, struct position *positi
 CHECKED enum evbus_code position_resolve(const struct position *position, struct partition_reader *reader,
 					 uint64_t *offset, struct evbus_err *err);
 
+/* The position of the n-th record before `stop`, or of the first that is there; *count: how many stand from there to
+ * stop. What is not our own log is read for it. stop is at most reader->end. Moves the reader. */
+CHECKED enum evbus_code position_before(struct partition_reader *reader, uint64_t stop, uint64_t n, uint64_t *offset,
+					uint64_t *count, struct evbus_err *err);
+
+/* How many records stand from a position to `stop`. Moves the reader. */
+CHECKED enum evbus_code position_count(struct partition_reader *reader, uint64_t start, uint64_t stop, uint64_t *count,
+				       struct evbus_err *err);
+
 #endif

@@ -6,6 +6,10 @@
 
 #include <pthread.h>
 
+#ifdef CONFORMANCE_GAPS
+#include "gaps.h"
+#endif
+
 struct evbus *bus;
 struct evbus_err err;
 static char scratch[64];
@@ -29,6 +33,17 @@ bool lacks(const char *what)
 	return false;
 }
 
+static void arrange(struct evbus *opened)
+{
+#ifdef CONFORMANCE_GAPS
+	static char modules[PATH_MAX];
+	scratch_find_modules(modules);
+	gaps_wrap(opened, modules);
+#else
+	(void)opened;
+#endif
+}
+
 struct evbus *open_again(void)
 {
 	struct evbus_options options = { .store = "sqlite:state.db" };
@@ -43,6 +58,7 @@ struct evbus *open_again(void)
 		url = own;
 	}
 	OK(evbus_open(url, &options, &opened, &err));
+	arrange(opened);
 	return opened;
 }
 

@@ -9,7 +9,9 @@
 #include <sqlite3.h>
 #include <sys/wait.h>
 
+#ifndef STATE
 #define STATE "bus/.evbus/state.db"
+#endif
 
 static char scratch[64];
 static char modules[PATH_MAX];

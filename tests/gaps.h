@@ -1,0 +1,15 @@
+/* gaps.h: a bus in memory that has the manners of a server, for tests: offsets begin with 101 and two are left out behind
+ * each record, lines are made as they are read, and a fingerprint is the log id alone. */
+#ifndef EVBUS_TESTS_GAPS_H
+#define EVBUS_TESTS_GAPS_H
+
+#include "evbus.h"
+
+#define GAPS_FIRST 101u
+#define GAPS_STEP 3u
+
+/* To be called once, with a bus of "memory:NAME" that nothing was done with. The store is state.db in the working
+ * directory, by the module that lies in `modules`, a path that lives on. */
+void gaps_wrap(struct evbus *bus, const char *modules);
+
+#endif
