@@ -11,6 +11,11 @@
  * - What is published is a struct group (log/writer.h): lines with the offsets and times that are expected. Where
  *   they turn out otherwise they are encoded again (group.c), so that the lines of a group that was committed are
  *   its receipts.
+ * - An event that is published idempotently bears an event_key, and others bear none. The publisher looks for it before
+ *   (delivery/keys.h), so a backend has nothing to do for it; but a server that knows message ids gets one for each line
+ *   with an event_key, of that and the tenant_id (nats: Nats-Msg-Id). It then answers also what nobody could look for:
+ *   that the same one was on its way while the other was sent, or was sent before a connection broke. Such a line is told
+ *   by group_knew() after group_stamp_each(), and is answered with the record that stands at that offset.
  * - A position is a uint64_t, and a text outside of the library: the offset in decimal. Positions grow with the
  *   offset, begin anywhere and may have gaps; what comes after a record begins at its position + 1, whether a record
  *   stands there or not, and each position from `first` to `end` can be sought. Offsets that are no numbers below 2^63
@@ -215,8 +220,9 @@ CHECKED static inline enum evbus_code partition_describe(struct partition_reader
 }
 
 /* Appends the group, or sends it: all of it, or after a failure nothing that will ever be acknowledged. expect: the
- * offset that it has to get, or UINT64_MAX (EVBUS_CONFLICT: it would get another one). The group's deadline is
- * looked at just before (EVBUS_AGAIN). */
+ * offset that it has to get, and each line the one behind that, or UINT64_MAX (EVBUS_CONFLICT, here or of the commit: it
+ * would get another one; of a server that takes lines one by one the first of them may be in, and the same group may be
+ * appended again). The group's deadline is looked at just before (EVBUS_AGAIN). */
 CHECKED static inline enum evbus_code partition_append(struct partition_writer *writer, struct group *group,
 						       uint64_t expect, struct evbus_err *why)
 {

@@ -256,6 +256,11 @@ enum evbus_code bus_need_files(const struct evbus *bus, const char *what, struct
 	return err_set(err, EVBUS_CONFIG, 0, "the backend '%s' has no %s", bus->backend->ops->scheme, what);
 }
 
+bool bus_has_store(const struct evbus *bus)
+{
+	return bus->store_url || bus->root;
+}
+
 enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct evbus_err *err)
 {
 	struct store_options options = { .no_create = bus->options.no_create, .file_mode = bus->file_mode,

@@ -33,6 +33,9 @@ CHECKED enum evbus_code bus_state(const struct evbus *bus, int *fd, struct evbus
 /* EVBUS_CONFIG where topics are not files: there is nothing like this. */
 CHECKED enum evbus_code bus_need_files(const struct evbus *bus, const char *what, struct evbus_err *err);
 
+/* Whether there is one: chosen, or the default one of the backend. */
+bool bus_has_store(const struct evbus *bus);
+
 /* The store, opened. The first write makes it. EVBUS_NONE: it is the default one, and there is no bus. */
 CHECKED enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err);
 

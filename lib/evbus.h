@@ -246,7 +246,9 @@ struct evbus_publisher_options {
 	const char *expect_offset; /* append only if this is the next offset, else EVBUS_CONFLICT; NULL: do not ask */
 	const char *key_from;      /* JSON pointers, "/merchant_id,/event_id": the first that is there is the key */
 	bool idempotent;           /* an event whose tenant and event key are in the topic already is not appended again:
-	                              it gets the receipt of the first, with `duplicate` set. EVBUS_DATA: it has no key */
+	                              it gets the receipt of the first, with `duplicate` set. EVBUS_DATA: it has no key.
+	                              Where topics are not files, two that publish one key at the same time to different
+	                              partitions may both append it; a backend may promise less (evbus-backends(7)) */
 	const char *event_key_from;/* JSON pointers to the event key; NULL: as evbus_envelope_read() has it */
 	bool (*go_on)(void *context); /* asked about every 100 ms while another process is waited for: one that
 	                                      publishes idempotently to the topic, or one that has held a lock of the

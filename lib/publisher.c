@@ -340,8 +340,6 @@ static enum evbus_code take_options(struct evbus_publisher *publisher, struct ev
 {
 	const char *expect = publisher->options.expect_offset;
 
-	if (publisher->options.idempotent)
-		TRY(bus_need_files(publisher->bus, "idempotent publishing", err));
 	publisher->expect = UINT64_MAX;
 	if (expect && !decimal_parse((struct evbus_slice){ expect, strlen(expect) }, &publisher->expect))
 		return err_set(err, EVBUS_USAGE, 0, "'%s' is not an offset: a number from 0", expect);

@@ -2,15 +2,19 @@
  *
  * For each topic in the slot: take its lock, read what is new in it, drop the events that are there already, append and
  * sync the others, let go. The lock is held until the sync, so that a repeat is only ever answered with a first one that
- * is durable. It is all done in the calling thread: another one would mostly wait for the same lock. */
+ * is durable. Where there is no lock, a group is appended where it was read to or not at all, and who was overtaken reads
+ * on and tries again (delivery/keys.h). It is all done in the calling thread: another one would mostly wait for the same
+ * lock. */
 #include "publisher.h"
 
 #include "delivery/keys.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #define ATTEMPTS_AT_LOCK_MAX 1000    /* with a lock file that somebody keeps removing */
+#define ATTEMPTS_AT_END_MAX 200      /* at an end that is refused and yet does not move */
 
 /* The part of a slot that goes to one topic. */
 struct part {
@@ -19,6 +23,10 @@ struct part {
 	struct open_topic *home;
 	struct buf names;                 /* of struct key_name, of the events that are not in the log as far as we know */
 	struct buf tickets;               /* of size_t: which they are */
+	bool overtaken;                   /* somebody else has appended first */
+	int32_t overtaken_in;             /* the partition, */
+	uint64_t overtaken_at;            /* and the offset that was expected there */
+	unsigned refusals;                /* at that offset */
 };
 
 static void part_release(struct part *part)
@@ -151,22 +159,76 @@ static enum evbus_code drop_repeats(struct part *part, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
+/* Drops what the server had already, by its message id: somebody was faster, and the receipt is that of his. */
+static enum evbus_code take_known(struct part *part, const struct lane *lane, struct group *group,
+				  struct evbus_err *err)
+{
+	int32_t partition = lane->writer->partition;
+	struct line line;
+	bool bears;
+
+	if (!group_knows(group))
+		return EVBUS_OK;
+	TRY(collect(part, err));
+	for (size_t i = 0; i < part->names.len / sizeof(struct key_name); i++) {
+		const struct ticket *ticket = wanted(part, i);
+		const struct group_entry *entry = group_entry(&part->slot->groups[ticket->lane], ticket->entry);
+		if (ticket->lane != lane->index || !entry->known)
+			continue;
+		TRY(keys_look(part->home->keys, names_of(part) + i, partition, entry->offset, &line, &bears, err));
+		if (!bears)
+			return err_set(err, EVBUS_CONFLICT, 0,
+				       "topic '%s' is said to have an event already, at offset %llu of partition %d, and "
+				       "has another one there",
+				       lane->topic->name, (unsigned long long)entry->offset, partition);
+		TRY(on_first(part, i, partition, &line, err));
+	}
+	squeeze(part);
+	return EVBUS_OK;
+}
+
 /* ---- what is new ---- */
 
-static enum evbus_code append(struct part *part, struct lane *lane, struct group *group, struct evbus_err *err)
+/* Notes whether it was because somebody else appended first that a group did not get the offset it had to get. Who was
+ * told where to append is refused only if nothing was read behind that. */
+static enum evbus_code note_conflict(struct part *part, const struct lane *lane, enum evbus_code code)
 {
-	const struct backend_files *files = lane->writer->ops->files;
-	struct slot *slot = part->slot;
+	uint64_t expected = keys_expected(part->home->keys, lane->writer->partition);
 
-	group->deadline = slot->deadline;
-	group->held = &part->home->keys->lock;
-	enum evbus_code code = partition_append(lane->writer, group, slot->expect, err);
+	part->overtaken = code == EVBUS_CONFLICT && expected != UINT64_MAX &&
+			  (part->slot->expect == UINT64_MAX || part->slot->expect == expected);
+	if (!part->overtaken)
+		return code;
+	bool same = part->overtaken_in == lane->writer->partition && part->overtaken_at == expected;
+	part->refusals = same ? part->refusals + 1 : 0;
+	part->overtaken_in = lane->writer->partition;
+	part->overtaken_at = expected;
+	return code;
+}
+
+static enum evbus_code append_and_commit(struct part *part, struct lane *lane, struct group *group,
+					 struct evbus_err *err)
+{
+	uint64_t expect = part->slot->expect;
+
+	if (expect == UINT64_MAX)
+		expect = keys_expected(part->home->keys, lane->writer->partition);
+	group->deadline = part->slot->deadline;
+	group->held = keys_held(part->home->keys);
+	enum evbus_code code = partition_append(lane->writer, group, expect, err);
 	group->held = NULL;
 	TRY(code);
 	TRY(partition_commit(lane->writer, group, err));
+	return EVBUS_OK;
+}
+
+static enum evbus_code append(struct part *part, struct lane *lane, struct group *group, struct evbus_err *err)
+{
+	TRY(note_conflict(part, lane, append_and_commit(part, lane, group, err)));
+	TRY(take_known(part, lane, group, err));
 	group->durable = true;
-	slot->expect = UINT64_MAX;
-	return keys_appended(part->home->keys, lane->writer->partition, group, files->mark(lane->writer), err);
+	part->slot->expect = UINT64_MAX;
+	return group_count(group) ? keys_appended(part->home->keys, lane->writer, group, err) : EVBUS_OK;
 }
 
 static enum evbus_code append_new(struct part *part, struct evbus_err *err)
@@ -186,15 +248,13 @@ static enum evbus_code append_new(struct part *part, struct evbus_err *err)
 
 static enum evbus_code open_keys(struct evbus_publisher *publisher, struct open_topic *home, struct evbus_err *err)
 {
-	const struct topic *topic = home->topic->ops->files->topic(home->topic);
-
 	if (home->failure.code) {
 		*err = home->failure;
 		return err->code;
 	}
-	if (!publisher->store)
+	if (!publisher->store && bus_has_store(publisher->bus))
 		TRY(bus_open_store(publisher->bus, &publisher->store, err));
-	return home->keys ? EVBUS_OK : keys_open(topic, publisher->store, &home->keys, err);
+	return home->keys ? EVBUS_OK : keys_open(home->topic, publisher->store, &home->keys, err);
 }
 
 bool publisher_is_behind(const struct evbus_publisher *publisher, const char *topic)
@@ -224,13 +284,12 @@ static enum evbus_code enter(struct part *part, struct evbus_err *err)
 	CLEANUP(buf_release) struct buf writers = { 0 };
 
 	for (uint32_t i = 0; i < part->publisher->lane_count; i++) {
-		struct partition_writer *lane = part->publisher->lanes[i]->writer;
-		struct log_writer *writer = lane->ops->files->writer(lane);
+		struct partition_writer *writer = part->publisher->lanes[i]->writer;
 		if (part->publisher->lanes[i]->topic == part->home->topic)
 			TRY(buf_add(&writers, &writer, sizeof writer, err));
 	}
-	return keys_enter(part->home->keys, (struct log_writer *const *)(void *)writers.data,
-			  writers.len / sizeof(struct log_writer *), &part->publisher->caller, err);
+	return keys_enter(part->home->keys, (struct partition_writer *const *)(void *)writers.data,
+			  writers.len / sizeof(struct partition_writer *), &part->publisher->caller, err);
 }
 
 static bool has_lines(const struct part *part)
@@ -241,16 +300,40 @@ static bool has_lines(const struct part *part)
 	return false;
 }
 
+/* After a failure: whether to look and to append again. */
+static bool tries_again(const struct part *part, enum evbus_code code, bool held, unsigned attempts)
+{
+	/* The lock file was removed: somebody else may have got in. */
+	if (part->home->keys->log)
+		return code == EVBUS_AGAIN && !held && attempts < ATTEMPTS_AT_LOCK_MAX;
+	return part->overtaken && part->refusals < ATTEMPTS_AT_END_MAX;
+}
+
+/* Before that, of a topic without a lock. */
+static enum evbus_code pause_and_ask(const struct part *part, struct wait *wait, struct evbus_err *err)
+{
+	/* The server may know of something that it does not show yet. */
+	if (part->refusals ? wait_a_little(wait) : wait_goes_on(wait))
+		return EVBUS_OK;
+	return err_set(err, EVBUS_AGAIN, EINTR, "gave up appending to '%s', where others are always faster",
+		       part->home->topic->name);
+}
+
 static enum evbus_code write_part(struct part *part, struct evbus_err *err)
 {
-	for (int attempt = 0; has_lines(part); attempt++) {
+	struct wait wait = { .waiter = &part->publisher->caller };
+	struct keys *keys = part->home->keys;
+
+	for (unsigned attempts = 0; has_lines(part); attempts++) {
 		TRY(enter(part, err));
+		part->overtaken = false;
 		enum evbus_code code = append_new(part, err);
-		bool held = keys_hold(part->home->keys);
-		keys_leave(part->home->keys);
-		/* The lock file was removed: somebody else may have got in. */
-		if (code != EVBUS_OK && (code != EVBUS_AGAIN || held || attempt >= ATTEMPTS_AT_LOCK_MAX))
+		bool held = keys->log && keys_hold(keys);
+		keys_leave(keys);
+		if (code != EVBUS_OK && !tries_again(part, code, held, attempts))
 			return code;
+		if (code != EVBUS_OK && !keys->log)
+			TRY(pause_and_ask(part, &wait, err));
 	}
 	return EVBUS_OK;
 }

@@ -215,6 +215,7 @@ static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct
 {
 	struct evbus_finding finding = { run->topic.name, 0, 0, 0, EVBUS_NOTE, "keys", "" };
 	const struct waiter waiter = { run->options->go_on, run->options->context };
+	CLEANUP(backend_topic_close) struct backend_topic *topic = NULL;
 	uint64_t count;
 	bool fitted;
 
@@ -225,7 +226,8 @@ static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct
 		return EVBUS_OK;
 	}
 	TRY(bus_store(run->bus, err));
-	TRY(keys_rebuild(&run->topic, run->bus->store, &waiter, &count, &fitted, err));
+	TRY(run->bus->backend->ops->topic_open(run->bus->backend, run->topic.name, &topic, err));
+	TRY(keys_rebuild(topic, run->bus->store, &waiter, &count, &fitted, err));
 	snprintf(finding.text, sizeof finding.text, "the index of event keys was made anew: %llu key%s%s",
 		 (unsigned long long)count, count == 1 ? "" : "s", fitted ? "" : "; the one before was of another log");
 	verify_report(run, &finding);

@@ -23,6 +23,8 @@ static enum evbus_code read_progress(struct keys *keys, struct evbus_err *err)
 	CLEANUP(free_cleanup) struct key_progress *rows = NULL;
 	size_t partitions = keys->topic->partitions;
 
+	if (!keys->store)
+		return EVBUS_OK;
 	rows = os.realloc(NULL, partitions * sizeof(*rows));
 	if (!rows)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", keys->topic->name);
@@ -42,14 +44,18 @@ static enum evbus_code read_all(struct keys *keys, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
-static enum evbus_code make(const struct topic *topic, struct store *store, struct keys **keys, struct evbus_err *err)
+static enum evbus_code make(const struct backend_topic *topic, struct store *store, struct keys **keys,
+			    struct evbus_err *err)
 {
+	const struct backend_files *files = topic->ops->files;
 	CLEANUP(close_keys) struct keys *made = os.realloc(NULL, sizeof *made);
 	size_t size = topic->partitions * sizeof(*made->parts);
 
 	if (!made)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
-	*made = (struct keys){ .topic = topic, .store = store, .lock_fd = -1 };
+	*made = (struct keys){
+		.topic = topic, .log = files ? files->topic(topic) : NULL, .store = store, .lock_fd = -1
+	};
 	made->parts = os.realloc(NULL, size);
 	if (!made->parts)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
@@ -58,7 +64,8 @@ static enum evbus_code make(const struct topic *topic, struct store *store, stru
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_open(const struct topic *topic, struct store *store, struct keys **keys, struct evbus_err *err)
+enum evbus_code keys_open(const struct backend_topic *topic, struct store *store, struct keys **keys,
+			  struct evbus_err *err)
 {
 	CLEANUP(close_keys) struct keys *opened = NULL;
 
@@ -73,9 +80,11 @@ void keys_close(struct keys *keys, bool save)
 {
 	if (!keys)
 		return;
-	if (save && (keys->records > SAVE_RECORDS || keys->bytes > SAVE_BYTES))
+	if (save && keys->store && (keys->records > SAVE_RECORDS || keys->bytes > SAVE_BYTES))
 		(void)!keys_save(keys, NULL);
 	keys_look_away(keys);
+	for (uint32_t i = 0; keys->parts && i < keys->topic->partitions; i++)
+		partition_close(&keys->parts[i].reader);
 	keys_lock_close(keys);
 	key_table_release(&keys->recent);
 	free(keys->parts);
@@ -96,11 +105,12 @@ enum evbus_code keys_catch_up(struct keys *keys, struct evbus_err *err)
 
 /* ---- within the lock ---- */
 
-static struct log_writer *writer_of(struct log_writer *const *writers, size_t count, int32_t partition)
+static struct log_writer *writer_of(const struct keys *keys, struct partition_writer *const *writers, size_t count,
+				    int32_t partition)
 {
 	for (size_t i = 0; i < count; i++)
 		if (writers[i]->partition == partition)
-			return writers[i];
+			return keys->topic->ops->files->writer(writers[i]);
 	return NULL;
 }
 
@@ -113,7 +123,7 @@ static enum evbus_code catch_up(struct keys *keys, int32_t partition, struct log
 	bool there = true;
 
 	TRY(writer ? writer_settle(writer, &view, err)
-		   : partition_settle(keys->topic, partition, waiter, &view, &there, err));
+		   : partition_settle(keys->log, partition, waiter, &view, &there, err));
 	if (!there && part->known && !part->seen_to)
 		return EVBUS_OK;
 	bool same = there && part->known && part->page_id == view.page_id && part->epoch == view.end.epoch;
@@ -125,18 +135,20 @@ static enum evbus_code catch_up(struct keys *keys, int32_t partition, struct log
 	return EVBUS_OK;
 }
 
-static enum evbus_code enter(struct keys *keys, struct log_writer *const *writers, size_t count,
+static enum evbus_code enter(struct keys *keys, struct partition_writer *const *writers, size_t count,
 			     const struct waiter *waiter, struct evbus_err *err)
 {
 	for (uint32_t i = 0; i < keys->topic->partitions; i++)
-		TRY(catch_up(keys, (int32_t)i, writer_of(writers, count, (int32_t)i), waiter, err));
+		TRY(catch_up(keys, (int32_t)i, writer_of(keys, writers, count, (int32_t)i), waiter, err));
 	keys->read_at_us = os_now_us();
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_enter(struct keys *keys, struct log_writer *const *writers, size_t count,
+enum evbus_code keys_enter(struct keys *keys, struct partition_writer *const *writers, size_t count,
 			   const struct waiter *waiter, struct evbus_err *err)
 {
+	if (!keys->log)
+		return read_all(keys, err);
 	TRY(keys_catch_up(keys, err));
 	TRY(keys_lock_take(keys, waiter, err));
 	enum evbus_code code = enter(keys, writers, count, waiter, err);
@@ -154,6 +166,16 @@ void keys_leave(struct keys *keys)
 {
 	keys_look_away(keys);
 	keys_lock_leave(keys);
+}
+
+const struct held_file *keys_held(const struct keys *keys)
+{
+	return keys->log ? &keys->lock : NULL;
+}
+
+uint64_t keys_expected(const struct keys *keys, int32_t partition)
+{
+	return !keys->log && keys->topic->ops->expects ? keys->parts[partition].seen_to : UINT64_MAX;
 }
 
 /* ---- looking at the log ---- */
@@ -178,52 +200,67 @@ static bool is_same(struct evbus_slice a, struct evbus_slice b)
 
 void keys_look_away(struct keys *keys)
 {
-	if (keys->looking.topic)
-		cursor_close(&keys->looking);
-	keys->looking.topic = NULL;
+	partition_close(&keys->looking);
+	keys->looking = NULL;
 }
 
 /* Goes to an offset; *there false: there is none. Those that are looked for often follow each other. */
 static enum evbus_code go_to(struct keys *keys, int32_t partition, uint64_t offset, bool *there, struct evbus_err *err)
 {
-	struct cursor *cursor = &keys->looking;
 	struct line line;
+	bool got = true;
 
 	*there = false;
-	if (!cursor->topic || cursor->partition != partition) {
+	if (!keys->looking || keys->looking->partition != partition) {
 		keys_look_away(keys);
 		if ((uint32_t)partition >= keys->topic->partitions)
 			return EVBUS_OK;
-		enum evbus_code code = cursor_open(keys->topic, partition, LOOK_CHUNK, cursor, err);
-		if (code != EVBUS_OK)
-			cursor->topic = NULL;
-		TRY(code);
+		TRY(partition_open(keys->topic, partition, LOOK_CHUNK, false, &keys->looking, err));
 	}
-	if (offset >= cursor->durable.next)
-		TRY(cursor_refresh(cursor, err));
-	if (offset < cursor->first || offset >= cursor->durable.next)
+	struct partition_reader *reader = keys->looking;
+	if (offset >= reader->end)
+		TRY(partition_refresh(reader, err));
+	if (offset < reader->first || offset >= reader->end)
 		return EVBUS_OK;
 	*there = true;
-	if (cursor->fd < 0 || offset < cursor->next || offset - cursor->next > STEP_MAX)
-		return cursor_seek(cursor, offset, err);
-	while (*there && cursor->next < offset)
-		TRY(cursor_next(cursor, offset, &line, there, err));
+	if (offset < reader->next || offset - reader->next > STEP_MAX)
+		return partition_seek(reader, offset, err);
+	while (got && reader->next < offset)
+		TRY(partition_next(reader, offset, &line, &got, err));
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_look(struct keys *keys, const struct key_name *name, int32_t partition, uint64_t offset,
-			  struct line *line, bool *bears, struct evbus_err *err)
+static enum evbus_code look(struct keys *keys, const struct key_name *name, int32_t partition, uint64_t offset,
+			    struct line *line, bool *bears, struct evbus_err *err)
 {
-	*bears = false;
 	TRY(go_to(keys, partition, offset, bears, err));
 	if (*bears)
-		TRY(cursor_next(&keys->looking, offset + 1, line, bears, err));
+		TRY(partition_next(keys->looking, offset + 1, line, bears, err));
 	if (*bears) {
 		struct key_name found = key_name_of(line->tenant_id, line->event_key);
 		*bears = line->event_key.data && is_same(found.tenant_id, name->tenant_id) &&
 			 is_same(found.event_key, name->event_key);
 	}
 	return EVBUS_OK;
+}
+
+enum evbus_code keys_look(struct keys *keys, const struct key_name *name, int32_t partition, uint64_t offset,
+			  struct line *line, bool *bears, struct evbus_err *err)
+{
+	struct evbus_err why;
+	enum evbus_code code = look(keys, name, partition, offset, line, bears, &why);
+
+	if (code == EVBUS_OK)
+		return EVBUS_OK;
+	/* After a failure it may be anywhere. */
+	keys_look_away(keys);
+	*bears = false;
+	/* What is kept for a time only may go while it is looked for. */
+	if (code == EVBUS_NONE && !keys->log)
+		return EVBUS_OK;
+	if (err)
+		*err = why;
+	return code;
 }
 
 bool keys_precede(int64_t time_us, int32_t partition, uint64_t offset, int64_t than_us, int32_t than_partition,
@@ -300,31 +337,43 @@ enum evbus_code keys_find(struct keys *keys, const struct key_name *names, size_
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_appended(struct keys *keys, int32_t partition, const struct group *group, const struct mark *mark,
-			      struct evbus_err *err)
+/* Whether a group stands right behind what was read: not where others came in between. */
+static bool follows(const struct keys *keys, const struct partition_writer *writer, const struct group *group)
 {
-	struct key_part *part = &keys->parts[partition];
-	struct evbus_record record = { .partition_id = partition };
+	const struct key_part *part = &keys->parts[writer->partition];
 	size_t count = group_count(group);
 
 	assert(count > 0);
-	/* Others came in between: then it is read like theirs. */
-	if (part->seen_to != mark->first || part->page_id != mark->page_id || part->epoch != mark->epoch)
+	if (group_entry(group, 0)->offset != part->seen_to ||
+	    group_entry(group, count - 1)->offset != part->seen_to + count - 1)
+		return false;
+	const struct mark *mark = keys->log ? keys->topic->ops->files->mark(writer) : NULL;
+	return !mark || (part->page_id == mark->page_id && part->epoch == mark->epoch);
+}
+
+enum evbus_code keys_appended(struct keys *keys, const struct partition_writer *writer, const struct group *group,
+			      struct evbus_err *err)
+{
+	struct key_part *part = &keys->parts[writer->partition];
+	struct evbus_record record;
+
+	/* What does not follow is read like that of others. */
+	if (!follows(keys, writer, group))
 		return EVBUS_OK;
-	for (size_t i = 0; i < count; i++) {
-		group_record(group, i, (struct evbus_slice){ NULL, 0 }, partition, &record);
+	for (size_t i = 0; i < group_count(group); i++) {
+		group_record(group, i, (struct evbus_slice){ NULL, 0 }, writer->partition, &record);
 		struct key_name name = key_name_of(record.tenant_id, record.event_key);
-		TRY(key_table_add(&keys->recent, key_hash(name.tenant_id, name.event_key), (uint32_t)partition,
-				  mark->first + i, err));
+		TRY(key_table_add(&keys->recent, key_hash(name.tenant_id, name.event_key), (uint32_t)writer->partition,
+				  part->seen_to + i, err));
 	}
-	snprintf(part->fingerprint, sizeof part->fingerprint, "%.8s", record.stored.data + LINE_CRC_AT);
-	part->seen_to = mark->next;
-	keys->records += count;
+	part->seen_to += group_count(group);
+	keys_remember(keys, part, record.stored.data);
+	keys->records += group_count(group);
 	keys->bytes += group->lines.len;
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, const struct waiter *waiter,
+enum evbus_code keys_rebuild(const struct backend_topic *topic, struct store *store, const struct waiter *waiter,
 			     uint64_t *count, bool *fitted, struct evbus_err *err)
 {
 	CLEANUP(close_keys) struct keys *keys = NULL;
@@ -333,10 +382,14 @@ enum evbus_code keys_rebuild(const struct topic *topic, struct store *store, con
 
 	TRY(make(topic, store, &keys, err));
 	TRY(read_progress(keys, err));
+	if (!keys->log) {
+		TRY(keys_make_anew(keys, fitted, err));
+		return store_keys_count(store, topic->name, count, err);
+	}
 	TRY(keys_lock_take(keys, waiter, err));
 	enum evbus_code code = keys_lock_ask(keys, waiter, err);
 	for (uint32_t i = 0; i < topic->partitions && code == EVBUS_OK; i++)
-		code = partition_settle(topic, (int32_t)i, waiter, &view, &there, err);
+		code = partition_settle(keys->log, (int32_t)i, waiter, &view, &there, err);
 	if (code == EVBUS_OK)
 		code = keys_make_anew(keys, fitted, err);
 	keys_leave(keys);

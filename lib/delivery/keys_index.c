@@ -13,32 +13,39 @@
 
 /* ---- the log ---- */
 
-static void remember(char fingerprint[9], const struct line *line)
+static void take_fingerprint(char fingerprint[9], const char *text)
 {
-	snprintf(fingerprint, 9, "%.8s", line->text.data + LINE_CRC_AT);
+	snprintf(fingerprint, 9, "%.8s", text + LINE_CRC_AT);
+}
+
+void keys_remember(const struct keys *keys, struct key_part *part, const char *text)
+{
+	/* Where lines are made of what is read, it is the log id alone that tells one log from another. */
+	if (keys->topic->ops->keeps_lines)
+		take_fingerprint(part->fingerprint, text);
 }
 
 /* Whether a position is of this log: the record before it, where it is still there, is the one that was there. The
- * cursor is there then. */
-static enum evbus_code fits(struct cursor *cursor, uint64_t next, const char *fingerprint, bool *fit,
+ * reader is there then. */
+static enum evbus_code fits(struct partition_reader *reader, uint64_t next, const char *fingerprint, bool *fit,
 			    struct evbus_err *err)
 {
 	char found[9] = "";
 	struct line line;
 	bool got;
 
-	*fit = next <= cursor->durable.next;
-	if (!*fit || next <= cursor->first)
+	*fit = next <= reader->end;
+	if (!*fit || next <= reader->first || !reader->ops->keeps_lines)
 		return EVBUS_OK;
-	TRY(cursor_seek(cursor, next - 1, err));
-	TRY(cursor_next(cursor, next, &line, &got, err));
+	TRY(partition_seek(reader, next - 1, err));
+	TRY(partition_next(reader, next, &line, &got, err));
 	if (got)
-		remember(found, &line);
+		take_fingerprint(found, line.text.data);
 	*fit = got && strcmp(found, fingerprint) == 0;
 	return EVBUS_OK;
 }
 
-static void begin_with_row(struct key_part *part, const struct topic *topic)
+static void begin_with_row(struct key_part *part, const struct backend_topic *topic)
 {
 	part->known = part->row_fits = true;
 	if (!part->row.found || strcmp(part->row.log_id, topic->log_id) != 0)
@@ -49,21 +56,21 @@ static void begin_with_row(struct key_part *part, const struct topic *topic)
 
 /* To where the partition was read up to; to its beginning where that was another log, or the log before it was cut or
  * restored. What the table has of it then is proved false where it is hit. */
-static enum evbus_code go_on_from(struct keys *keys, struct key_part *part, struct cursor *cursor,
+static enum evbus_code go_on_from(struct keys *keys, struct key_part *part, struct partition_reader *reader,
 				  struct evbus_err *err)
 {
 	bool fit;
 
 	if (!part->known)
 		begin_with_row(part, keys->topic);
-	TRY(fits(cursor, part->seen_to, part->fingerprint, &fit, err));
+	TRY(fits(reader, part->seen_to, part->fingerprint, &fit, err));
 	if (!fit) {
 		part->seen_to = part->stored_to = 0;
 		part->row_fits = false;
 	}
-	uint64_t from = part->seen_to > cursor->first ? part->seen_to : cursor->first;
+	uint64_t from = part->seen_to > reader->first ? part->seen_to : reader->first;
 	part->seen_to = from;
-	return cursor->next == from ? EVBUS_OK : cursor_seek(cursor, from, err);
+	return reader->next == from ? EVBUS_OK : partition_seek(reader, from, err);
 }
 
 static enum evbus_code note(struct keys *keys, struct key_part *part, int32_t partition, const struct line *line,
@@ -74,11 +81,32 @@ static enum evbus_code note(struct keys *keys, struct key_part *part, int32_t pa
 		TRY(key_table_add(&keys->recent, key_hash(name.tenant_id, name.event_key), (uint32_t)partition,
 				  line->offset, err));
 	}
-	remember(part->fingerprint, line);
+	keys_remember(keys, part, line->text.data);
 	part->seen_to = line->offset + 1;
 	keys->records++;
 	keys->bytes += line->text.len + 1;
 	return EVBUS_OK;
+}
+
+/* Without a store: of what is kept for a time only, the places that are gone need not be kept in mind either. */
+static enum evbus_code forget_gone(struct keys *keys, struct evbus_err *err)
+{
+	CLEANUP(key_table_release) struct key_table kept = { 0 };
+
+	for (size_t i = 0; i < keys->recent.size; i++) {
+		const struct key_slot *slot = &keys->recent.slots[i];
+		if (slot->hash && slot->offset >= keys->parts[slot->partition].first)
+			TRY(key_table_add(&kept, slot->hash, slot->partition, slot->offset, err));
+	}
+	struct key_table swap = keys->recent;
+	keys->recent = kept;
+	kept = swap;
+	keys->records = keys->bytes = 0;
+	if (keys->recent.count < RECENT_KEYS_MAX)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_CONFIG, 0,
+		       "cannot keep the %zu event keys of topic '%s' in mind: choose a store with --store",
+		       keys->recent.count, keys->topic->name);
 }
 
 /* A store that cannot be written now is no reason not to publish, as long as there is memory. */
@@ -88,6 +116,8 @@ static enum evbus_code save_if_long(struct keys *keys, struct evbus_err *err)
 
 	if (keys->records <= RECENT_RECORDS_MAX && keys->bytes <= RECENT_BYTES_MAX)
 		return EVBUS_OK;
+	if (!keys->store)
+		return forget_gone(keys, err);
 	enum evbus_code code = keys_save(keys, &why);
 	bool wait = (code == EVBUS_AGAIN || code == EVBUS_NONE) && keys->recent.count < RECENT_KEYS_MAX;
 	if (code != EVBUS_OK && !wait)
@@ -98,22 +128,59 @@ static enum evbus_code save_if_long(struct keys *keys, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
-enum evbus_code keys_read_on(struct keys *keys, int32_t partition, struct evbus_err *err)
+/* Files are opened anew each time, as they may have been cut or restored meanwhile. Elsewhere that is told. */
+static enum evbus_code open_part(struct keys *keys, int32_t partition, struct evbus_err *err)
 {
-	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
 	struct key_part *part = &keys->parts[partition];
+
+	if (part->reader)
+		return partition_refresh(part->reader, err);
+	TRY(partition_open(keys->topic, partition, CHUNK_BYTES, false, &part->reader, err));
+	return go_on_from(keys, part, part->reader, err);
+}
+
+static enum evbus_code read_part(struct keys *keys, int32_t partition, struct evbus_err *err)
+{
+	struct key_part *part = &keys->parts[partition];
+	struct partition_reader *reader = part->reader;
+	struct evbus_err why;
 	struct line line;
 	bool got = true;
 
-	TRY(cursor_open(keys->topic, partition, CHUNK_BYTES, &cursor, err));
-	TRY(go_on_from(keys, part, &cursor, err));
 	while (got) {
-		TRY(cursor_next(&cursor, UINT64_MAX, &line, &got, err));
+		enum evbus_code code = partition_next(reader, UINT64_MAX, &line, &got, &why);
+		/* What went while it was read is no first of anything any more. */
+		if (code == EVBUS_NONE && reader->first > part->seen_to) {
+			part->seen_to = reader->first;
+			TRY(partition_seek(reader, reader->first, err));
+			got = true;
+			continue;
+		}
+		if (code != EVBUS_OK && err)
+			*err = why;
+		TRY(code);
 		if (got)
 			TRY(note(keys, part, partition, &line, err));
 		TRY(save_if_long(keys, err));
 	}
+	part->first = reader->first;
+	/* The last offsets may have no record. */
+	part->seen_to = reader->end > part->seen_to ? reader->end : part->seen_to;
 	return EVBUS_OK;
+}
+
+enum evbus_code keys_read_on(struct keys *keys, int32_t partition, struct evbus_err *err)
+{
+	struct key_part *part = &keys->parts[partition];
+
+	enum evbus_code code = open_part(keys, partition, err);
+	if (code == EVBUS_OK)
+		code = read_part(keys, partition, err);
+	if (code != EVBUS_OK || keys->log) {
+		partition_close(&part->reader);
+		part->reader = NULL;
+	}
+	return code;
 }
 
 /* ---- the store ---- */
@@ -211,38 +278,39 @@ static enum evbus_code save_line(struct saving *saving, int32_t partition, const
 }
 
 /* Another publisher may have come further meanwhile; but a row that is not of this log says nothing. */
-static bool is_behind(const struct key_part *part, const struct key_progress *now, const struct topic *topic,
-		      const struct cursor *cursor)
+static bool is_behind(const struct key_part *part, const struct key_progress *now,
+		      const struct partition_reader *reader)
 {
 	bool known_false = !part->row_fits && part->row.found && part->row.indexed_to == now->indexed_to &&
 			   strcmp(part->row.fingerprint, now->fingerprint) == 0;
 
-	return now->found && strcmp(now->log_id, topic->log_id) == 0 && now->indexed_to > part->seen_to &&
-	       now->indexed_to <= cursor->durable.next && !known_false;
+	return now->found && strcmp(now->log_id, reader->topic->log_id) == 0 && now->indexed_to > part->seen_to &&
+	       now->indexed_to <= reader->end && !known_false;
 }
 
 static enum evbus_code save_part(struct keys *keys, int32_t partition, const struct key_progress *now,
 				 struct evbus_err *err)
 {
-	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	CLEANUP(partition_close) struct partition_reader *reader = NULL;
 	CLEANUP(release_saving) struct saving saving = { .keys = keys };
 	struct key_part *part = &keys->parts[partition];
 	struct key_progress progress = { .found = true, .indexed_to = part->seen_to };
 	struct line line;
 	bool got, any = false;
 
-	TRY(cursor_open(keys->topic, partition, CHUNK_BYTES, &cursor, err));
-	if (part->seen_to > cursor.durable.next)
+	TRY(partition_open(keys->topic, partition, CHUNK_BYTES, false, &reader, err));
+	if (part->seen_to > reader->end)
 		return not_as_seen(keys, partition, err);
-	if (is_behind(part, now, keys->topic, &cursor))
+	if (is_behind(part, now, reader))
 		return EVBUS_OK;
-	TRY(cursor_seek(&cursor, part->stored_to > cursor.first ? part->stored_to : cursor.first, err));
+	TRY(partition_seek(reader, part->stored_to > reader->first ? part->stored_to : reader->first, err));
 	for (;;) {
-		TRY(cursor_next(&cursor, part->seen_to, &line, &got, err));
+		TRY(partition_next(reader, part->seen_to, &line, &got, err));
 		if (!got)
 			break;
 		any = true;
-		remember(progress.fingerprint, &line);
+		if (reader->ops->keeps_lines)
+			take_fingerprint(progress.fingerprint, line.text.data);
 		if (line.event_key.data)
 			TRY(save_line(&saving, partition, &line, err));
 	}
@@ -298,14 +366,14 @@ enum evbus_code keys_save(struct keys *keys, struct evbus_err *err)
 /* Whether the rows are of this log. */
 static enum evbus_code check_row(struct keys *keys, int32_t partition, bool *fit, struct evbus_err *err)
 {
-	CLEANUP(cursor_close) struct cursor cursor = { .fd = -1, .control = { .fd = -1 } };
+	CLEANUP(partition_close) struct partition_reader *reader = NULL;
 	const struct key_progress *row = &keys->parts[partition].row;
 
 	*fit = !row->found || strcmp(row->log_id, keys->topic->log_id) == 0;
 	if (!row->found || !*fit)
 		return EVBUS_OK;
-	TRY(cursor_open(keys->topic, partition, CHUNK_BYTES, &cursor, err));
-	return fits(&cursor, row->indexed_to, row->fingerprint, fit, err);
+	TRY(partition_open(keys->topic, partition, CHUNK_BYTES, false, &reader, err));
+	return fits(reader, row->indexed_to, row->fingerprint, fit, err);
 }
 
 static enum evbus_code clear_rows(struct keys *keys, struct evbus_err *err)

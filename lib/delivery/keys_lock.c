@@ -40,7 +40,7 @@ static enum evbus_code map_word(struct keys *keys, const char *name, struct evbu
 
 static enum evbus_code open_lock(struct keys *keys, struct evbus_err *err)
 {
-	const struct topic *topic = keys->topic;
+	const struct topic *topic = keys->log;
 	char name[NAME_IN_MESSAGE];
 	struct evbus_err why;
 
@@ -64,7 +64,7 @@ static enum evbus_code open_lock(struct keys *keys, struct evbus_err *err)
 
 bool keys_hold(const struct keys *keys)
 {
-	return file_is_at(keys->topic, lock_path, &keys->lock.id, NULL);
+	return file_is_at(keys->log, lock_path, &keys->lock.id, NULL);
 }
 
 /* ---- waiting --------------------------------------------------------------------------------------------------- */
@@ -107,7 +107,7 @@ static enum evbus_code sleep_a_little(struct keys *keys, const struct waiter *wa
 	}
 	if (!keys->told && now_us - wait->since_us >= TELL_US) {
 		keys->told = true;
-		root_notice(keys->topic->root, "waiting for another process that publishes idempotently to '%s'",
+		root_notice(keys->log->root, "waiting for another process that publishes idempotently to '%s'",
 			    keys->topic->name);
 	}
 	wait->interrupted = !pause_for(keys, wait->pause_ns);

@@ -288,15 +288,15 @@ static enum evbus_code publish_once(unsigned index, struct evbus_err *err)
 static void store_keys(void)
 {
 	struct evbus *bus = open_bus();
-	struct topic topic;
+	struct backend_topic *topic;
 	uint64_t count;
 	bool fitted;
 
 	CHECK_OK(bus_reach(bus, false, ERR));
 	CHECK_OK(bus_store(bus, ERR));
-	CHECK_OK(topic_open(bus->root, TOPIC, &topic, ERR));
-	CHECK_OK(keys_rebuild(&topic, bus->store, NULL, &count, &fitted, ERR));
-	topic_close(&topic);
+	CHECK_OK(bus->backend->ops->topic_open(bus->backend, TOPIC, &topic, ERR));
+	CHECK_OK(keys_rebuild(topic, bus->store, NULL, &count, &fitted, ERR));
+	backend_topic_close(&topic);
 	evbus_close(bus);
 	CHECK(count == 1, "the store has %u keys", (unsigned)count);
 }

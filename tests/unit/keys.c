@@ -252,7 +252,7 @@ Test(keys, that_another_one_stored_further_are_not_taken_back)
 	struct key_progress progress;
 
 	publish_keys(0, 0, 4);
-	cr_assert_eq(keys_open(&topic, rows, &slow, &err), EVBUS_OK);
+	cr_assert_eq(keys_open(home(), rows, &slow, &err), EVBUS_OK);
 	publish_keys(0, 4, 4);
 	store_keys();
 	cr_assert_eq(keys_save(slow, &err), EVBUS_OK, "%s", err.text);
@@ -317,7 +317,7 @@ Test(keys, are_never_found_wrong_whichever_call_fails)
 
 		write_behind_the_end();
 		faulty_begin(at, EIO);
-		enum evbus_code code = keys_open(&topic, rows, &tried, &err);
+		enum evbus_code code = keys_open(home(), rows, &tried, &err);
 		if (!code)
 			code = keys_enter(tried, NULL, 0, NULL, &err);
 		if (!code)

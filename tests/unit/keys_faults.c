@@ -60,7 +60,7 @@ Test(keys_faults, whose_progress_ends_at_a_damaged_record_are_not_read_on)
 	store_keys();
 	publish_keys(0, 4, 4);
 	flip_payload(3);
-	assert_damaged(keys_open(&topic, rows, &keys, &err));
+	assert_damaged(keys_open(home(), rows, &keys, &err));
 	cr_assert_null(keys);
 	flip_payload(3);
 	assert_found(0, 8, 10);
@@ -164,11 +164,11 @@ Test(keys_faults, whose_rows_cannot_be_removed_are_not_made_anew)
 	publish_keys(0, 0, 4);
 	store_keys();
 	change_store("ALTER TABLE event_keys RENAME TO away");
-	cr_assert_eq(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err), EVBUS_CONFIG);
+	cr_assert_eq(keys_rebuild(home(), rows, NULL, &count, &fitted, &err), EVBUS_CONFIG);
 	cr_assert(strstr(err.text, "no such table: event_keys") && count == 77, "%s", err.text);
 	change_store("ALTER TABLE away RENAME TO event_keys");
 	assert_found(0, 4, 6);
-	cr_assert_eq(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(keys_rebuild(home(), rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
 	cr_assert(count == 4 && fitted);
 }
 
@@ -319,7 +319,7 @@ static enum evbus_code rebuild(void)
 	uint64_t count = 0;
 	bool fitted = false;
 
-	TRY(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err));
+	TRY(keys_rebuild(home(), rows, NULL, &count, &fitted, &err));
 	cr_assert(count == 8 && fitted);
 	return EVBUS_OK;
 }

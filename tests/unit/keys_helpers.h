@@ -10,6 +10,32 @@ static struct store *rows;
 static struct keys *keys;
 static char modules[PATH_MAX];
 
+/* The topic as backends have it, which is another handle than that of the log. The working directory is the topic's. */
+static struct backend *files;
+static struct backend_topic *home_topic;
+
+static inline void close_home(void)
+{
+	backend_topic_close(&home_topic);
+	home_topic = NULL;
+	if (files)
+		backend_file.close(files);
+	files = NULL;
+}
+
+static inline struct backend_topic *home(void)
+{
+	struct backend_options options = { .file_mode = 0600, .dir_mode = 0700, .notice = take_notice };
+
+	if (home_topic && !strcmp(home_topic->name, topic.name) && !strcmp(home_topic->log_id, topic.log_id))
+		return home_topic;
+	close_home();
+	cr_assert_eq(backend_file.open("..", "..", &options, &files, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(backend_file.ready(files, false, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(backend_file.topic_open(files, topic.name, &home_topic, &err), EVBUS_OK, "%s", err.text);
+	return home_topic;
+}
+
 static inline void open_rows(void)
 {
 	struct store_options options = { .module_dir = modules };
@@ -22,6 +48,7 @@ static inline void setup(void)
 	enter();
 	scratch_find_modules(modules);
 	open_rows();
+	(void)home();
 }
 
 static inline void teardown(void)
@@ -29,6 +56,7 @@ static inline void teardown(void)
 	keys_close(keys, false);
 	keys = NULL;
 	store_close(rows);
+	close_home();
 	leave();
 }
 
@@ -36,7 +64,7 @@ static inline void teardown(void)
 
 static inline void open_keys(void)
 {
-	cr_assert_eq(keys_open(&topic, rows, &keys, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(keys_open(home(), rows, &keys, &err), EVBUS_OK, "%s", err.text);
 }
 
 static inline void close_keys(void)

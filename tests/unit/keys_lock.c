@@ -173,7 +173,7 @@ Test(keys_lock, wakes_those_that_wait_when_it_is_left)
 	struct keys *other;
 
 	publish_keys(0, 0, 1);
-	cr_assert_eq(keys_open(&topic, rows, &other, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(keys_open(home(), rows, &other, &err), EVBUS_OK, "%s", err.text);
 	enter_keys();
 	pid_t child = fork();
 	if (!child) {

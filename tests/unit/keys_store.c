@@ -143,7 +143,7 @@ Test(keys_store, are_made_anew_from_the_log)
 	publish_keys(0, 0, 4);
 	store_keys();
 	put_row(&place);
-	cr_assert_eq(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(keys_rebuild(home(), rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
 	cr_assert(count == 4 && fitted);
 	cr_assert_eq(store_keys_find(rows, topic.name, &name_of_k5, 1, &place, &err), EVBUS_OK);
 	cr_assert_not(place.found);
@@ -160,8 +160,8 @@ Test(keys_store, that_are_made_anew_tell_whether_the_rows_were_of_this_log)
 	publish_keys(0, 2, 2);
 	store_keys();
 	restore_log(&copy);
-	cr_assert_eq(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(keys_rebuild(home(), rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
 	cr_assert(count == 2 && !fitted);
-	cr_assert_eq(keys_rebuild(&topic, rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(keys_rebuild(home(), rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);
 	cr_assert(count == 2 && fitted);
 }

@@ -2,13 +2,11 @@
 #ifndef EVBUS_TESTS_OUTBOX_HELPERS_H
 #define EVBUS_TESTS_OUTBOX_HELPERS_H
 
-#include "scratch.h"
+#include "modules.h"
 
-#include "base/module.h"
 #include "base/os.h"
 #include "outbox_table.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <sqlite3.h>
@@ -24,22 +22,6 @@ static struct evbus_outbox *outbox;
 static struct evbus_drain_options options;
 static struct evbus_drain_result result;
 static char receipts[65536], refusals[65536]; /* what was told, "TOPIC/OFFSET " and "ID:dead " */
-
-/* In place of the library's: that looks beside libevbus.so, and here there is none. */
-enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
-			    const struct evbus_module **module, struct evbus_err *e)
-{
-	char path[PATH_MAX + 32], modules[PATH_MAX];
-	(void)dir;
-	(void)what;
-	(void)dev_package;
-
-	scratch_find_modules(modules);
-	snprintf(path, sizeof path, "%s/libevbus-%s.so", modules, name);
-	void *handle = dlopen(path, RTLD_LOCAL | RTLD_NOW);
-	*module = handle ? dlsym(handle, "evbus_module") : NULL;
-	return *module ? EVBUS_OK : err_set(e, EVBUS_CONFIG, 0, "cannot load '%s'", path);
-}
 
 static inline struct evbus_slice text(const char *text)
 {
