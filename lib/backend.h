@@ -60,6 +60,7 @@ struct backend_topic {
 	const char *log_id;              /* another log under the same name has another one */
 	uint32_t partitions;
 	uint64_t segment_max_bytes;      /* a group is not larger; UINT64_MAX: no such limit */
+	const char *acknowledgement;     /* what a receipt means here, for ever; NULL: as ops has it */
 };
 
 /* A partition that is read. Moving and reading change `next`, refresh() `end`; `first` may grow with either. */
@@ -230,7 +231,8 @@ CHECKED static inline enum evbus_code partition_append(struct partition_writer *
 }
 
 /* Returns when the group that was appended last is what an acknowledgement means here; its lines are then as they lie
- * there. EVBUS_UNAVAILABLE: it is not known what became of it. */
+ * there. EVBUS_UNAVAILABLE: it is not known what became of it. After a failure its first group->acknowledged lines are
+ * what they are after a success. */
 CHECKED static inline enum evbus_code partition_commit(struct partition_writer *writer, struct group *group,
 						       struct evbus_err *why)
 {

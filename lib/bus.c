@@ -325,7 +325,7 @@ enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32
 		.partitions = opened->partitions,
 		.segment_max_bytes = opened->segment_max_bytes,
 		.offset_kind = opened->ops->offset_kind,
-		.acknowledgement = opened->ops->acknowledgement,
+		.acknowledgement = opened->acknowledgement ? opened->acknowledgement : opened->ops->acknowledgement,
 		.idempotence = opened->ops->idempotence,
 	};
 	TRY(partition_describe(reader, &found, err));

@@ -35,7 +35,8 @@ static void count_durable(struct slot *slot)
 
 	for (slot->durable = 0; slot->durable < count; slot->durable++) {
 		const struct ticket *ticket = ticket_at(slot, slot->durable);
-		if (ticket->kind == TICKET_NEW && !slot->groups[ticket->lane].durable)
+		const struct group *group = &slot->groups[ticket->lane];
+		if (ticket->kind == TICKET_NEW && !group->durable && ticket->entry >= group->acknowledged)
 			return;
 	}
 }

@@ -5,7 +5,7 @@
  * memory:NAME is the one of that name in the process, of all who have it open, for a handle belongs to one thread. */
 #include "backend/memory.h"
 
-#include "event/subject.h"
+#include "backend/names.h"
 #include "log/line.h"
 
 #include <errno.h>
@@ -262,43 +262,18 @@ static enum evbus_code memory_topic_check(const struct backend_topic *topic, con
 	return memory_topic_keep(topic, err);
 }
 
-static int by_name(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static bool is_wanted(const char *pattern, const struct memory_topic *topic)
-{
-	return !pattern || subject_matches(pattern, (struct evbus_slice){ topic->name, strlen(topic->name) });
-}
-
 static enum evbus_code memory_topic_names(struct backend *backend, const char *pattern, char ***names,
 					  struct evbus_err *err)
 {
 	struct memory_bus *bus = memory_of(backend)->bus;
-	size_t count = 0, size = sizeof(char *);
+	CLEANUP(buf_release) struct buf found = { 0 };
 
 	pthread_mutex_lock(&bus->mutex);
-	struct memory_topic *topics = bus->topics;
+	const struct memory_topic *topic = bus->topics;
 	pthread_mutex_unlock(&bus->mutex);
-	for (const struct memory_topic *topic = topics; topic; topic = topic->following)
-		size += is_wanted(pattern, topic) ? sizeof(char *) + strlen(topic->name) + 1 : 0;
-	for (const struct memory_topic *topic = topics; topic; topic = topic->following)
-		count += is_wanted(pattern, topic);
-	char **list = os.realloc(NULL, size);
-	if (!list)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot list the topics");
-	char *to = (char *)(list + count + 1), **at = list;
-	for (const struct memory_topic *topic = topics; topic; topic = topic->following) {
-		if (!is_wanted(pattern, topic))
-			continue;
-		*at++ = to;
-		to = (char *)memcpy(to, topic->name, strlen(topic->name) + 1) + strlen(topic->name) + 1;
-	}
-	*at = NULL;
-	qsort(list, count, sizeof *list, by_name);
-	*names = list;
-	return EVBUS_OK;
+	for (; topic; topic = topic->following)
+		TRY(names_add(&found, pattern, (struct evbus_slice){ topic->name, strlen(topic->name) }, err));
+	return names_give(&found, names, err);
 }
 
 const struct backend_ops backend_memory = {

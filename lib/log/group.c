@@ -9,6 +9,7 @@ void group_clear(struct group *group)
 	group->lines.len = 0;
 	group->entries.len = 0;
 	group->durable = false;
+	group->acknowledged = 0;
 }
 
 void group_release(struct group *group)
@@ -135,9 +136,17 @@ enum evbus_code group_stamp(struct group *group, uint64_t next, int64_t least_us
 	return is_stamped_for(group, next, least_us) ? EVBUS_OK : restamp(group, NULL, next, least_us, err);
 }
 
+static bool is_stamped_each(const struct group *group, const uint64_t *offsets)
+{
+	for (size_t i = 0; i < group_count(group); i++)
+		if (group_entry(group, i)->offset != offsets[i])
+			return false;
+	return !group->atomic;
+}
+
 enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, struct evbus_err *err)
 {
-	return restamp(group, offsets, 0, 0, err);
+	return is_stamped_each(group, offsets) ? EVBUS_OK : restamp(group, offsets, 0, 0, err);
 }
 
 static bool has_passed(clockid_t clock, int64_t time_us)

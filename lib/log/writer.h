@@ -27,6 +27,7 @@ struct group {
 	struct buf entries;      /* of struct group_entry */
 	bool atomic;
 	bool durable;            /* it was committed; the caller's */
+	size_t acknowledged;     /* so many of its first lines were, though the commit failed */
 	const struct deadline *deadline;    /* of this and the next: NULL, none */
 	const struct held_file *held;
 };

@@ -1,0 +1,128 @@
+/* nats.h: what the files of the backend nats share: nats.c (the bus, its connection, failures), nats_topic.c (streams),
+ * nats_message.c (headers), nats_read.c and nats_write.c. */
+#ifndef EVBUS_BACKEND_NATS_H
+#define EVBUS_BACKEND_NATS_H
+
+#include "backend.h"
+#include "backend/message.h"
+#include "backend/url.h"
+
+#include <nats/nats.h>
+
+#define NATS_SLICE_MS 100            /* waiting longer than this, it is asked whether to go on */
+#define STREAM_NAME_MAX 256u         /* with the NUL: what nats-server takes */
+#define SUBJECT_MAX 512u
+
+struct nats_backend {
+	struct backend base;
+	struct url url;
+	pid_t process;                   /* in a forked child there are no threads that could answer */
+	bool no_create;
+	int timeout_ms;
+	uint64_t replicas, window_s;     /* of streams that are made here */
+	const char *prefix;
+	const char *stream;              /* of somebody else; NULL: each partition has one of its own */
+	const char *only_topic;          /* what that is called; and where to publish, NULL: where the stream listens */
+	const char *subject;
+	natsOptions *options;
+	natsConnection *connection;      /* NULL: not yet */
+	jsCtx *streams;
+};
+
+struct nats_topic {
+	struct backend_topic base;
+	struct nats_backend *nats;
+	int64_t created_ns;              /* the stream of partition 0 */
+	int64_t window_ms;               /* so long the server knows the id of a message again */
+	char name[EVBUS_TOPIC_MAX_BYTES + 1], log_id[33];
+	char subject[SUBJECT_MAX];       /* of a stream of somebody else; "": it listens to none that is one */
+};
+
+/* A partition's. */
+struct nats_place {
+	char stream[STREAM_NAME_MAX], subject[SUBJECT_MAX];
+};
+
+extern const struct backend_ops backend_nats;
+
+static inline struct nats_backend *nats_of(struct backend *backend)
+{
+	return (struct nats_backend *)(void *)backend;
+}
+
+static inline const struct nats_topic *nats_topic_of(const struct backend_topic *topic)
+{
+	return (const struct nats_topic *)(const void *)topic;
+}
+
+/* The failure of a call of libnats, which the server or the connection may have given the reason for. */
+enum evbus_code nats_failed(const struct nats_backend *nats, natsStatus status, jsErrCode why, struct evbus_err *err,
+			    const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* How often the connection was made anew. What was asked for before may have been lost. */
+uint64_t nats_reconnects(const struct nats_backend *nats);
+
+/* ---- topics ---- */
+
+/* EVBUS_NONE: there is no such partition. */
+CHECKED enum evbus_code nats_place_of(const struct backend_topic *topic, int32_t partition, struct nats_place *place,
+				      struct evbus_err *err);
+/* What the server knows of a stream; to be destroyed. EVBUS_NONE: it is not there. */
+CHECKED enum evbus_code nats_look(const struct nats_backend *nats, const char *stream, jsStreamInfo **info,
+				  struct evbus_err *err);
+void nats_look_done(jsStreamInfo **info);
+
+enum evbus_code nats_topic_open(struct backend *backend, const char *name, struct backend_topic **topic,
+				struct evbus_err *err);
+enum evbus_code nats_topic_create(struct backend *backend, const char *name, const struct evbus_topic_options *options,
+				  struct backend_topic **topic, bool *created, struct evbus_err *err);
+void nats_topic_close(struct backend_topic *topic);
+enum evbus_code nats_topic_keep(const struct backend_topic *topic, struct evbus_err *err);
+enum evbus_code nats_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err);
+enum evbus_code nats_topic_names(struct backend *backend, const char *pattern, char ***names, struct evbus_err *err);
+
+/* ---- messages ---- */
+
+/* To be destroyed. id: Nats-Msg-Id. */
+CHECKED enum evbus_code nats_message_make(const struct message *message, const char *subject, const char *reply,
+					  const char *id, natsMsg **made, struct evbus_err *err);
+/* About how many bytes it is, with its headers; never fewer. */
+size_t nats_message_size(const struct message *message);
+/* What the server says of a message that a consumer delivers. */
+struct nats_delivery {
+	uint64_t sequence, number;       /* in the stream; and of the deliveries of this consumer, from 1 */
+	uint64_t pending;                /* messages behind it, as it was delivered */
+	int64_t time_us;                 /* when it was stored */
+};
+
+/* false: it is none; the server says something. */
+bool nats_message_place(natsMsg *made, struct nats_delivery *delivery);
+
+/* Offset and time are there already, as the server has them; the latter gives way to its own. It lives in made and
+ * room. */
+CHECKED enum evbus_code nats_message_read(natsMsg *made, struct buf *room, struct message *message,
+					  struct evbus_err *err);
+
+/* ---- reading and writing: as backend.h has them ---- */
+
+enum evbus_code nats_reader_open(const struct backend_topic *topic, int32_t partition, size_t chunk, bool ahead,
+				 struct partition_reader **reader, struct evbus_err *err);
+void nats_reader_close(struct partition_reader *reader);
+enum evbus_code nats_seek(struct partition_reader *reader, uint64_t position, struct evbus_err *err);
+enum evbus_code nats_seek_time(struct partition_reader *reader, int64_t time_us, struct evbus_err *err);
+enum evbus_code nats_next(struct partition_reader *reader, uint64_t end, struct line *line, bool *got,
+			  struct evbus_err *err);
+enum evbus_code nats_refresh(struct partition_reader *reader, struct evbus_err *err);
+bool nats_wait(const struct partition_reader *reader, int timeout_ms);
+enum evbus_code nats_bytes_left(const struct partition_reader *reader, uint64_t *bytes, struct evbus_err *err);
+enum evbus_code nats_describe(struct partition_reader *reader, struct evbus_partition_info *info,
+			      struct evbus_err *err);
+
+enum evbus_code nats_writer_open(const struct backend_topic *topic, int32_t partition, const struct waiter *waiter,
+				 struct partition_writer **writer, struct evbus_err *err);
+void nats_writer_close(struct partition_writer *writer);
+enum evbus_code nats_append(struct partition_writer *writer, struct group *group, uint64_t expect,
+			    struct evbus_err *err);
+enum evbus_code nats_commit(struct partition_writer *writer, struct group *group, struct evbus_err *err);
+
+#endif
