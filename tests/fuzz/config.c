@@ -100,7 +100,7 @@ static void judge(struct config *config, const char *profile)
 	enum evbus_code without = read_config(plain, config->tree, NULL, &err_too);
 	const char *why = code ? err.text : err_too.text;
 	if (!code != !without)
-		MUST(strstr(why, "backend") || strstr(why, "topics in all") || strstr(why, "has no profile"));
+		MUST(strstr(why, "event_bus_address") || strstr(why, "topics in all") || strstr(why, "has no profile"));
 	/* What was kept was added to the tree, and is given back with it. */
 	config->tree = plain->tree;
 	free(plain);
