@@ -36,8 +36,7 @@ static const struct {
 
 /* ---- open and close ---- */
 
-/* The length of the scheme (RFC 3986) that a text begins with, 0 where it is a plain path. */
-static size_t scheme_len(const char *url)
+size_t bus_scheme_len(const char *url)
 {
 	const char *rest = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-.";
 	size_t len = strspn(url, rest);
@@ -73,7 +72,7 @@ static enum evbus_code load_backend(const char *scheme, const char *dev_package,
 static enum evbus_code find_backend(const char *url, const struct backend_ops **ops, const char **rest,
 				    struct evbus_err *err)
 {
-	size_t scheme = scheme_len(url);
+	size_t scheme = bus_scheme_len(url);
 
 	*rest = scheme ? url + scheme + 1 : url;
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -219,67 +218,11 @@ enum evbus_code bus_reach(struct evbus *bus, bool create, struct evbus_err *err)
 	return bus->backend->ops->ready(bus->backend, create, err);
 }
 
-static enum evbus_code has_no_store(const struct evbus *bus, struct evbus_err *err)
-{
-	return err_set(err, EVBUS_CONFIG, 0,
-		       "a bus of the backend '%s' has no store of its own: choose one with --store",
-		       bus->backend->ops->scheme);
-}
-
-/* Who uses one store finds the claims of the others beside it. */
-static enum evbus_code state_beside_store(const struct evbus *bus, int *fd, struct evbus_err *err)
-{
-	if (!bus->store_url)
-		return has_no_store(bus, err);
-	const char *path = bus->store_url + scheme_len(bus->store_url);
-	CLEANUP(free_cleanup) char *dir = copy_text(*path == ':' ? path + 1 : path);
-	if (!dir)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot look beside the store '%s'", bus->store_url);
-	char *slash = strrchr(dir, '/');
-	if (slash)
-		slash[slash == dir] = '\0';
-	return os_open_dir(AT_FDCWD, slash ? dir : ".", slash ? dir : ".", fd, err);
-}
-
-enum evbus_code bus_state(const struct evbus *bus, int *fd, struct evbus_err *err)
-{
-	if (!bus->root)
-		return state_beside_store(bus, fd, err);
-	TRY(os_make_dir(bus->root->fd, ".evbus", bus->dir_mode, ".evbus", NULL, err));
-	return os_open_dir(bus->root->fd, ".evbus", ".evbus", fd, err);
-}
-
 enum evbus_code bus_need_files(const struct evbus *bus, const char *what, struct evbus_err *err)
 {
 	if (bus->root)
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFIG, 0, "the backend '%s' has no %s", bus->backend->ops->scheme, what);
-}
-
-bool bus_has_store(const struct evbus *bus)
-{
-	return bus->store_url || bus->root;
-}
-
-enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct evbus_err *err)
-{
-	struct store_options options = { .no_create = bus->options.no_create, .file_mode = bus->file_mode,
-					 .notice = bus->options.notice,
-					 .notice_context = bus->options.notice_context };
-
-	TRY(bus_check(bus, err));
-	if (bus->store_url)
-		return store_open(AT_FDCWD, bus->store_url, &options, store, err);
-	if (!bus->root)
-		return has_no_store(bus, err);
-	TRY(bus_reach(bus, false, err));
-	return store_open(bus->root->fd, "sqlite:.evbus/state.db", &options, store, err);
-}
-
-enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err)
-{
-	TRY(bus_check(bus, err));
-	return bus->store ? EVBUS_OK : bus_open_store(bus, &bus->store, err);
 }
 
 uint32_t bus_payload_max(const struct evbus *bus)

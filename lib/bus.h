@@ -11,7 +11,7 @@ struct evbus {
 	struct root *root;           /* of the files, its fd -1 until there is a bus; NULL: they are elsewhere */
 	struct evbus_options options;
 	mode_t file_mode, dir_mode;  /* of what is made */
-	char *store_url;             /* NULL: the default one */
+	char *store_url;             /* NULL: the one in the files, or it is not known yet */
 	struct store *store;         /* opened when it is needed */
 	unsigned char *alive;        /* a page that the kernel wipes in a forked child */
 	struct evbus_publisher *publisher;    /* of evbus_publish() */
@@ -26,15 +26,18 @@ void bus_notice(const struct evbus *bus, const char *format, ...) __attribute__(
 /* Opens the bus, or, with create and unless the options forbid it, makes it. EVBUS_NONE: there is none. */
 CHECKED enum evbus_code bus_reach(struct evbus *bus, bool create, struct evbus_err *err);
 
+/* The length of the scheme (RFC 3986) that a text begins with, 0 where it is a plain path. */
+size_t bus_scheme_len(const char *url);
+
 /* The directory of the state of a bus that is there, made where it is missing: claims lie in it, and the default store.
  * Where the bus is no directory, it is that of the store. */
-CHECKED enum evbus_code bus_state(const struct evbus *bus, int *fd, struct evbus_err *err);
+CHECKED enum evbus_code bus_state(struct evbus *bus, int *fd, struct evbus_err *err);
 
 /* EVBUS_CONFIG where topics are not files: there is nothing like this. */
 CHECKED enum evbus_code bus_need_files(const struct evbus *bus, const char *what, struct evbus_err *err);
 
 /* Whether there is one: chosen, or the default one of the backend. */
-bool bus_has_store(const struct evbus *bus);
+bool bus_has_store(struct evbus *bus);
 
 /* The store, opened. The first write makes it. EVBUS_NONE: it is the default one, and there is no bus. */
 CHECKED enum evbus_code bus_store(struct evbus *bus, struct evbus_err *err);

@@ -112,7 +112,7 @@ enum evbus_code outbox_connect(struct evbus_outbox *outbox, bool create, struct 
 	TRY(bus_check(outbox->bus, err));
 	if (outbox->store)
 		return EVBUS_OK;
-	if (!outbox->bus->store_url)
+	if (outbox->bus->root && !outbox->bus->store_url)
 		TRY(bus_reach(outbox->bus, create, err));
 	return bus_open_store(outbox->bus, &outbox->store, err);
 }

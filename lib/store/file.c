@@ -152,6 +152,15 @@ enum evbus_code store_file_open(int dir, const char *path, bool create, mode_t m
 	return EVBUS_OK;
 }
 
+enum evbus_code store_file_dir(int dir, const char *path, mode_t mode, int *fd, struct evbus_err *err)
+{
+	char parent[PATH_MAX];
+	const char *name;
+
+	TRY(split(path, parent, &name, err));
+	return make_dir(dir, parent, mode, fd, err);
+}
+
 enum evbus_code store_file_sync_names(const struct store_file *file, struct evbus_err *err)
 {
 	TRY(os_sync_dir(file->dir, file->name, err));

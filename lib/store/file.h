@@ -18,6 +18,8 @@ struct store_file {
  * is not there; EVBUS_CONFLICT: a link, a file with several names, or no regular file. *made is set if it was made. */
 CHECKED enum evbus_code store_file_open(int dir, const char *path, bool create, mode_t mode, struct store_file *file,
 					bool *made, struct evbus_err *err);
+/* The directory of the file at path, made where it is missing. */
+CHECKED enum evbus_code store_file_dir(int dir, const char *path, mode_t mode, int *fd, struct evbus_err *err);
 /* Before the first commit: whoever made it and its directory may have been killed before he synced their names. */
 CHECKED enum evbus_code store_file_sync_names(const struct store_file *file, struct evbus_err *err);
 void store_file_release(struct store_file *file);

@@ -4,6 +4,8 @@
 #include "gaps.h"
 #include "consumer_helpers.h"
 
+#include <sys/stat.h>
+
 #define MANY 300
 #define RETRIES 2
 
@@ -203,6 +205,79 @@ Test(gaps, a_checkpoint_of_another_log_is_refused_by_the_log_id_alone)
 	OK(evbus_checkpoint_restore(bus, &after, 1, &err));
 	cr_expect_eq(OPENING(.concurrency = 1), EVBUS_CONFLICT);
 	cr_expect(strstr(err.text, "another log"), "%s", err.text);
+}
+
+/* ---- the store ---- */
+
+/* A bus on a server, and no store was chosen. */
+static struct evbus *open_without_store(const char *url)
+{
+	struct evbus *opened;
+
+	OK(evbus_open(url, NULL, &opened, &err));
+	gaps_wrap(opened, modules);
+	store_close(opened->store);
+	opened->store = NULL;
+	return opened;
+}
+
+static void assert_mode(const char *path, mode_t mode)
+{
+	struct stat st;
+
+	cr_assert(!stat(path, &st), "%s", path);
+	cr_assert_eq(st.st_mode & 07777, mode, "%s: %o", path, st.st_mode);
+}
+
+Test(gaps, what_is_on_a_server_has_its_store_with_the_user)
+{
+	char state[PATH_MAX], wanted[PATH_MAX + 64];
+	struct evbus_claim *claim;
+
+	publish(0, 1);
+	cr_assert_not_null(getcwd(state, sizeof state));
+	for (int home = 0; home < 2; home++) {
+		struct evbus *opened = open_without_store("memory:gaps");
+		setenv("HOME", state, 1);
+		setenv("XDG_STATE_HOME", home ? "relative" : "/nowhere", 1);
+		if (!home) {
+			snprintf(wanted, sizeof wanted, "%s/xdg", state);
+			setenv("XDG_STATE_HOME", wanted, 1);
+		}
+		OK(evbus_claim_take(opened, "g", "t", 0, &claim, &err));
+		evbus_claim_release(claim);
+		snprintf(wanted, sizeof wanted, "sqlite:%s/%s/evbus/state.db", state, home ? ".local/state" : "xdg");
+		cr_expect_str_eq(opened->store_url, wanted);
+		evbus_close(opened);
+	}
+	assert_mode("xdg", 0700);
+	assert_mode("xdg/evbus", 0700);
+	assert_mode(".local/state/evbus", 0700);
+	cr_assert_neq(access("relative", F_OK), 0);
+}
+
+Test(gaps, who_has_no_home_is_told_to_choose_a_store)
+{
+	struct evbus *opened = open_without_store("memory:gaps");
+	struct evbus_claim *claim;
+
+	unsetenv("XDG_STATE_HOME");
+	unsetenv("HOME");
+	cr_expect_eq(evbus_claim_take(opened, "g", "t", 0, &claim, &err), EVBUS_CONFIG);
+	cr_expect(strstr(err.text, "--store"), "%s", err.text);
+	evbus_close(opened);
+}
+
+Test(gaps, what_is_in_memory_has_no_store_unless_one_is_chosen)
+{
+	struct evbus_checkpoint *list;
+	struct evbus *opened;
+	size_t count;
+
+	OK(evbus_open("memory:", NULL, &opened, &err));
+	cr_expect_eq(evbus_checkpoint_list(opened, NULL, NULL, &list, &count, &err), EVBUS_CONFIG);
+	cr_expect(strstr(err.text, "'memory' has no store"), "%s", err.text);
+	evbus_close(opened);
 }
 
 /* ---- reading ---- */
