@@ -8,6 +8,7 @@
 
 #ifdef CONFORMANCE_GAPS
 #include "gaps.h"
+#include "unit/modules.h"
 #endif
 
 struct evbus *bus;

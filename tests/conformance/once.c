@@ -14,7 +14,7 @@ TestSuite(once, .init = conformance_enter, .fini = conformance_leave, .timeout =
 /* Whether the backend sees to it also while two publish at once. Where it does not, a key may stand there twice. */
 static bool exact(void)
 {
-	return !getenv("EVBUS_CONFORMANCE_INEXACT");
+	return !lacks("expect");
 }
 
 static struct evbus_publisher *open_once(struct evbus *of, const char *expect)
