@@ -319,8 +319,8 @@ struct evbus_selection {
 	uint64_t last;             /* begin this many records before the end, over all partitions together; 0: no */
 	bool follow;               /* go on beyond what is there, and pick up topics that appear */
 	struct evbus_filter filter;
-	bool (*go_on)(void *context);      /* asked every few MiB in which nothing matched: false ends the call with
-	                                      EVBUS_AGAIN. NULL: do not ask */
+	bool (*go_on)(void *context);      /* asked every few MiB that were read: false ends the call with EVBUS_AGAIN,
+	                                      and the next call goes on from there. NULL: do not ask */
 	void *go_on_context;
 };
 

@@ -174,7 +174,7 @@ static enum evbus_code next_line(struct evbus_reader *reader, int timeout_ms, in
 	return EVBUS_OK;
 }
 
-/* Where little matches, a call may read long. */
+/* Where little matches, a call may read long. No record is in hand now that a later call would not find again. */
 static enum evbus_code ask_to_go_on(struct evbus_reader *reader, struct evbus_err *err)
 {
 	if (!reader->go_on || reader->progress.bytes - reader->asked_bytes < ASK_BYTES)
@@ -191,12 +191,12 @@ enum evbus_code evbus_reader_next(struct evbus_reader *reader, int timeout_ms, c
 
 	TRY(bus_check(reader->bus, err));
 	for (;;) {
+		TRY(ask_to_go_on(reader, err));
 		TRY(next_line(reader, timeout_ms, &start_ms, &source, err));
 		if (!source) {
 			*record = NULL;
 			return EVBUS_OK;
 		}
-		TRY(ask_to_go_on(reader, err));
 		if (reader->skip) {
 			reader->skip--;
 			continue;
