@@ -156,13 +156,14 @@ static inline struct civil read_civil(const char *text, bool *bad)
 
 bool clock_parse_near(const char text[TIME_TEXT_LEN], struct clock_minute *minute, int64_t *time_us)
 {
-	bool bad = text[TIME_TEXT_LEN - 1] != 'Z';
+	/* The T also where the minute is the same, for the one before any has none. */
+	bool bad = (text[10] != 'T') | (text[TIME_TEXT_LEN - 1] != 'Z');
 	uint64_t part = pairs(text + MINUTE_TEXT_LEN, ":00.0000", &bad);
 	unsigned second = pair(part, 1), rest = two(text + 24, &bad);
 
 	if (memcmp(minute->text, text, MINUTE_TEXT_LEN) != 0) {
 		struct civil c = read_civil(text, &bad);
-		if (bad || text[10] != 'T' || c.year < 1970 || !is_real(&c))
+		if (bad || c.year < 1970 || !is_real(&c))
 			return false;
 		memcpy(minute->text, text, MINUTE_TEXT_LEN);
 		minute->us = (seconds_of(&c) - c.second) * SECOND_US;

@@ -104,6 +104,8 @@ Test(clock, refuses_dates_and_times_that_are_not_real)
 	}
 	cr_expect(clock_parse_exact("2000-02-29T00:00:00.000000Z", &time_us));
 	cr_expect_not(clock_parse_exact("1969-12-31T23:59:59.999999Z", &time_us));
+	/* What stands in the minute before any was read. */
+	cr_expect_not(clock_parse_exact("\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0:00.000000Z", &time_us));
 }
 
 /* What was read before makes no difference: each text by itself says what it says after any other. */
