@@ -106,7 +106,8 @@ static enum evbus_code put_payload(struct letter_rows *rows, struct call *call, 
 		return EVBUS_OK;
 	}
 	if (!is_object(payload)) {
-		TRY(reserve(rows, call, EVBUS_BASE64_LEN(payload.len)));
+		/* Never NULL, which means that there is no payload. */
+		TRY(reserve(rows, call, EVBUS_BASE64_LEN(payload.len) + 1));
 		table_null(table);
 		table_slice(table, (struct evbus_slice){ rows->scratch, evbus_base64_encode(payload, rows->scratch) });
 		return EVBUS_OK;

@@ -167,6 +167,9 @@ expect_status 0 evbus dlq-list --outbox sqlite:app.db --map "$map" --format json
 expect_lines 1
 expect_out_has '"id":"app.db:2"'
 expect_out_has '"payload":null,"payload_base64":"/wA="'
+sqlite3 app.db "UPDATE events SET body = '' WHERE n = 2"
+expect_status 0 evbus dlq-list --outbox sqlite:app.db --map "$map" --format json --payload
+expect_out_has '"payload":null,"payload_base64":""'
 expect_status 0 evbus dlq-show app.db:2 --outbox sqlite:app.db --map "$map"
 expect_status 66 evbus dlq-list --outbox sqlite:missing.db
 expect_true 'no database was made' test ! -e missing.db
