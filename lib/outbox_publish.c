@@ -86,7 +86,7 @@ static void refuse(struct evbus_outbox *outbox, struct outbox_batch *batch, stru
 
 /* ---- receipts -------------------------------------------------------------------------------------------------- */
 
-#define RECEIPT_SLICES 11u
+#define RECEIPT_SLICES 12u
 
 /* Slices within the stored line stay within it. */
 static struct evbus_slice moved(struct evbus_slice slice, struct evbus_slice from, const char *to, char **room)
@@ -122,7 +122,7 @@ static enum evbus_code keep_receipt(struct outbox_job *job, const struct evbus_r
 	struct evbus_slice *slices[RECEIPT_SLICES] = {
 		&copy.topic,     &copy.offset, &copy.published_at_utc, &copy.partition_key, &copy.tenant_id,
 		&copy.event_key, &copy.batch,  &copy.origin,           &copy.payload,       &copy.members,
-		&copy.stored,
+		&copy.stored,    &copy.payload_base64,
 	};
 	struct evbus_slice line = receipt->stored;
 	size_t size = line.len + 1;

@@ -2,6 +2,7 @@
 #include "outbox_helpers.h"
 
 #include "event/json.h"
+#include "log/writer.h"
 
 #include <sys/stat.h>
 
@@ -71,6 +72,48 @@ Test(outbox_drain, an_event_is_known_by_its_event_key_or_its_id)
 	drain();
 	cr_assert_eq(result.duplicates, 1);
 	cr_assert_str_eq(receipts, "orders/0! orders/1 orders/2 ");
+}
+
+/* Somebody else's, on a server; a file holds it as well. */
+static void append_what_is_no_object(const char *topic, struct evbus_slice event_key, struct evbus_slice base64)
+{
+	const struct line_body body = { .payload_base64 = base64, .event_key = event_key };
+	struct group group = { .atomic = false };
+	struct log_writer writer;
+	struct topic opened;
+	struct mark mark;
+
+	cr_assert_eq(topic_open(bus->root, topic, &opened, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(writer_open(&opened, 0, NULL, &writer, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(group_add(&group, &body, 0, 0, &err), EVBUS_OK);
+	cr_assert_eq(writer_append(&writer, &group, UINT64_MAX, &mark, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(writer_commit(&writer, &mark, &group, &err), EVBUS_OK, "%s", err.text);
+	group_release(&group);
+	writer_close(&writer);
+	topic_close(&opened);
+}
+
+static enum evbus_code expect_base64_in_the_line(void *context, const struct evbus_record *receipt, struct evbus_err *e)
+{
+	struct evbus_slice base64 = receipt->payload_base64, line = receipt->stored;
+
+	cr_assert(receipt->duplicate && !receipt->payload.data);
+	cr_assert(base64.len == 4 && base64.data > line.data && base64.data + base64.len < line.data + line.len);
+	cr_assert(!memcmp(base64.data, "WzFd", 4));
+	return take_receipt(context, receipt, e);
+}
+
+Test(outbox_drain, a_receipt_of_what_is_no_object_keeps_its_bytes)
+{
+	bool created;
+
+	init(outbox);
+	cr_assert_eq(evbus_topic_create(bus, "orders", NULL, &created, &err), EVBUS_OK);
+	append_what_is_no_object("orders", IS("a"), IS("WzFd"));
+	insert("a", NULL, "{}");
+	options.receipt = expect_base64_in_the_line;
+	drain();
+	cr_assert_str_eq(receipts, "orders/0! ");
 }
 
 Test(outbox_drain, rows_go_to_the_partition_of_their_key)
