@@ -54,6 +54,60 @@ static void expect_bug(enum evbus_code code, const char *call)
 	CHECK(code == EVBUS_BUG, "%s in a forked child returned %d", call, (int)code);
 }
 
+static enum evbus_code no_letter(void *context, const struct evbus_letter *letter, struct evbus_err *err)
+{
+	(void)context;
+	(void)letter;
+	(void)err;
+	return EVBUS_NO;
+}
+
+static void use_the_store_of_the_parent(void)
+{
+	const struct evbus_consumer_options consumer_options = { .group = "g", .topic = TOPIC };
+	const struct evbus_letter_filter filter = { .reason = -1, .state = -1 };
+	const struct evbus_sweep_options sweep = { .letters_before_us = 1 };
+	const struct evbus_verify_options verify = { .partition_id = EVBUS_PARTITION_ALL };
+	const char *const ids[] = { "1" };
+	struct evbus_checkpoint before, *list;
+	struct evbus_checkpoint point = { .group = "g",
+					  .topic = TOPIC,
+					  .next_offset = "0",
+					  .offset_kind = "file_line",
+					  .log_id = "0123456789abcdef0123456789abcdef",
+					  .updated_at_utc = "2026-01-29T12:00:00.000000Z" };
+	struct evbus_slice nothing = { NULL, 0 };
+	struct evbus_consumer *consumer;
+	struct evbus_verify_result verified;
+	struct evbus_sweep_result swept;
+	struct evbus_outbox *outbox;
+	struct evbus_claim *claim;
+	enum evbus_code codes[1];
+	struct evbus_lag lag;
+	struct evbus_err err;
+	size_t count;
+
+	expect_bug(evbus_checkpoint_get(bus, "g", TOPIC, 0, &before, &err), "evbus_checkpoint_get");
+	expect_bug(evbus_checkpoint_set(bus, "g", TOPIC, 0, "1", false, &before, &before, &err),
+		   "evbus_checkpoint_set");
+	expect_bug(evbus_checkpoint_restore(bus, &point, 1, &err), "evbus_checkpoint_restore");
+	expect_bug(evbus_checkpoint_remove(bus, "g", TOPIC, 0, &err), "evbus_checkpoint_remove");
+	expect_bug(evbus_checkpoint_list(bus, NULL, NULL, &list, &count, &err), "evbus_checkpoint_list");
+	expect_bug(evbus_checkpoint_lag(bus, &point, &lag, &err), "evbus_checkpoint_lag");
+	expect_bug(evbus_claim_take(bus, "g", TOPIC, 0, &claim, &err), "evbus_claim_take");
+	expect_bug(evbus_consumer_open(bus, &consumer_options, &consumer, &err), "evbus_consumer_open");
+	expect_bug(evbus_outbox_open(bus, NULL, NULL, &outbox, &err), "evbus_outbox_open");
+	expect_bug(evbus_letter_list(bus, NULL, 0, &filter, no_letter, NULL, &err), "evbus_letter_list");
+	expect_bug(
+		evbus_letter_change(bus, NULL, 0, "1", EVBUS_LETTER_QUEUE, EVBUS_REASON_REFUSED, nothing, "me", &err),
+		"evbus_letter_change");
+	expect_bug(evbus_letter_change_all(bus, NULL, 0, ids, 1, EVBUS_LETTER_QUEUE, "me", codes, &err),
+		   "evbus_letter_change_all");
+	expect_bug(evbus_letter_claim(bus, "g", &claim, &err), "evbus_letter_claim");
+	expect_bug(evbus_sweep(bus, NULL, 0, &sweep, &swept, &err), "evbus_sweep");
+	expect_bug(evbus_verify(bus, NULL, &verify, &verified, &err), "evbus_verify");
+}
+
 static void use_what_the_parent_opened(void)
 {
 	struct evbus_event event = { .topic = TOPIC, .payload = { "{}", 2 } };
@@ -61,7 +115,6 @@ static void use_what_the_parent_opened(void)
 	const struct evbus_record *record;
 	struct evbus_partition_info info;
 	struct evbus_publisher *other;
-	struct evbus_checkpoint point;
 	struct evbus_reader *another;
 	struct evbus_err err;
 	bool created;
@@ -77,7 +130,7 @@ static void use_what_the_parent_opened(void)
 	expect_bug(evbus_topic_create(bus, "other", NULL, &created, &err), "evbus_topic_create");
 	expect_bug(evbus_topic_list(bus, NULL, &names, &err), "evbus_topic_list");
 	expect_bug(evbus_topic_describe(bus, TOPIC, 0, &info, &err), "evbus_topic_describe");
-	expect_bug(evbus_checkpoint_get(bus, "g", TOPIC, 0, &point, &err), "evbus_checkpoint_get");
+	use_the_store_of_the_parent();
 	evbus_publisher_close(publisher);
 	evbus_reader_close(reader);
 	evbus_close(bus);
