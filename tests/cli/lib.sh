@@ -30,7 +30,8 @@
 set -u
 # Who is started in the background of a script, "make test &", ignores these for ever, and so would those that are to be
 # stopped by them here.
-if [ $((0x$(sed -n 's/^SigIgn:[[:blank:]]*//p' "/proc/$$/status") & 6)) != 0 ] && [ -z "${EVBUS_TEST_CALM:-}" ]; then
+if [ $((0x$(sed -n 's/^SigIgn:[[:blank:]]*//p' "/proc/$$/status") & 6)) != 0 ] &&
+	[ -z "${EVBUS_TEST_CALM:-}${BASH_EXECUTION_STRING:-}" ]; then
 	EVBUS_TEST_CALM=1 exec env --default-signal=INT,QUIT bash "$0" "$@"
 fi
 shopt -s lastpipe       # the last part of a pipe runs in this shell
