@@ -406,28 +406,40 @@ static enum evbus_code check_options(struct call *call, const struct args *args)
 	return args->to_topic ? evbus_topic_check(args->to_topic, false, &call->err) : EVBUS_OK;
 }
 
+/* As it is here, as far as the other bus has such things: segments are of files. */
+static enum evbus_code make_topic(struct replay *replay, const char *topic, const struct evbus_partition_info *here)
+{
+	struct evbus_topic_options options = { .partitions = here->partitions };
+	struct call *call = replay->call;
+	bool created;
+
+	if (here->segment_max_bytes != UINT64_MAX)
+		options.segment_max_bytes = here->segment_max_bytes;
+	enum evbus_code code = evbus_topic_create(replay->target.bus, topic, &options, &created, &call->err);
+	if (code != EVBUS_CONFIG || !options.segment_max_bytes)
+		return code;
+	options.segment_max_bytes = 0;
+	return evbus_topic_create(replay->target.bus, topic, &options, &created, &call->err);
+}
+
 /* A topic that keeps its partitions needs as many on the other bus. */
 static enum evbus_code prepare_topic(struct replay *replay, struct evbus *source, const char *topic)
 {
 	struct call *call = replay->call;
 	struct target *target = &replay->target;
 	struct evbus_partition_info here, there;
-	bool created;
 
 	enum evbus_code code = evbus_topic_describe(source, topic, 0, &here, &call->err);
 	if (code)
 		return code == EVBUS_NONE ? EVBUS_OK : read_failed(replay, code);
 	code = evbus_topic_describe(target->bus, topic, 0, &there, &call->err);
-	if (code == EVBUS_NONE) {
-		const struct evbus_topic_options options = { here.partitions, here.segment_max_bytes };
-
-		code = evbus_topic_create(target->bus, topic, &options, &created, &call->err);
-	} else if (!code && target->keeps_partition && here.partitions != there.partitions) {
+	if (code == EVBUS_NONE)
+		code = make_topic(replay, topic, &here);
+	else if (!code && target->keeps_partition && here.partitions != there.partitions)
 		code = fail(call, EVBUS_CONFLICT,
 			    "topic '%s' has %u partitions there and %u here: choose a partition by --to-partition, "
 			    "--key or --key-from",
 			    topic, there.partitions, here.partitions);
-	}
 	return code ? write_failed(replay, code) : EVBUS_OK;
 }
 

@@ -179,6 +179,16 @@ static enum evbus_code take_tls(struct nats_backend *nats, struct evbus_err *err
 	return EVBUS_OK;
 }
 
+/* libnats reads it when it connects, and says less then. */
+static enum evbus_code can_read(const struct nats_backend *nats, const char *name, const char *file,
+				struct evbus_err *err)
+{
+	if (!file || access(file, R_OK) == 0)
+		return EVBUS_OK;
+	enum evbus_code code = err_code_of(errno) == EVBUS_PERMISSION ? EVBUS_PERMISSION : EVBUS_CONFIG;
+	return err_set(err, code, errno, "the bus '%s': cannot read %s='%s'", nats->url.shown, name, file);
+}
+
 static enum evbus_code take_identity(struct nats_backend *nats, struct evbus_err *err)
 {
 	const char *creds = url_option(&nats->url, "creds"), *token = url_option(&nats->url, "token");
@@ -193,12 +203,8 @@ static enum evbus_code take_identity(struct nats_backend *nats, struct evbus_err
 			       "the bus '%s': nkey (the public key) and nkey_seed (a file) are given together or not at "
 			       "all",
 			       nats->url.shown);
-	/* libnats reads them when it connects, and says less then. */
-	const char *files[] = { creds, seed };
-	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
-		if (files[i] && access(files[i], R_OK) != 0)
-			return err_set(err, err_code_of(errno) == EVBUS_PERMISSION ? EVBUS_PERMISSION : EVBUS_CONFIG, errno,
-				       "the bus '%s': cannot read '%s'", nats->url.shown, files[i]);
+	TRY(can_read(nats, "creds", creds, err));
+	TRY(can_read(nats, "nkey_seed", seed, err));
 	if (user && password)
 		status = natsOptions_SetUserInfo(nats->options, user, password);
 	if (status == NATS_OK && token)
