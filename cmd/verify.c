@@ -14,6 +14,7 @@ struct args {
 	bool repair;
 	const char *cut_at;
 	bool rebuild_keys;
+	const char *against;
 	const char *format;
 };
 
@@ -28,11 +29,13 @@ COMMAND(verify,
 		OPT(0, cut_at, "OFFSET",
 		    "with --repair: cut there, at the first damage that was reported, after copying"),
 		OPT(0, rebuild_keys, "", "make the index of event keys anew from the logs that are whole"),
+		OPT(0, against, "URL",
+		    "compare with the topics of this bus instead: the same payloads in the same order for each key"),
 		LIST_FORMAT_OPT,
 		COMMON_OPTS),
 	.statuses = STATUSES(
 		{ EVBUS_OK, "everything is whole" },
-		{ EVBUS_NO, "damage was found" },
+		{ EVBUS_NO, "damage, or a difference, was found" },
 		{ EVBUS_NONE, "there is nothing to verify: no such topic or partition, also of a pattern" },
 		{ EVBUS_CONFLICT, "there is no damage at the offset of --cut-at" }),
 	.examples = EXAMPLES(
@@ -41,12 +44,15 @@ COMMAND(verify,
 		{ "evbus verify -t orders --deep --format json",
 		  "{\"topic\":\"orders\",\"partition_id\":0,\"offset\":\"2\",\"byte\":…,\"what\":\"duplicate\","
 		  "\"severity\":\"note\",\"text\":\"…\"}\n{\"summary\":{\"topics\":1,\"partitions\":1,\"records\":3,"
-		  "\"bytes\":…,\"notes\":1,\"damages\":0}}" }));
+		  "\"bytes\":…,\"notes\":1,\"damages\":0}}" },
+		{ "evbus replay -q -t orders --to-bus file:copy", "" },
+		{ "evbus verify --against file:copy", "the same: 1 topic, 1 partition, 3 records, … bytes" }));
 
 struct run {
 	struct call *call;
 	struct table table;
 	uint64_t rows;
+	bool compares;
 	bool in_log, in_checkpoints; /* where damage is */
 	struct evbus_finding first;  /* the first in a log; its topic is copied */
 	char topic[EVBUS_TOPIC_MAX_BYTES + 1];
@@ -100,26 +106,27 @@ static const char *plural(uint64_t n)
 	return n == 1 ? "" : "s";
 }
 
-static void summary_text(const struct evbus_verify_result *result, char *text, size_t size)
+static void summary_text(const struct run *run, const struct evbus_verify_result *result, char *text, size_t size)
 {
-	char notes[64] = "no notes", damages[64] = "whole";
+	char notes[64] = ", no notes", damages[64];
 
 	if (result->notes)
-		snprintf(notes, sizeof notes, "%llu note%s", (unsigned long long)result->notes, plural(result->notes));
+		snprintf(notes, sizeof notes, ", %llu note%s", (unsigned long long)result->notes, plural(result->notes));
+	snprintf(damages, sizeof damages, "%s", run->compares ? "the same" : "whole");
 	if (result->damages)
-		snprintf(damages, sizeof damages, "damaged in %llu place%s", (unsigned long long)result->damages,
-			 plural(result->damages));
-	snprintf(text, size, "%s: %llu topic%s, %llu partition%s, %llu record%s, %llu byte%s, %s", damages,
+		snprintf(damages, sizeof damages, "%s in %llu place%s", run->compares ? "different" : "damaged",
+			 (unsigned long long)result->damages, plural(result->damages));
+	snprintf(text, size, "%s: %llu topic%s, %llu partition%s, %llu record%s, %llu byte%s%s", damages,
 		 (unsigned long long)result->topics, plural(result->topics), (unsigned long long)result->partitions,
 		 plural(result->partitions), (unsigned long long)result->records, plural(result->records),
-		 (unsigned long long)result->bytes, plural(result->bytes), notes);
+		 (unsigned long long)result->bytes, plural(result->bytes), run->compares ? "" : notes);
 }
 
 static enum evbus_code print_summary(struct run *run, const struct evbus_verify_result *result)
 {
 	char text[256];
 
-	summary_text(result, text, sizeof text);
+	summary_text(run, result, text, sizeof text);
 	if (run->table.format == TABLE_JSON) {
 		out_printf("{\"summary\":{\"topics\":%llu,\"partitions\":%llu,\"records\":%llu,\"bytes\":%llu,"
 			   "\"notes\":%llu,\"damages\":%llu}}\n",
@@ -142,7 +149,7 @@ static enum evbus_code print_summary(struct run *run, const struct evbus_verify_
 
 static void say_what_next(const struct run *run)
 {
-	if (run->in_log)
+	if (run->in_log && !run->compares)
 		talk(run->call, WARNING,
 		     "a log is damaged: put it back from a copy; or, to give up all from the damage on, if that is in "
 		     "the newest segment: evbus verify -t %s -p %d --repair --cut-at %llu, which keeps a copy of what "
@@ -174,24 +181,41 @@ static void release(struct run *run)
 	table_cleanup(&run->table);
 }
 
+static enum evbus_code open_against(struct call *call, const char *url, struct evbus **bus)
+{
+	char masked[MASKED_MAX_BYTES];
+	enum evbus_code code = bus_open_other(call, url, 0, bus);
+
+	if (code == EVBUS_OK)
+		return EVBUS_OK;
+	mask_secrets(url, masked);
+	call->err.code = code;
+	return fail_within(call, "the bus of --against, '%s'", masked);
+}
+
 static enum evbus_code verify_run(struct args *args, struct call *call)
 {
-	CLEANUP(release) struct run run = { .call = call };
+	CLEANUP(release) struct run run = { .call = call, .compares = args->against != NULL };
 	/* A reader of stdout that goes away is no reason to stop: the answer is the exit status. */
-	const struct evbus_verify_options options = { .deep = args->deep,
-						      .repair = args->repair && !args->cut_at,
-						      .rebuild_keys = args->rebuild_keys,
-						      .partition_id = (int32_t)args->partition,
-						      .finding = on_finding,
-						      .progress = on_progress,
-						      .go_on = not_stopped,
-						      .context = &run };
-	CLEANUP(bus_cleanup) struct evbus *bus = NULL;
+	struct evbus_verify_options options = { .deep = args->deep,
+						.repair = args->repair && !args->cut_at,
+						.rebuild_keys = args->rebuild_keys,
+						.partition_id = (int32_t)args->partition,
+						.finding = on_finding,
+						.progress = on_progress,
+						.go_on = not_stopped,
+						.context = &run };
+	CLEANUP(bus_cleanup) struct evbus *bus = NULL, *other = NULL;
 	struct evbus_verify_result result;
 
 	if (args->cut_at && !args->repair)
 		return fail(call, EVBUS_USAGE, "--cut-at says where --repair cuts: give both");
+	if (args->against && args->cut_at)
+		return fail(call, EVBUS_USAGE, "--against compares, and cuts nothing: leave --cut-at out");
 	TRY(bus_open(call, NULL, &bus));
+	if (args->against)
+		TRY(open_against(call, args->against, &other));
+	options.against = other;
 	if (args->cut_at)
 		TRY(cut(call, bus, args));
 	table_start(&run.table, columns, COUNT(columns), args->format);

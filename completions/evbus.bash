@@ -105,8 +105,8 @@ _evbus_options() {
 		values='--sent-older-than: --inbox-older-than: --dlq-older-than: --format:table|json|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	verify)
-		options='--topic -t --partition -p --deep --repair --cut-at --rebuild-keys --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
-		values='--topic:TOPIC -t:TOPIC --partition: -p: --cut-at: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
+		options='--topic -t --partition -p --deep --repair --cut-at --rebuild-keys --against --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'
+		values='--topic:TOPIC -t:TOPIC --partition: -p: --cut-at: --against: --format:table|json|tsv --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	topic-list)
 		options='--topic -t --format --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'

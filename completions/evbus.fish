@@ -436,6 +436,7 @@ complete -c evbus -n '__evbus_command verify' -l deep -d 'parse payloads too; fi
 complete -c evbus -n '__evbus_command verify' -l repair -d 'cut an interrupted write off the end, after copying it'
 complete -c evbus -n '__evbus_command verify' -l cut-at -x -d 'with --repair: cut there, at the first damage that was reported, after copying'
 complete -c evbus -n '__evbus_command verify' -l rebuild-keys -d 'make the index of event keys anew from the logs that are whole'
+complete -c evbus -n '__evbus_command verify' -l against -x -d 'compare with the topics of this bus instead: the same payloads in the same order for each key'
 complete -c evbus -n '__evbus_command verify' -l format -x -a 'table json tsv' -d 'how to print'
 complete -c evbus -n '__evbus_command verify' -s b -l bus -x -d 'which bus'
 complete -c evbus -n '__evbus_command verify' -s X -l bus-option -x -d 'an option for its URL (again for more)'

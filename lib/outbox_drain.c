@@ -5,6 +5,7 @@
  * their event keys, which makes that invisible there. */
 #include "outbox_table.h"
 
+#include "base/hash.h"
 #include "base/os.h"
 #include "delivery/retry.h"
 #include "event/history.h"
@@ -13,6 +14,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 #include <unistd.h>
 
 #define BATCH_DEFAULT 2000u
@@ -349,11 +351,7 @@ static void release_claim(struct evbus_claim **claim)
 /* A name for its place that a file can have (FNV-1a). */
 static void hash_place(const char *place, char name[24])
 {
-	uint64_t hash = UINT64_C(0xcbf29ce484222325);
-
-	for (; *place; place++)
-		hash = (hash ^ (unsigned char)*place) * UINT64_C(0x100000001b3);
-	snprintf(name, 24, "%016" PRIx64, hash);
+	snprintf(name, 24, "%016" PRIx64, hash_add(HASH_START, place, strlen(place)));
 }
 
 /* Without a place for leases in the table. */

@@ -58,6 +58,13 @@ static enum evbus_code on_progress(struct log_verify *log, struct evbus_err *err
 
 /* ---- one partition, one topic ---- */
 
+enum evbus_code verify_home(struct verification *run, struct evbus_err *err)
+{
+	struct backend *backend = run->bus->backend;
+
+	return run->home ? EVBUS_OK : backend->ops->topic_open(backend, run->topic.name, &run->home, err);
+}
+
 static enum evbus_code check_partition(struct verification *run, int32_t partition, struct evbus_err *err)
 {
 	run->log = (struct log_verify){
@@ -69,7 +76,7 @@ static enum evbus_code check_partition(struct verification *run, int32_t partiti
 	};
 	run->occurred_at_us = INT64_MIN;
 	run->last_damaged = false;
-	TRY(log_verify(&run->log, err));
+	TRY(run->bus->root ? log_verify(&run->log, err) : verify_read(run, err));
 	run->progress.bytes += run->log.bytes;
 	run->progress.records += run->log.records;
 	if (run->ids_only)
@@ -159,7 +166,11 @@ static enum evbus_code visit_partition(struct verification *run, int32_t partiti
 static enum evbus_code visit_partitions(struct verification *run, struct evbus_err *err)
 {
 	if (run->options->partition_id >= 0) {
-		TRY(topic_check_partition(&run->topic, run->options->partition_id, err));
+		if (run->bus->root)
+			TRY(topic_check_partition(&run->topic, run->options->partition_id, err));
+		else if ((uint32_t)run->options->partition_id >= run->topic.partitions)
+			return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
+				       run->topic.name, run->options->partition_id, run->topic.partitions);
 		return visit_partition(run, run->options->partition_id, err);
 	}
 	if (run->options->cut_at && run->topic.partitions > 1)
@@ -173,17 +184,15 @@ static enum evbus_code visit_partitions(struct verification *run, struct evbus_e
 static enum evbus_code check_checkpoint(struct verification *run, const struct evbus_checkpoint *checkpoint,
 					struct evbus_err *err)
 {
-	struct backend *backend = run->bus->backend;
-	CLEANUP(backend_topic_close) struct backend_topic *topic = NULL;
 	CLEANUP(partition_close) struct partition_reader *reader = NULL;
 	struct evbus_err why;
 	uint64_t next = 0;
 
 	struct evbus_finding finding = { run->topic.name, checkpoint->partition_id, 0, 0, EVBUS_DAMAGE, "checkpoint",
 					 "" };
-	enum evbus_code code = backend->ops->topic_open(backend, run->topic.name, &topic, &why);
+	enum evbus_code code = verify_home(run, &why);
 	if (code == EVBUS_OK)
-		code = partition_open(topic, checkpoint->partition_id, 16384, false, &reader, &why);
+		code = partition_open(run->home, checkpoint->partition_id, 16384, false, &reader, &why);
 	if (code == EVBUS_OK)
 		code = checkpoint_check(reader, checkpoint, &next, &why);
 	if (code == EVBUS_OK)
@@ -203,6 +212,8 @@ static enum evbus_code check_checkpoints(struct verification *run, struct evbus_
 	CLEANUP(free_cleanup) struct evbus_checkpoint *list = NULL;
 	size_t count;
 
+	if (!bus_has_store(run->bus))
+		return EVBUS_OK;
 	TRY(evbus_checkpoint_list(run->bus, NULL, run->topic.name, &list, &count, err));
 	for (size_t i = 0; i < count; i++)
 		if (run->options->partition_id < 0 || list[i].partition_id == run->options->partition_id)
@@ -215,7 +226,6 @@ static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct
 {
 	struct evbus_finding finding = { run->topic.name, 0, 0, 0, EVBUS_NOTE, "keys", "" };
 	const struct waiter waiter = { run->options->go_on, run->options->context };
-	CLEANUP(backend_topic_close) struct backend_topic *topic = NULL;
 	uint64_t count;
 	bool fitted;
 
@@ -226,18 +236,20 @@ static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct
 		return EVBUS_OK;
 	}
 	TRY(bus_store(run->bus, err));
-	TRY(run->bus->backend->ops->topic_open(run->bus->backend, run->topic.name, &topic, err));
-	TRY(keys_rebuild(topic, run->bus->store, &waiter, &count, &fitted, err));
+	TRY(verify_home(run, err));
+	TRY(keys_rebuild(run->home, run->bus->store, &waiter, &count, &fitted, err));
 	snprintf(finding.text, sizeof finding.text, "the index of event keys was made anew: %llu key%s%s",
 		 (unsigned long long)count, count == 1 ? "" : "s", fitted ? "" : "; the one before was of another log");
 	verify_report(run, &finding);
 	return EVBUS_OK;
 }
 
-static void close_run(struct verification *run)
+static void close_topic(struct verification *run)
 {
 	verify_look_away(run);
 	id_set_release(&run->ids);
+	backend_topic_close(&run->home);
+	run->home = NULL;
 	topic_close(&run->topic);
 }
 
@@ -256,15 +268,43 @@ static uint64_t bytes_of(const struct verification *run, const char *topic)
 	return bytes;
 }
 
-static enum evbus_code visit_topic(struct verification *run, const char *name, struct evbus_err *err)
+static enum evbus_code open_topic(struct verification *run, const char *name, struct evbus_err *err)
+{
+	if (run->bus->root)
+		return topic_open(run->bus->root, name, &run->topic, err);
+	snprintf(run->topic.name, sizeof run->topic.name, "%s", name);
+	TRY(verify_home(run, err));
+	run->topic.partitions = run->home->partitions;
+	return EVBUS_OK;
+}
+
+/* Everything in it, and then the ids that there was no room for, pass by pass. */
+static enum evbus_code check_topic(struct verification *run, struct evbus_err *err)
 {
 	bool again = false;
-	uint64_t damages = run->result->damages;
 
-	verify_look_away(run);
-	topic_close(&run->topic);
+	if (run->options->deep)
+		TRY(id_set_init(&run->ids, IDS_AT_ONCE, err));
+	run->ids.twice = verify_on_twice;
+	TRY(visit_partitions(run, err));
+	if (run->options->deep)
+		TRY(id_set_finish(&run->ids, &again, err));
+	for (run->ids_only = true; again;) {
+		run->progress.bytes_total += bytes_of(run, run->topic.name);
+		TRY(visit_partitions(run, err));
+		TRY(id_set_finish(&run->ids, &again, err));
+	}
+	run->result->topics++;
+	return EVBUS_OK;
+}
+
+static enum evbus_code visit_topic(struct verification *run, const char *name, struct evbus_err *err)
+{
+	uint64_t damages = run->result->damages;
 	struct evbus_err why;
-	enum evbus_code code = topic_open(run->bus->root, name, &run->topic, &why);
+
+	close_topic(run);
+	enum evbus_code code = open_topic(run, name, &why);
 	run->ids_only = false;
 	if (code != EVBUS_NONE && is_of_the_log(code, &why)) {
 		snprintf(run->topic.name, sizeof run->topic.name, "%s", name);
@@ -279,19 +319,7 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 	/* Of a pattern those topics are meant that have the partition. */
 	if (run->is_pattern && run->options->partition_id >= (int32_t)run->topic.partitions)
 		return EVBUS_OK;
-	id_set_release(&run->ids);
-	if (run->options->deep)
-		TRY(id_set_init(&run->ids, IDS_AT_ONCE, err));
-	run->ids.twice = verify_on_twice;
-	TRY(visit_partitions(run, err));
-	if (run->options->deep)
-		TRY(id_set_finish(&run->ids, &again, err));
-	for (run->ids_only = true; again;) {
-		run->progress.bytes_total += bytes_of(run, name);
-		TRY(visit_partitions(run, err));
-		TRY(id_set_finish(&run->ids, &again, err));
-	}
-	run->result->topics++;
+	TRY(check_topic(run, err));
 	if (run->options->rebuild_keys)
 		TRY(rebuild_keys(run, run->result->damages == damages, err));
 	return check_checkpoints(run, err);
@@ -304,6 +332,8 @@ static enum evbus_code check_topics_gone(struct verification *run, const char *p
 	CLEANUP(free_cleanup) struct evbus_checkpoint *list = NULL;
 	size_t count;
 
+	if (!bus_has_store(run->bus))
+		return EVBUS_OK;
 	TRY(evbus_checkpoint_list(run->bus, NULL, pattern, &list, &count, err));
 	for (size_t i = 0; i < count; i++) {
 		struct evbus_finding finding = { list[i].topic, list[i].partition_id, 0, 0, EVBUS_DAMAGE, "checkpoint", "" };
@@ -341,34 +371,75 @@ static enum evbus_code check_options(struct verification *run, char *const *name
 	return EVBUS_OK;
 }
 
+/* What is a matter of files is not there elsewhere, and that is told, once. */
+static enum evbus_code check_kind(const struct verification *run, struct evbus_err *err)
+{
+	const struct evbus *bus = run->bus;
+
+	if (bus->root)
+		return EVBUS_OK;
+	if (run->options->repair)
+		return bus_need_files(bus, "logs that could be repaired", err);
+	bus_notice(bus,
+		   "the backend '%s' keeps no files: checksums, segments and what was synced are its own matter, and "
+		   "were not looked at",
+		   bus->backend->ops->scheme);
+	return EVBUS_OK;
+}
+
+static enum evbus_code nothing_there(const struct evbus *bus, const char *pattern, struct evbus_err *err)
+{
+	const char *where = bus->root ? bus->root->path : bus->backend->ops->scheme;
+
+	return pattern ? err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", where, pattern) :
+			 err_set(err, EVBUS_NONE, 0, "there are no topics in '%s'", where);
+}
+
+static enum evbus_code visit_topics(struct verification *run, char *const *names, struct evbus_err *err)
+{
+	for (size_t i = 0; names && names[i]; i++)
+		TRY(visit_topic(run, names[i], err));
+	return EVBUS_OK;
+}
+
+static enum evbus_code verify(struct verification *run, const char *pattern, char *const *names, struct evbus_err *err)
+{
+	CLEANUP(free_cleanup) char **unusable = NULL;
+	const struct evbus *bus = run->bus;
+
+	TRY(check_kind(run, err));
+	if (bus->root)
+		TRY(topic_unusable(bus->root, pattern, &unusable, err));
+	if (!names[0] && (!unusable || !unusable[0]))
+		return nothing_there(bus, pattern, err);
+	TRY(check_options(run, names, pattern, err));
+	run->is_pattern = !pattern || subject_is_pattern(pattern);
+	TRY(visit_topics(run, names, err));
+	TRY(visit_topics(run, unusable, err));
+	if (run->is_pattern)
+		TRY(check_topics_gone(run, pattern, names, err));
+	if (run->result->partitions == 0)
+		return err_set(err, EVBUS_NONE, 0, "no topic that matches '%s' has a partition %d",
+			       pattern ? pattern : ">", run->options->partition_id);
+	return EVBUS_OK;
+}
+
 enum evbus_code evbus_verify(struct evbus *bus, const char *pattern, const struct evbus_verify_options *options,
 			     struct evbus_verify_result *result, struct evbus_err *err)
 {
 	struct evbus_verify_result counted = { 0 };
-	CLEANUP(close_run) struct verification run = { .bus = bus, .options = options, .result = &counted,
-						       .topic = { .fd = -1 } };
-	CLEANUP(free_cleanup) char **names = NULL, **unusable = NULL;
+	CLEANUP(close_topic) struct verification run = { .bus = bus, .options = options, .result = &counted,
+							 .topic = { .fd = -1 } };
+	CLEANUP(free_cleanup) char **names = NULL;
 
 	TRY(bus_check(bus, err));
-	TRY(bus_need_files(bus, "logs that could be verified", err));
 	TRY(evbus_topic_list(bus, pattern, &names, err));
-	TRY(topic_unusable(bus->root, pattern, &unusable, err));
-	if (!names[0] && !unusable[0])
-		return pattern ? err_set(err, EVBUS_NONE, 0, "no topic in '%s' matches '%s'", bus->root->path, pattern) :
-				 err_set(err, EVBUS_NONE, 0, "there are no topics in '%s'", bus->root->path);
-	TRY(check_options(&run, names, pattern, err));
 	for (size_t i = 0; names[i] && options->progress; i++)
 		run.progress.bytes_total += bytes_of(&run, names[i]);
-	run.is_pattern = !pattern || subject_is_pattern(pattern);
-	for (size_t i = 0; names[i]; i++)
-		TRY(visit_topic(&run, names[i], err));
-	for (size_t i = 0; unusable[i]; i++)
-		TRY(visit_topic(&run, unusable[i], err));
-	if (run.is_pattern)
-		TRY(check_topics_gone(&run, pattern, names, err));
-	if (counted.partitions == 0)
-		return err_set(err, EVBUS_NONE, 0, "no topic in '%s' that matches '%s' has a partition %d", bus->root->path,
-			       pattern ? pattern : ">", options->partition_id);
+	if (options->against)
+		TRY(verify_against(bus, pattern, names, options, 2 * run.progress.bytes_total, &counted, err));
+	else
+		TRY(verify(&run, pattern, names, err));
 	*result = counted;
 	return EVBUS_OK;
 }

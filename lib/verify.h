@@ -1,4 +1,5 @@
-/* verify.h: what verify.c (topics, partitions, what refers to them) and verify_deep.c (payloads) share. */
+/* verify.h: what verify.c (topics, partitions, what refers to them), verify_deep.c (payloads) and verify_read.c (partitions
+ * that are not files) share. */
 #ifndef EVBUS_VERIFY_H
 #define EVBUS_VERIFY_H
 
@@ -22,9 +23,10 @@ struct verification {
 	const struct evbus_verify_options *options;
 	struct evbus_verify_result *result;
 	bool is_pattern;
-	struct topic topic;
+	struct topic topic;              /* the files; where there are none, its name and the number of partitions */
+	struct backend_topic *home;      /* the same as backends have it; NULL: see verify_home() */
 	struct id_set ids;
-	struct cursor looking;           /* at the ids that stand twice; topic NULL while it is closed */
+	struct partition_reader *looking;/* at the ids that stand twice; NULL while it is closed */
 	struct id_text ids_told[2];      /* the first and the one that is the same */
 	bool ids_only;                   /* a further pass: everything else was told before */
 	int64_t occurred_at_us;
@@ -38,6 +40,17 @@ struct verification {
 void verify_report(struct verification *run, const struct evbus_finding *finding);
 void verify_on_finding(struct log_verify *log, enum evbus_severity severity, const char *what, uint64_t offset,
 		       uint64_t byte, const char *text);
+
+/* Opens run->home, where it is not open. */
+CHECKED enum evbus_code verify_home(struct verification *run, struct evbus_err *err);
+
+/* verify_read.c: as log_verify() of run->log, where there are no files. */
+CHECKED enum evbus_code verify_read(struct verification *run, struct evbus_err *err);
+
+/* verify_against.c: compares topics with those of options->against. names: ours; bytes_total: of both sides, for progress. */
+CHECKED enum evbus_code verify_against(struct evbus *bus, const char *pattern, char *const *names,
+				       const struct evbus_verify_options *options, uint64_t bytes_total,
+				       struct evbus_verify_result *result, struct evbus_err *err);
 
 /* ---- verify_deep.c ---- */
 

@@ -1,6 +1,7 @@
 /* verify_deep.c: what is in the payloads: event ids that stand twice, times of occurrence out of order. */
 #include "verify.h"
 
+#include "base/hash.h"
 #include "event/envelope.h"
 
 #include <stddef.h>
@@ -8,22 +9,14 @@
 
 void verify_look_away(struct verification *run)
 {
-	if (run->looking.topic)
-		cursor_close(&run->looking);
-	run->looking = (struct cursor){ .fd = -1, .control = { .fd = -1 } };
+	partition_close(&run->looking);
+	run->looking = NULL;
 	run->ids_told[0].is_known = run->ids_told[1].is_known = false;
 }
 
-/* FNV-1a, 64 bits, finished as splitmix64 does, so that every bit counts for the passes. */
 static uint64_t hash_of(const char *text, size_t len)
 {
-	uint64_t hash = 0xcbf29ce484222325;
-
-	for (size_t i = 0; i < len; i++)
-		hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3;
-	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
-	hash = (hash ^ hash >> 27) * 0x94d049bb133111eb;
-	return hash ^ hash >> 31;
+	return hash_finish(hash_add(HASH_START, text, len));
 }
 
 /* Returns the length. */
@@ -71,6 +64,9 @@ enum evbus_code verify_on_record(struct log_verify *log, const struct line *line
 	struct evbus_err why;
 	char text[3 * ID_TEXT_MAX];
 
+	/* It is no JSON object, but a line that is whole. */
+	if (!line->payload.data)
+		return EVBUS_OK;
 	if (evbus_envelope_read(line->payload, &envelope, &why) != EVBUS_OK) {
 		struct json_fault fault;
 		bool is_json = json_scan(line->payload, NULL, 0, &fault);
@@ -93,15 +89,15 @@ static enum evbus_code cut_meanwhile(struct evbus_err *err)
 /* Moves run->looking to a place; what stands twice often stands there many times, so it stays open. */
 static enum evbus_code look_at(struct verification *run, const struct id_place *place, struct evbus_err *err)
 {
-	struct cursor *cursor = &run->looking;
-
-	if (!cursor->topic || cursor->partition != (int32_t)place->partition) {
+	if (!run->looking || run->looking->partition != (int32_t)place->partition) {
 		verify_look_away(run);
-		TRY(cursor_open(&run->topic, (int32_t)place->partition, 16384, cursor, err));
+		TRY(verify_home(run, err));
+		TRY(partition_open(run->home, (int32_t)place->partition, 16384, false, &run->looking, err));
 	}
-	if (place->offset >= cursor->durable.next)
-		TRY(cursor_refresh(cursor, err));
-	return place->offset < cursor->durable.next ? cursor_seek(cursor, place->offset, err) : cut_meanwhile(err);
+	if (place->offset >= run->looking->end)
+		TRY(partition_refresh(run->looking, err));
+	return place->offset < run->looking->end ? partition_seek(run->looking, place->offset, err) :
+						   cut_meanwhile(err);
 }
 
 static enum evbus_code identity_at(struct verification *run, const struct id_place *place, struct id_text *id,
@@ -115,7 +111,7 @@ static enum evbus_code identity_at(struct verification *run, const struct id_pla
 		return EVBUS_OK;
 	id->is_known = false;
 	TRY(look_at(run, place, err));
-	TRY(cursor_next(&run->looking, UINT64_MAX, &line, &got, err));
+	TRY(partition_next(run->looking, UINT64_MAX, &line, &got, err));
 	if (!got)
 		return cut_meanwhile(err);
 	TRY(evbus_envelope_read(line.payload, &envelope, err));

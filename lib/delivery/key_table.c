@@ -1,6 +1,7 @@
 /* key_table.c: open addressing, at most half full. */
 #include "delivery/key_table.h"
 
+#include "base/hash.h"
 #include "base/os.h"
 
 #include <errno.h>
@@ -76,23 +77,12 @@ const struct key_slot *key_table_next(const struct key_table *table, uint64_t ha
 	return NULL;
 }
 
-/* FNV-1a, 64 bits, finished as splitmix64 does. */
-static uint64_t add_bytes(uint64_t hash, struct evbus_slice bytes)
-{
-	for (size_t i = 0; i < bytes.len; i++)
-		hash = (hash ^ (unsigned char)bytes.data[i]) * 0x100000001b3;
-	return hash;
-}
-
 uint64_t key_hash(struct evbus_slice tenant_id, struct evbus_slice event_key)
 {
-	uint64_t hash = add_bytes(0xcbf29ce484222325, tenant_id);
+	uint64_t hash = hash_add(HASH_START, tenant_id.data, tenant_id.len);
 
 	/* A byte that is in neither. */
-	hash = add_bytes(hash, SLICE("\n"));
-	hash = add_bytes(hash, event_key);
-	hash = (hash ^ hash >> 30) * 0xbf58476d1ce4e5b9;
-	hash = (hash ^ hash >> 27) * 0x94d049bb133111eb;
-	hash ^= hash >> 31;
+	hash = hash_add(hash, "\n", 1);
+	hash = hash_finish(hash_add(hash, event_key.data, event_key.len));
 	return hash ? hash : 1;
 }

@@ -103,7 +103,7 @@ Test(memory, what_it_cannot_is_refused)
 {
 	static const char *const urls[] = { "memory:?bytes=", "memory:?bytes=1", "memory:?bytes=99999999999",
 					    "memory:?x=1" };
-	struct evbus_verify_options verify = { .partition_id = EVBUS_PARTITION_ALL };
+	struct evbus_verify_options repair = { .partition_id = EVBUS_PARTITION_ALL, .repair = true };
 	struct evbus_topic_options segments = { .segment_max_bytes = 65536 };
 	struct evbus_checkpoint *checkpoints;
 	struct evbus_verify_result result;
@@ -114,7 +114,7 @@ Test(memory, what_it_cannot_is_refused)
 	for (size_t i = 0; i < sizeof urls / sizeof *urls; i++)
 		cr_expect_eq(evbus_open(urls[i], NULL, &bus, &err), EVBUS_CONFIG, "%s", urls[i]);
 	bus = open_bus("memory:");
-	cr_expect_eq(evbus_verify(bus, NULL, &verify, &result, &err), EVBUS_CONFIG);
+	cr_expect_eq(evbus_verify(bus, NULL, &repair, &result, &err), EVBUS_CONFIG);
 	cr_expect_eq(evbus_topic_create(bus, "t", &segments, &created, &err), EVBUS_CONFIG);
 	cr_expect_eq(evbus_checkpoint_list(bus, NULL, NULL, &checkpoints, &count, &err), EVBUS_CONFIG);
 	cr_expect(strstr(err.text, "--store"), "%s", err.text);
