@@ -161,6 +161,14 @@ enum evbus_code bus_open(struct call *call, const struct evbus_options *more, st
 	return evbus_open(call->common->bus, &options, bus, &call->err);
 }
 
+enum evbus_code bus_open_other(struct call *call, const char *url, uint32_t payload_max_bytes, struct evbus **bus)
+{
+	const struct evbus_options options = { .payload_max_bytes = payload_max_bytes, .notice = notice,
+					       .notice_context = call };
+
+	return evbus_open(url, &options, bus, &call->err);
+}
+
 void bus_cleanup(struct evbus **bus)
 {
 	if (*bus)

@@ -321,6 +321,9 @@ CHECKED enum evbus_code bus_take_options(struct call *call);
 
 /* Opens the bus of --bus and --store. more: further options, or NULL; store, config and notice are filled in. */
 CHECKED enum evbus_code bus_open(struct call *call, const struct evbus_options *more, struct evbus **bus);
+/* Opens another one, beside it. payload_max_bytes 0: the usual limit. */
+CHECKED enum evbus_code bus_open_other(struct call *call, const char *url, uint32_t payload_max_bytes,
+				       struct evbus **bus);
 void bus_cleanup(struct evbus **bus);
 
 /* The JSON pointers of a partitioning of the configuration. EVBUS_CONFIG: there is none of the name. */

@@ -78,7 +78,7 @@ COMMAND(replay,
 		  "1 {\"id\":\"2\"}\n2 {\"id\":\"3\"}" }));
 
 struct target {
-	const char *name;                  /* of the bus */
+	char name[MASKED_MAX_BYTES];       /* of the bus */
 	struct evbus *bus;
 	struct evbus_publisher *publisher; /* NULL: records go to stdout */
 	bool keeps_partition;
@@ -317,8 +317,10 @@ static enum evbus_code read_failed(struct replay *replay, enum evbus_code code)
 		TRY(out_flush(replay->call)); /* if that was why it did not go on */
 	if (!replay->target.publisher)
 		return code;
+	char masked[MASKED_MAX_BYTES];
+	mask_secrets(replay->args->common.bus, masked);
 	replay->call->err.code = code;
-	return fail_within(replay->call, "reading from '%s'", replay->args->common.bus);
+	return fail_within(replay->call, "reading from '%s'", masked);
 }
 
 static enum evbus_code deliver_all(struct replay *replay)
@@ -365,11 +367,6 @@ static enum evbus_code finish(struct replay *replay, enum evbus_code code)
 }
 
 /* ---- the target ------------------------------------------------------------------------------------------------ */
-
-static void notice(void *context, const char *text)
-{
-	talk(context, NOTICE, "%s", text);
-}
 
 static enum evbus_code check_command(struct call *call, const struct args *args)
 {
@@ -463,16 +460,15 @@ static enum evbus_code open_target(struct replay *replay, struct evbus *source)
 	const struct args *args = replay->args;
 	struct target *target = &replay->target;
 	struct call *call = replay->call;
-	const struct evbus_options options = { .payload_max_bytes = PAYLOAD_MAX_BYTES, .notice = notice,
-					       .notice_context = call };
 	const struct evbus_publisher_options publishing = { .key_from = args->key_from, .go_on = not_stopped };
 
 	if (args->dry_run || (!args->to_topic && !args->to_bus))
 		return EVBUS_OK;
-	target->name = args->to_bus ? args->to_bus : args->common.bus;
+	const char *url = args->to_bus ? args->to_bus : args->common.bus;
+	mask_secrets(url, target->name);
 	target->keeps_partition = !args->to_topic && !args->key && !args->key_from &&
 				  args->to_partition == EVBUS_PARTITION_ANY;
-	enum evbus_code code = evbus_open(target->name, &options, &target->bus, &call->err);
+	enum evbus_code code = bus_open_other(call, url, PAYLOAD_MAX_BYTES, &target->bus);
 	if (code)
 		return write_failed(replay, code);
 	if (!args->to_topic)
