@@ -95,6 +95,8 @@ static const char *reason(const struct nats_backend *nats, natsStatus *status, c
 		return "nobody answers for JetStream there: it is not enabled, or has no leader now";
 	if (*status == NATS_SECURE_CONNECTION_REQUIRED)
 		return "it wants TLS: add tls=1 to the URL";
+	if (*status == NATS_SECURE_CONNECTION_WANTED)
+		return "it has no TLS: leave tls=1 and the other tls_ options out";
 	text = last_error();
 	return text && *text ? text : natsStatus_GetText(*status);
 }
@@ -298,6 +300,76 @@ static enum evbus_code take_options(struct nats_backend *nats, struct evbus_err 
 			err);
 }
 
+/* ---- the link -------------------------------------------------------------------------------------------------- */
+
+/* Signals are for the threads of the program: those of libnats inherit what is blocked where they are made. */
+static natsStatus connect_to(natsConnection **connection, natsOptions *options)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	natsStatus status = natsConnection_Connect(connection, options);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return status;
+}
+
+static void drop_link(struct nats_link *link)
+{
+	natsConnection_Destroy(link->connection);
+	free(link);
+}
+
+static enum evbus_code make_link(struct nats_backend *nats, int64_t timeout_ms, struct evbus_err *err)
+{
+	struct nats_link *link = os.realloc(NULL, sizeof *link);
+
+	if (!link)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot connect");
+	*link = (struct nats_link){ 0 };
+	natsStatus status = natsOptions_SetAllowReconnect(nats->options, false);
+	if (status == NATS_OK)
+		status = natsOptions_SetTimeout(nats->options, timeout_ms > 0 ? timeout_ms : 1);
+	if (status == NATS_OK)
+		status = connect_to(&link->connection, nats->options);
+	if (status != NATS_OK) {
+		free(link);
+		return nats_failed(nats, status, 0, err, "cannot connect");
+	}
+	nats->link = link;
+	return EVBUS_OK;
+}
+
+enum evbus_code nats_link_take(struct nats_backend *nats, int64_t timeout_ms, struct nats_link **link,
+			       struct evbus_err *err)
+{
+	enum evbus_code code = EVBUS_OK;
+
+	pthread_mutex_lock(&nats->mutex);
+	if (nats->link && natsConnection_IsClosed(nats->link->connection)) {
+		if (!nats->link->users)
+			drop_link(nats->link);
+		nats->link = NULL;
+	}
+	if (!nats->link)
+		code = make_link(nats, timeout_ms, err);
+	if (code == EVBUS_OK) {
+		nats->link->users++;
+		*link = nats->link;
+	}
+	pthread_mutex_unlock(&nats->mutex);
+	return code;
+}
+
+void nats_link_give(struct nats_backend *nats, struct nats_link *link)
+{
+	pthread_mutex_lock(&nats->mutex);
+	/* The one that is in use may have another user soon. */
+	if (!--link->users && link != nats->link)
+		drop_link(link);
+	pthread_mutex_unlock(&nats->mutex);
+}
+
 /* ---- the bus --------------------------------------------------------------------------------------------------- */
 
 static void nats_close(struct backend *backend)
@@ -305,6 +377,9 @@ static void nats_close(struct backend *backend)
 	struct nats_backend *nats = nats_of(backend);
 
 	if (nats->process == getpid()) {
+		if (nats->link)
+			drop_link(nats->link);
+		pthread_mutex_destroy(&nats->mutex);
 		jsCtx_Destroy(nats->streams);
 		natsConnection_Destroy(nats->connection);
 		natsOptions_Destroy(nats->options);
@@ -335,9 +410,10 @@ static enum evbus_code nats_open(const char *url, const char *rest, const struct
 		.replicas = 1,
 		.window_s = WINDOW_DEFAULT_S,
 	};
+	pthread_mutex_init(&nats->mutex, NULL);
 	TRY(url_parse(url, &nats->url, err));
 	sigset_t all, before;
-	/* Signals are for the threads of the program; those of libnats inherit what its caller has blocked. */
+	/* Here the library starts the first of its threads. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	natsStatus status = natsOptions_Create(&nats->options);
@@ -350,31 +426,20 @@ static enum evbus_code nats_open(const char *url, const char *rest, const struct
 	return EVBUS_OK;
 }
 
-static natsStatus connect_to(struct nats_backend *nats)
-{
-	jsOptions wait;
-
-	jsOptions_Init(&wait);
-	wait.Wait = nats->timeout_ms;
-	natsStatus status = natsConnection_Connect(&nats->connection, nats->options);
-	if (status == NATS_OK)
-		status = natsConnection_JetStream(&nats->streams, nats->connection, &wait);
-	return status;
-}
-
 /* The server has it already, or not: there is nothing to make. */
 static enum evbus_code nats_ready(struct backend *backend, bool create, struct evbus_err *err)
 {
 	struct nats_backend *nats = nats_of(backend);
-	sigset_t all, before;
+	jsOptions wait;
 
 	(void)create;
 	if (nats->streams)
 		return EVBUS_OK;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	natsStatus status = connect_to(nats);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	jsOptions_Init(&wait);
+	wait.Wait = nats->timeout_ms;
+	natsStatus status = connect_to(&nats->connection, nats->options);
+	if (status == NATS_OK)
+		status = natsConnection_JetStream(&nats->streams, nats->connection, &wait);
 	if (status == NATS_OK)
 		return EVBUS_OK;
 	enum evbus_code code = nats_failed(nats, status, 0, err, "cannot connect");

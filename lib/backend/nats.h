@@ -8,10 +8,18 @@
 #include "backend/url.h"
 
 #include <nats/nats.h>
+#include <pthread.h>
 
 #define NATS_SLICE_MS 100            /* waiting longer than this, it is asked whether to go on */
 #define STREAM_NAME_MAX 256u         /* with the NUL: what nats-server takes */
 #define SUBJECT_MAX 512u
+
+/* A connection to publish by. It does not connect again by itself: whoever publishes by it has to know what of his was
+ * sent before, and what will not be. */
+struct nats_link {
+	natsConnection *connection;
+	unsigned users;
+};
 
 struct nats_backend {
 	struct backend base;
@@ -27,6 +35,8 @@ struct nats_backend {
 	natsOptions *options;
 	natsConnection *connection;      /* NULL: not yet */
 	jsCtx *streams;
+	pthread_mutex_t mutex;           /* of the link: each publisher may have a thread */
+	struct nats_link *link;          /* the one that was made last; NULL: none */
 };
 
 struct nats_topic {
@@ -61,6 +71,11 @@ enum evbus_code nats_failed(const struct nats_backend *nats, natsStatus status, 
 
 /* How often the connection was made anew. What was asked for before may have been lost. */
 uint64_t nats_reconnects(const struct nats_backend *nats);
+
+/* One that is connected, made within timeout_ms where there is none; to be given back. */
+CHECKED enum evbus_code nats_link_take(struct nats_backend *nats, int64_t timeout_ms, struct nats_link **link,
+				       struct evbus_err *err);
+void nats_link_give(struct nats_backend *nats, struct nats_link *link);
 
 /* ---- topics ---- */
 

@@ -286,8 +286,9 @@ static enum evbus_code look(struct nats_reader *reader, struct evbus_err *err)
 
 	if (code == EVBUS_NONE)
 		return err_set(err, reader->created_ns ? EVBUS_CONFLICT : EVBUS_NONE, 0,
-			       "topic '%s', partition %d is not there: '%s' has no stream '%s'", base->topic->name,
-			       base->partition, reader->nats->url.shown, reader->place.stream);
+			       "topic '%s', partition %d %s: '%s' has no stream '%s'", base->topic->name, base->partition,
+			       reader->created_ns ? "was removed while it was read" : "is not there",
+			       reader->nats->url.shown, reader->place.stream);
 	TRY(code);
 	uint64_t end = info->State.LastSeq + 1;
 	if (reader->created_ns && (info->Created != reader->created_ns || end < base->end))

@@ -31,6 +31,7 @@ struct nats_writer {
 	struct partition_writer base;
 	struct nats_backend *nats;
 	struct nats_place place;
+	struct nats_link *link;          /* NULL: it is lost */
 	natsSubscription *acks;
 	natsInbox *inbox;
 	char name[2 * ID_BYTES + 1];     /* of this writer: what its ids begin with */
@@ -38,10 +39,9 @@ struct nats_writer {
 	size_t count;                    /* messages of the group */
 	uint64_t last;                   /* sequence of what was acknowledged last */
 	uint64_t expect;                 /* of the group's first message; UINT64_MAX: none */
-	uint64_t reconnects;             /* when it was sent */
 	int64_t sent_ms, heard_ms;       /* when it was first sent, and when an answer came last */
 	size_t missing;                  /* without an answer */
-	bool nobody;                     /* some met nobody who would have taken them */
+	size_t nobody;                   /* the first that met nobody who would have taken it; SIZE_MAX: none did */
 	enum evbus_code refused;         /* why others were not taken: EVBUS_OK, none was refused */
 	struct evbus_err why;
 	struct buf offsets;              /* uint64_t of each message, 0: none yet */
@@ -69,6 +69,38 @@ static enum evbus_code cannot_publish(const struct nats_writer *writer, natsStat
 			   writer->base.topic->name, writer->base.partition);
 }
 
+/* ---- the connection --------------------------------------------------------------------------------------------- */
+
+static void unlink_writer(struct nats_writer *writer)
+{
+	natsSubscription_Destroy(writer->acks);
+	natsInbox_Destroy(writer->inbox);
+	if (writer->link)
+		nats_link_give(writer->nats, writer->link);
+	writer->acks = NULL;
+	writer->inbox = NULL;
+	writer->link = NULL;
+}
+
+/* With an inbox of its own, where answers are heard. */
+static enum evbus_code link_writer(struct nats_writer *writer, int64_t timeout_ms, struct evbus_err *err)
+{
+	char subject[256];
+
+	TRY(nats_link_take(writer->nats, timeout_ms, &writer->link, err));
+	natsStatus status = natsInbox_Create(&writer->inbox);
+	if (status == NATS_OK) {
+		snprintf(subject, sizeof subject, "%s.*", writer->inbox);
+		status = natsConnection_SubscribeSync(&writer->acks, writer->link->connection, subject);
+	}
+	if (status == NATS_OK)
+		status = natsSubscription_SetPendingLimits(writer->acks, -1, -1);
+	if (status == NATS_OK)
+		return EVBUS_OK;
+	unlink_writer(writer);
+	return cannot_publish(writer, status, err);
+}
+
 /* ---- sending --------------------------------------------------------------------------------------------------- */
 
 static natsStatus set_expected(const struct nats_writer *writer, size_t i, natsMsg *made)
@@ -85,7 +117,7 @@ static natsStatus set_expected(const struct nats_writer *writer, size_t i, natsM
 	return natsMsgHeader_Set(made, "Nats-Expected-Last-Msg-Id", text);
 }
 
-/* *sent false: the connection broke, and comes again. */
+/* *sent false: the connection broke. */
 static enum evbus_code send_one(struct nats_writer *writer, const struct group *group, size_t i, bool *sent,
 				struct evbus_err *err)
 {
@@ -99,10 +131,10 @@ static enum evbus_code send_one(struct nats_writer *writer, const struct group *
 	TRY(nats_message_make(&message, writer->place.subject, reply, id, &made, err));
 	natsStatus status = set_expected(writer, i, made);
 	if (status == NATS_OK)
-		status = natsConnection_PublishMsg(writer->nats->connection, made);
+		status = natsConnection_PublishMsg(writer->link->connection, made);
 	natsMsg_Destroy(made);
 	*sent = status == NATS_OK;
-	bool broken = status == NATS_IO_ERROR || status == NATS_TIMEOUT || status == NATS_INSUFFICIENT_BUFFER ||
+	bool broken = status == NATS_IO_ERROR || status == NATS_TIMEOUT || status == NATS_CONNECTION_CLOSED ||
 		      status == NATS_SSL_ERROR;
 	return *sent || broken ? EVBUS_OK : cannot_publish(writer, status, err);
 }
@@ -110,14 +142,13 @@ static enum evbus_code send_one(struct nats_writer *writer, const struct group *
 /* All that have no answer, in their order: what was not sent, nothing behind it is. */
 static enum evbus_code send_missing(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
 {
-	writer->reconnects = nats_reconnects(writer->nats);
-	writer->nobody = false;
+	writer->nobody = SIZE_MAX;
 	bool sent = true;
 	for (size_t i = 0; i < writer->count && sent; i++)
 		if (!offsets_of(writer)[i])
 			TRY(send_one(writer, group, i, &sent, err));
 	/* Also has it sent now: the library likes to wait for more. */
-	(void)natsConnection_FlushTimeout(writer->nats->connection,
+	(void)natsConnection_FlushTimeout(writer->link->connection,
 					  writer->nats->timeout_ms < NATS_SLICE_MS ? writer->nats->timeout_ms :
 										       NATS_SLICE_MS);
 	return EVBUS_OK;
@@ -126,7 +157,7 @@ static enum evbus_code send_missing(struct nats_writer *writer, const struct gro
 /* Before anything is sent: the library refuses what is too large for the server when the others were sent. */
 static enum evbus_code check_sizes(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
 {
-	int64_t max = natsConnection_GetMaxPayload(writer->nats->connection);
+	int64_t max = natsConnection_GetMaxPayload(writer->link->connection);
 	struct message message;
 
 	for (size_t i = 0; i < group_count(group); i++) {
@@ -228,7 +259,7 @@ static void take_answer(struct nats_writer *writer, natsMsg *message)
 		return;
 	writer->heard_ms = now_ms();
 	if (!text.len)
-		writer->nobody = true;
+		writer->nobody = number < writer->nobody ? (size_t)number : writer->nobody;
 	else if (!json_scan(text, wants, 3, &fault))
 		return;
 	else if (wants[0].value.data)
@@ -247,18 +278,14 @@ static enum evbus_code give_up(struct nats_writer *writer, const char *why, stru
 		       writer->missing == 1 ? "" : "s");
 }
 
-/* Whether what has no answer can be sent once more: not if something behind it was taken, which would change the order,
- * nor once the server may have forgotten that it has it. */
+/* Whether what has no answer can be sent once more. Not once the server may have forgotten that it has it; nor if
+ * something behind a message that nobody took was taken, which would change the order. Other answers that are missing
+ * got lost: a server takes what comes by one connection in its order. */
 static bool can_send_again(const struct nats_writer *writer)
 {
-	bool gap = false;
-
-	for (size_t i = 0; i < writer->count; i++) {
-		if (!offsets_of(writer)[i])
-			gap = true;
-		else if (gap)
+	for (size_t i = writer->nobody; i < writer->count; i++)
+		if (offsets_of(writer)[i])
 			return false;
-	}
 	return now_ms() - writer->sent_ms < nats_topic_of(writer->base.topic)->window_ms;
 }
 
@@ -269,39 +296,62 @@ static bool goes_on(const struct nats_writer *writer)
 	return !wait_has_end(waiter) || waiter->go_on(waiter->context);
 }
 
-/* Nothing came for a slice of time. */
-static enum evbus_code while_quiet(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
+static enum evbus_code check_patience(struct nats_writer *writer, struct evbus_err *err)
 {
-	bool again = writer->nobody || nats_reconnects(writer->nats) != writer->reconnects;
+	char text[128];
 
 	if (!goes_on(writer))
-		return err_set(err, EVBUS_AGAIN, EINTR, "gave up waiting for the server: it is not known what became of %zu "
-							"events", writer->missing);
-	if (now_ms() - writer->heard_ms >= writer->nats->timeout_ms) {
-		char text[128];
-		snprintf(text, sizeof text, "no acknowledgement within %d ms", writer->nats->timeout_ms);
-		return give_up(writer, writer->nobody ? "nobody takes them" : text, err);
-	}
-	if (!again || natsConnection_Status(writer->nats->connection) != NATS_CONN_STATUS_CONNECTED)
+		return err_set(err, EVBUS_AGAIN, EINTR,
+			       "gave up waiting for the server: it is not known what became of %zu events", writer->missing);
+	if (now_ms() - writer->heard_ms < writer->nats->timeout_ms)
 		return EVBUS_OK;
+	snprintf(text, sizeof text, "no acknowledgement within %d ms", writer->nats->timeout_ms);
+	return give_up(writer, writer->nobody != SIZE_MAX ? "nobody takes them" : text, err);
+}
+
+/* The connection is lost: another one, and what has no answer by that. */
+static enum evbus_code begin_again(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
+{
+	int64_t left_ms = writer->heard_ms + writer->nats->timeout_ms - now_ms();
+
+	unlink_writer(writer);
 	if (!can_send_again(writer))
 		return give_up(writer, "the connection was lost", err);
-	return send_missing(writer, group, err);
+	if (link_writer(writer, left_ms, NULL) == EVBUS_OK)
+		return send_missing(writer, group, err);
+	usleep(NATS_SLICE_MS * 1000);
+	return EVBUS_OK;
+}
+
+/* Waits a slice of time for an answer. */
+static enum evbus_code take_one(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
+{
+	natsMsg *message = NULL;
+	natsStatus status = natsSubscription_NextMsg(&message, writer->acks, NATS_SLICE_MS);
+
+	if (status == NATS_OK)
+		take_answer(writer, message);
+	natsMsg_Destroy(message);
+	if (status == NATS_OK)
+		return EVBUS_OK;
+	TRY(check_patience(writer, err));
+	if (status != NATS_TIMEOUT || natsConnection_IsClosed(writer->link->connection))
+		return begin_again(writer, group, err);
+	if (writer->nobody == SIZE_MAX)
+		return EVBUS_OK;
+	return can_send_again(writer) ? send_missing(writer, group, err) : give_up(writer, "nobody takes them", err);
 }
 
 /* Until each message has its answer. */
 static enum evbus_code collect(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
 {
 	while (writer->missing && writer->refused == EVBUS_OK) {
-		natsMsg *message = NULL;
-		natsStatus status = natsSubscription_NextMsg(&message, writer->acks, NATS_SLICE_MS);
-		if (status == NATS_TIMEOUT)
-			TRY(while_quiet(writer, group, err));
-		else if (status != NATS_OK)
-			return give_up(writer, natsStatus_GetText(status), err);
-		else
-			take_answer(writer, message);
-		natsMsg_Destroy(message);
+		if (writer->link) {
+			TRY(take_one(writer, group, err));
+			continue;
+		}
+		TRY(check_patience(writer, err));
+		TRY(begin_again(writer, group, err));
 	}
 	if (writer->refused != EVBUS_OK && err)
 		*err = writer->why;
@@ -331,6 +381,8 @@ static enum evbus_code begin(struct nats_writer *writer, struct group *group, ui
 	writer->offsets.len = 0;
 	TRY(buf_reserve(&writer->offsets, count * sizeof(uint64_t), err));
 	memset(writer->offsets.data, 0, count * sizeof(uint64_t));
+	if (!writer->link)
+		TRY(link_writer(writer, writer->nats->timeout_ms, err));
 	TRY(check_sizes(writer, group, err));
 	TRY(group_check_deadline(group, writer->base.topic->name, err));
 	group->acknowledged = 0;
@@ -376,31 +428,21 @@ void nats_writer_close(struct partition_writer *base)
 {
 	struct nats_writer *writer = writing(base);
 
-	if (writer->nats->process == getpid()) {
-		natsSubscription_Destroy(writer->acks);
-		natsInbox_Destroy(writer->inbox);
-	}
+	if (writer->nats->process == getpid())
+		unlink_writer(writer);
 	buf_release(&writer->offsets);
 	buf_release(&writer->room);
 	free(writer);
 }
 
-static enum evbus_code listen(struct nats_writer *writer, struct evbus_err *err)
+static enum evbus_code prepare(struct nats_writer *writer, struct evbus_err *err)
 {
 	CLEANUP(nats_look_done) jsStreamInfo *info = NULL;
-	char subject[256];
 
 	TRY(nats_look(writer->nats, writer->place.stream, &info, err));
 	writer->last = info->State.LastSeq;
 	writer->base.expected_next = writer->last + 1;
-	natsStatus status = natsInbox_Create(&writer->inbox);
-	if (status == NATS_OK) {
-		snprintf(subject, sizeof subject, "%s.*", writer->inbox);
-		status = natsConnection_SubscribeSync(&writer->acks, writer->nats->connection, subject);
-	}
-	if (status == NATS_OK)
-		status = natsSubscription_SetPendingLimits(writer->acks, -1, -1);
-	return status == NATS_OK ? EVBUS_OK : cannot_publish(writer, status, err);
+	return link_writer(writer, writer->nats->timeout_ms, err);
 }
 
 enum evbus_code nats_writer_open(const struct backend_topic *topic, int32_t partition, const struct waiter *waiter,
@@ -422,7 +464,7 @@ enum evbus_code nats_writer_open(const struct backend_topic *topic, int32_t part
 	};
 	for (size_t i = 0; i < sizeof bytes; i++)
 		snprintf(writer->name + 2 * i, 3, "%02x", bytes[i]);
-	enum evbus_code code = listen(writer, err);
+	enum evbus_code code = prepare(writer, err);
 	if (code != EVBUS_OK) {
 		nats_writer_close(&writer->base);
 		return code;
