@@ -28,6 +28,9 @@
  *   forked child every call on it fails with EVBUS_BUG, except close. A child that does not exec should close it: until
  *   then it keeps the locks of a parent that dies. One handle a thread is enough; as many as one likes may be open, in
  *   one process or in many.
+ * - What was opened with a bus is closed before the bus, each at any time. Closing NULL does nothing.
+ * - err may be NULL, and so may options in which nothing has to be said: those of a bus, a configuration, a topic, a
+ *   publisher, an outbox, a drain. Any other pointer may be NULL only where its call says so.
  * - Slices are not NUL-terminated and belong to the handle that gave them out; each call says how long they live.
  * - The library keeps no global state but the buses memory:NAME, writes nothing to stdout or stderr, installs no signal
  *   handler and never exits.
@@ -105,9 +108,9 @@ struct evbus_options {
 	void *notice_context;
 };
 
-/* url: "file:DIR" or a plain path; "memory:", for this handle alone, or "memory:NAME", the one of that name of this process
- * ("?bytes=N": what each partition keeps, 16 MiB if it is not said; then the oldest records go). options may be NULL.
- * Opening makes nothing: publishing does. */
+/* url: "file:DIR" or a plain path; "memory:", for this handle alone, or "memory:NAME", the one of that name of this
+ * process ("?bytes=N": what each partition keeps, 16 MiB if it is not said; then the oldest records go). Opening makes
+ * nothing: publishing does. */
 EVBUS_CHECKED enum evbus_code evbus_open(const char *url, const struct evbus_options *options, struct evbus **bus,
 					 struct evbus_err *err);
 EVBUS_API void evbus_close(struct evbus *bus);

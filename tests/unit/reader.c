@@ -3,7 +3,7 @@
 #include "scratch.h"
 
 #define EVENT_BYTES 1000u
-#define EVENTS 10000u    /* more than is read between two questions */
+#define EVENTS 10000u /* more than is read between two questions */
 
 static struct evbus_err err;
 
