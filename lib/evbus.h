@@ -280,7 +280,8 @@ EVBUS_CHECKED enum evbus_code evbus_publisher_open(struct evbus *bus, const stru
 /* Checks and takes one event; its bytes are copied. It is written when enough have come together, or by a flush.
  * EVBUS_DATA (err.text says what and at which byte), EVBUS_USAGE (no partition was chosen) and EVBUS_NONE refuse this
  * event and leave the publisher as it was. After any other failure the publisher only gives out what receipts it has:
- * what they do not name may or may not be in the log. */
+ * what they do not name may or may not be in the log. A failure to write what was added before is always such a one:
+ * where a flush tells it by one of those three codes, this does by EVBUS_CONFLICT. */
 EVBUS_CHECKED enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const struct evbus_event *event,
 						  struct evbus_err *err);
 

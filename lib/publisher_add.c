@@ -259,8 +259,7 @@ static enum evbus_code make_room(struct evbus_publisher *publisher, const struct
 	return slot->bytes && slot->bytes + more > most ? publisher_hand_over(publisher, err) : EVBUS_OK;
 }
 
-enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const struct evbus_event *event,
-				    struct evbus_err *err)
+static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus_event *event, struct evbus_err *err)
 {
 	struct line_body body = { .origin = event->origin, .returns = event->returns, .payload = event->payload };
 	char room[EVBUS_KEY_MAX_BYTES];
@@ -283,4 +282,17 @@ enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const str
 	TRY(find_lane(publisher, home->topic, partition, &lane, err));
 	TRY(make_room(publisher, lane, line_room(&body), err));
 	return encode(publisher, lane, &body, err);
+}
+
+/* What was added before could not be written: that is no refusal of this event, and bears no code of one. */
+enum evbus_code evbus_publisher_add(struct evbus_publisher *publisher, const struct evbus_event *event,
+				    struct evbus_err *err)
+{
+	enum evbus_code code = add(publisher, event, err);
+
+	if (!publisher->failed || (code != EVBUS_DATA && code != EVBUS_USAGE && code != EVBUS_NONE))
+		return code;
+	if (err)
+		err->code = EVBUS_CONFLICT;
+	return EVBUS_CONFLICT;
 }

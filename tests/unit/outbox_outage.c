@@ -1,6 +1,7 @@
 /* Draining an outbox: outages, and tables that have not all columns. */
 #include "outbox_helpers.h"
 
+#include "backend.h"
 #include "event/json.h"
 
 #include <pthread.h>
@@ -59,6 +60,63 @@ Test(outbox_outage, what_has_its_receipt_is_marked_before_the_outage_comes_up)
 	drain();
 	cr_assert_str_eq(states(), "SENT SENT");
 	cr_assert_str_eq(log_of("orders"), "{\"n\":1}");
+}
+
+/* A backend that takes topics and events, and then has none of it. */
+static struct backend_ops forgetful;
+
+static enum evbus_code open_forgetful(struct backend *backend, const char *name, struct backend_topic **topic,
+				      struct evbus_err *e)
+{
+	enum evbus_code code = backend_file.topic_open(backend, name, topic, e);
+
+	if (!code)
+		(*topic)->ops = &forgetful;
+	return code;
+}
+
+static enum evbus_code write_forgetful(const struct backend_topic *topic, int32_t partition,
+				       const struct waiter *waiter, struct partition_writer **writer,
+				       struct evbus_err *e)
+{
+	enum evbus_code code = backend_file.writer_open(topic, partition, waiter, writer, e);
+
+	if (!code)
+		(*writer)->ops = &forgetful;
+	return code;
+}
+
+static enum evbus_code forget(struct partition_writer *writer, struct group *group, uint64_t expect,
+			      struct evbus_err *e)
+{
+	(void)group;
+	(void)expect;
+	return err_set(e, EVBUS_NONE, 0, "there is no topic '%s' any more", writer->topic->name);
+}
+
+/* Whatever its code, and whichever row is given to the publisher when it writes those before. */
+Test(outbox_outage, a_failure_to_publish_others_is_no_refusal_of_a_row)
+{
+	const struct backend_ops *before = bus->backend->ops;
+	bool created;
+
+	init(outbox);
+	cr_assert_eq(evbus_topic_create(bus, "orders", NULL, &created, &err), EVBUS_OK);
+	sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 12) INSERT INTO outbox (id, "
+	    "topic, event_type, payload) SELECT i, 'orders', 't', '{\"a\":\"' || printf('%.*c', 300000, 'x') || '\"}' "
+	    "FROM n");
+	forgetful = backend_file;
+	forgetful.topic_open = open_forgetful;
+	forgetful.writer_open = write_forgetful;
+	forgetful.append = forget;
+	bus->backend->ops = &forgetful;
+	cr_assert_eq(drain_by(outbox), EVBUS_CONFLICT, "%s", err.text);
+	cr_assert(result.outage);
+	cr_assert_str_eq(refusals, "");
+	cr_assert_str_eq(sql("SELECT state, attempts, count(*) FROM outbox GROUP BY 1, 2"), "PENDING|0|12");
+	bus->backend->ops = before;
+	drain();
+	cr_assert_eq(result.sent, 12);
 }
 
 static void insert_other(const char *id)
