@@ -370,6 +370,34 @@ void nats_link_give(struct nats_backend *nats, struct nats_link *link)
 	pthread_mutex_unlock(&nats->mutex);
 }
 
+/* ---- subscriptions ---------------------------------------------------------------------------------------------- */
+
+/* libnats 3.4 looks a subscription up, and then puts a message into it without holding on to it. So it may go only when
+ * the thread that reads has come by after it was ended; where that is not seen, with the bus. */
+void nats_unsubscribe(struct nats_backend *nats, natsConnection *connection, natsSubscription *subscription)
+{
+	if (!subscription)
+		return;
+	(void)natsSubscription_Unsubscribe(subscription);
+	if (natsConnection_FlushTimeout(connection, NATS_SLICE_MS) == NATS_OK) {
+		natsSubscription_Destroy(subscription);
+		return;
+	}
+	pthread_mutex_lock(&nats->mutex);
+	/* Where there is no memory to remember it, it stays. */
+	(void)!buf_add(&nats->graves, &subscription, sizeof subscription, NULL);
+	pthread_mutex_unlock(&nats->mutex);
+}
+
+static void destroy_subscriptions(struct nats_backend *nats)
+{
+	natsSubscription **graves = (natsSubscription **)(void *)nats->graves.data;
+
+	for (size_t i = 0; i < nats->graves.len / sizeof(*graves); i++)
+		natsSubscription_Destroy(graves[i]);
+	buf_release(&nats->graves);
+}
+
 /* ---- the bus --------------------------------------------------------------------------------------------------- */
 
 static void nats_close(struct backend *backend)
@@ -382,6 +410,7 @@ static void nats_close(struct backend *backend)
 		pthread_mutex_destroy(&nats->mutex);
 		jsCtx_Destroy(nats->streams);
 		natsConnection_Destroy(nats->connection);
+		destroy_subscriptions(nats);
 		natsOptions_Destroy(nats->options);
 	}
 	url_release(&nats->url);

@@ -35,8 +35,9 @@ struct nats_backend {
 	natsOptions *options;
 	natsConnection *connection;      /* NULL: not yet */
 	jsCtx *streams;
-	pthread_mutex_t mutex;           /* of the link: each publisher may have a thread */
+	pthread_mutex_t mutex;           /* of these two: each publisher may have a thread */
 	struct nats_link *link;          /* the one that was made last; NULL: none */
+	struct buf graves;               /* of natsSubscription *: ended, and perhaps still in use by the library */
 };
 
 struct nats_topic {
@@ -76,6 +77,9 @@ uint64_t nats_reconnects(const struct nats_backend *nats);
 CHECKED enum evbus_code nats_link_take(struct nats_backend *nats, int64_t timeout_ms, struct nats_link **link,
 				       struct evbus_err *err);
 void nats_link_give(struct nats_backend *nats, struct nats_link *link);
+
+/* Ends a subscription; NULL: there is none. */
+void nats_unsubscribe(struct nats_backend *nats, natsConnection *connection, natsSubscription *subscription);
 
 /* ---- topics ---- */
 

@@ -74,7 +74,7 @@ static void remove_consumer(const struct nats_reader *reader)
 static void close_consumer(struct nats_reader *reader)
 {
 	drop_held(reader);
-	natsSubscription_Destroy(reader->deliveries);
+	nats_unsubscribe(reader->nats, reader->nats->connection, reader->deliveries);
 	natsInbox_Destroy(reader->inbox);
 	if (reader->consumer)
 		remove_consumer(reader);

@@ -73,7 +73,8 @@ static enum evbus_code cannot_publish(const struct nats_writer *writer, natsStat
 
 static void unlink_writer(struct nats_writer *writer)
 {
-	natsSubscription_Destroy(writer->acks);
+	if (writer->acks)
+		nats_unsubscribe(writer->nats, writer->link->connection, writer->acks);
 	natsInbox_Destroy(writer->inbox);
 	if (writer->link)
 		nats_link_give(writer->nats, writer->link);
