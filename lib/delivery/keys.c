@@ -164,7 +164,8 @@ enum evbus_code keys_enter(struct keys *keys, struct partition_writer *const *wr
 
 void keys_leave(struct keys *keys)
 {
-	keys_look_away(keys);
+	if (keys->log)
+		keys_look_away(keys);
 	keys_lock_leave(keys);
 }
 
@@ -200,8 +201,10 @@ static bool is_same(struct evbus_slice a, struct evbus_slice b)
 
 void keys_look_away(struct keys *keys)
 {
-	partition_close(&keys->looking);
-	keys->looking = NULL;
+	for (uint32_t i = 0; keys->parts && i < keys->topic->partitions; i++) {
+		partition_close(&keys->parts[i].looking);
+		keys->parts[i].looking = NULL;
+	}
 }
 
 /* Goes to an offset; *there false: there is none. Those that are looked for often follow each other. */
@@ -211,13 +214,15 @@ static enum evbus_code go_to(struct keys *keys, int32_t partition, uint64_t offs
 	bool got = true;
 
 	*there = false;
-	if (!keys->looking || keys->looking->partition != partition) {
-		keys_look_away(keys);
-		if ((uint32_t)partition >= keys->topic->partitions)
-			return EVBUS_OK;
-		TRY(partition_open(keys->topic, partition, LOOK_CHUNK, false, &keys->looking, err));
+	if ((uint32_t)partition >= keys->topic->partitions)
+		return EVBUS_OK;
+	struct key_part *part = &keys->parts[partition];
+	if (!part->looking) {
+		if (keys->log)
+			keys_look_away(keys);
+		TRY(partition_open(keys->topic, partition, LOOK_CHUNK, false, &part->looking, err));
 	}
-	struct partition_reader *reader = keys->looking;
+	struct partition_reader *reader = part->looking;
 	if (offset >= reader->end)
 		TRY(partition_refresh(reader, err));
 	if (offset < reader->first || offset >= reader->end)
@@ -235,7 +240,7 @@ static enum evbus_code look(struct keys *keys, const struct key_name *name, int3
 {
 	TRY(go_to(keys, partition, offset, bears, err));
 	if (*bears)
-		TRY(partition_next(keys->looking, offset + 1, line, bears, err));
+		TRY(partition_next(keys->parts[partition].looking, offset + 1, line, bears, err));
 	if (*bears) {
 		struct key_name found = key_name_of(line->tenant_id, line->event_key);
 		*bears = line->event_key.data && is_same(found.tenant_id, name->tenant_id) &&

@@ -31,7 +31,8 @@ struct key_part {
 	char fingerprint[9];             /* of the record before seen_to; "" where none is known */
 	uint64_t first;                  /* the oldest record that was there then */
 	uint64_t page_id, epoch;         /* of files: of the page, when it was read up to there */
-	struct partition_reader *reader; /* stays open where there are no files */
+	struct partition_reader *reader; /* these two stay open where there are no files; of those one is, at a time: */
+	struct partition_reader *looking;/* at hits; NULL while it is closed */
 	struct key_progress row;         /* as it was found in the store, */
 	bool row_fits;                   /* and whether it is of this log */
 };
@@ -51,7 +52,6 @@ struct keys {
 	uint64_t records, bytes;         /* read since something was stored */
 	bool stored;                     /* the store has rows of the topic */
 	int64_t read_at_us;
-	struct partition_reader *looking;    /* at hits; NULL while it is closed */
 };
 
 /* One handle belongs to one thread; topic and store outlive it. Reads what there is without any lock, so that little is
