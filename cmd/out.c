@@ -327,6 +327,22 @@ struct evbus_slice record_prefix(const struct evbus_record *record)
 	return (struct evbus_slice){ prefix->text, prefix->len };
 }
 
+void out_payload(const struct evbus_record *record)
+{
+	struct evbus_slice text = record->payload_base64;
+	char bytes[3072];
+
+	if (record->payload.data)
+		out_data(record->payload.data, record->payload.len);
+	else
+		for (size_t at = 0, len; at < text.len; at += len) {
+			len = text.len - at < 4096 ? text.len - at : 4096;
+			size_t decoded = evbus_base64_decode((struct evbus_slice){ text.data + at, len }, bytes);
+			if (decoded != SIZE_MAX)
+				out_data(bytes, decoded);
+		}
+}
+
 /* members begins with "offset":"…","published_at_utc":"…" */
 static size_t receipt_len(const struct evbus_record *record)
 {
@@ -369,7 +385,7 @@ static enum evbus_code print(struct call *call, const struct evbus_record *recor
 		out_json(record, receipt);
 		break;
 	case FORM_PAYLOAD:
-		out_data(record->payload.data, record->payload.len);
+		out_payload(record);
 		break;
 	case FORM_STORED:
 		out_data(record->stored.data, record->stored.len);

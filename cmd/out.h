@@ -29,6 +29,8 @@ CHECKED enum evbus_code out_flush(struct call *call);
  * where stdout is a terminal its control characters but the tab are printed as \u001b. */
 void out_bytes(const char *data, size_t len);
 void out_data(const char *data, size_t len);
+/* The bytes of the payload, also where it is no JSON object. */
+void out_payload(const struct evbus_record *record);
 /* The same with the escapes of Postgres' COPY, for a column of TSV. */
 void out_copy(const char *data, size_t len);
 void out_text(const char *text);

@@ -76,6 +76,10 @@ void pretty_print(const struct evbus_record *record)
 		out_data(record->partition_key.data, record->partition_key.len);
 	}
 	out_text("\n  ");
+	if (!data) {
+		out_text("payload_base64 ");
+		out_bytes(record->payload_base64.data, record->payload_base64.len);
+	}
 	for (size_t at = 0; at < record->payload.len; at = skip_blanks(data, at, record->payload.len))
 		at = print_token(data, at, record->payload.len, &depth);
 }

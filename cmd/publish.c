@@ -255,6 +255,7 @@ static enum evbus_code take_record(struct run *run, struct evbus_slice text)
 		return fail(run->call, EVBUS_DATA, "the record has no topic; give one with --topic");
 	}
 	run->event.payload = record->payload;
+	run->event.payload_base64 = record->payload_base64;
 	run->event.topic = args->topic ? args->topic : record->topic;
 	if (!chosen)
 		run->event.partition_id = record->partition_id;
@@ -280,7 +281,7 @@ static enum evbus_code take(struct run *run, const struct item *item)
 	if (code == EVBUS_OK)
 		return print_receipts(run);
 	if (code == EVBUS_DATA)
-		return refuse_event(run, item, run->event.payload.data);
+		return refuse_event(run, item, (run->event.payload.data ? run->event.payload : item->event).data);
 	if (run->args->records && (code == EVBUS_USAGE || code == EVBUS_NONE))
 		return fail_within(call, "%s:%llu", run->input.name, (unsigned long long)item->line);
 	return code;

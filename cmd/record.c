@@ -188,6 +188,21 @@ static struct evbus_slice without_payload(struct evbus_slice text, struct evbus_
 	return (struct evbus_slice){ room, before + 2 + behind };
 }
 
+/* Of a payload that is null, what stands for it. A string of base64 has no escapes. */
+static void read_base64(struct evbus_slice text, struct record *record)
+{
+	struct evbus_slice value;
+
+	record->payload_base64 = (struct evbus_slice){ NULL, 0 };
+	if (record->payload.len != 4 || memcmp(record->payload.data, "null", 4) != 0)
+		return;
+	value = evbus_json_find(text, "/payload_base64", NULL);
+	if (!value.data || value.data[0] != '"')
+		return;
+	record->payload = (struct evbus_slice){ NULL, 0 };
+	record->payload_base64 = (struct evbus_slice){ value.data + 1, value.len - 2 };
+}
+
 enum evbus_code record_read(struct evbus_slice text, struct record *record, struct evbus_err *err)
 {
 	char room[OTHERS_MAX_BYTES];
@@ -196,7 +211,9 @@ enum evbus_code record_read(struct evbus_slice text, struct record *record, stru
 	record->payload = evbus_json_find(text, "/payload", &twice);
 	if (!record->payload.data)
 		return refuse_text(text, twice, err);
-	if (read_members(without_payload(text, record->payload, room), record, err) == EVBUS_OK)
+	read_base64(text, record);
+	if (record->payload.data &&
+	    read_members(without_payload(text, record->payload, room), record, err) == EVBUS_OK)
 		return EVBUS_OK;
 	return read_members(text, record, err); /* for its place in the text */
 }

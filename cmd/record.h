@@ -5,10 +5,11 @@
 #include "cmd.h"
 
 /* "<topic>/<partition_id>/<offset>" */
-#define ORIGIN_MAX_BYTES (EVBUS_TOPIC_MAX_BYTES + 80u)
+#define ORIGIN_MAX_BYTES (EVBUS_TOPIC_MAX_BYTES + EVBUS_OFFSET_MAX_BYTES + 16u)
 
 struct record {
-	struct evbus_slice payload;              /* where it stands in the text */
+	struct evbus_slice payload;              /* where it stands in the text; data NULL where it is null, and */
+	struct evbus_slice payload_base64;       /* this is there, without quotes */
 	char topic[EVBUS_TOPIC_MAX_BYTES + 1];   /* "" where absent, as in a stored line */
 	int32_t partition_id;                    /* EVBUS_PARTITION_ANY where absent */
 	struct evbus_slice key, origin, tenant_id, event_key; /* data NULL where absent or null */

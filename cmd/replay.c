@@ -6,6 +6,7 @@
 #include "out.h"
 #include "handler.h"
 #include "pace.h"
+#include "target.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +14,6 @@
 
 #define FLUSH_NS 20000000ll                 /* paced records are published at least so often */
 #define PROGRESS_RECORDS 256
-#define ORIGIN_MAX_BYTES 1024u
-#define PAYLOAD_MAX_BYTES (3u * 1024 * 1024) /* what one bus has taken, the other takes as well */
 
 struct args {
 	struct common common;
@@ -50,7 +49,7 @@ COMMAND(replay,
 		OPT(0, dry_run, "", "publish nothing, run nothing, print how many there are"),
 		OPT(0, handler_timeout, "DURATION", "kill the command after this time; the event has failed then",
 		    .unset = -1),
-		OPT(0, on_error, "stop|skip", "what the first event does for which the command fails: end the replay, "
+		OPT(0, on_error, "stop|skip", "what the first event does that fails, or is refused: end the replay, "
 					      "or only its status, 1 (default: stop)",
 		    .words = "stop|skip"),
 		RECORD_FORMAT_OPT,
@@ -61,7 +60,7 @@ COMMAND(replay,
 		OPT('v', common.verbose, "", "say more on stderr"),
 		OPT('h', common.help, "", "print this help")),
 	.statuses = STATUSES(
-		{ EVBUS_NO, "the command failed for an event" },
+		{ EVBUS_NO, "the command failed for an event, or one was refused and skipped" },
 		{ EVBUS_CONFIG, "the command cannot be run, or ended with 64, 78, 126 or 127; or a bad configuration, "
 				"variable or URL, or an unfit file system" },
 		{ EVBUS_CONFLICT, "the log is not the one that the checkpoint was made on, or the topic on the other "
@@ -76,16 +75,6 @@ COMMAND(replay,
 		{ "evbus replay -t '>' --to-bus file:copy --dry-run", "4" },
 		{ "evbus replay -t orders -o 1 -- sh -c 'echo \"$EVENT_OFFSET $(cat)\"'",
 		  "1 {\"id\":\"2\"}\n2 {\"id\":\"3\"}" }));
-
-struct target {
-	char name[MASKED_MAX_BYTES];       /* of the bus */
-	struct evbus *bus;
-	struct evbus_publisher *publisher; /* NULL: records go to stdout */
-	bool keeps_partition;
-	char topic[EVBUS_TOPIC_MAX_BYTES + 1];
-	char key[EVBUS_KEY_MAX_BYTES];
-	char origin[ORIGIN_MAX_BYTES];
-};
 
 struct replay {
 	struct call *call;
@@ -103,122 +92,20 @@ static void close_reader(struct evbus_reader **reader)
 	evbus_reader_close(*reader);
 }
 
-static void close_target(struct target *target)
+static enum evbus_code within_record(struct replay *replay, const struct evbus_record *record)
 {
-	evbus_publisher_close(target->publisher);
-	evbus_close(target->bus);
+	return fail_within(replay->call, "record %.*s/%d/%.*s", (int)record->topic.len, record->topic.data,
+			   record->partition_id, (int)record->offset.len, record->offset.data);
 }
 
-/* ---- publishing again ------------------------------------------------------------------------------------------ */
-
-static enum evbus_code print_receipts(struct replay *replay)
+/* Whether the replay goes on after an event for which something failed: it is told then. */
+static bool is_skipped(struct replay *replay)
 {
-	const struct evbus_record *receipt;
-	enum evbus_code code = EVBUS_OK;
-
-	while ((receipt = evbus_publisher_next(replay->target.publisher)))
-		if (!code && !replay->args->common.quiet)
-			code = out_receipt(replay->call, receipt);
-	return code;
-}
-
-static enum evbus_code write_failed(struct replay *replay, enum evbus_code code)
-{
-	replay->call->err.code = code;
-	return fail_within(replay->call, "publishing to '%s'", replay->target.name);
-}
-
-/* All that was given to the publisher is durable, and has its receipt. A receipt is a promise: unlike records, those
- * that nobody takes are a failure. */
-static enum evbus_code flush_target(struct replay *replay)
-{
-	struct call *call = replay->call;
-	enum evbus_code code = evbus_publisher_flush(replay->target.publisher, &call->err);
-	struct evbus_err first = call->err;
-	enum evbus_code printed = print_receipts(replay);
-
-	printed = printed ? printed : out_flush(call);
-	if (code) {
-		call->err = first;
-		return write_failed(replay, code);
-	}
-	if (printed && out_is_closed())
-		return fail(call, printed, "cannot print receipts: whoever read them is gone");
-	return printed;
-}
-
-/* The text of a raw JSON string, or data NULL where it is none. */
-static enum evbus_code text_of(struct call *call, struct evbus_slice value, char *text, size_t size,
-			       struct evbus_slice *out)
-{
-	*out = (struct evbus_slice){ NULL, 0 };
-	if (!value.data || value.data[0] != '"')
-		return EVBUS_OK;
-	size_t len = evbus_json_text(value, text, size);
-	if (len > size)
-		return fail(call, EVBUS_DATA, "%.32s… is longer than %zu bytes", value.data, size);
-	*out = (struct evbus_slice){ text, len };
-	return EVBUS_OK;
-}
-
-/* Where the event stood first: what was published again before keeps its origin, so all copies of one name the same. */
-static enum evbus_code origin_of(struct replay *replay, const struct evbus_record *record, struct evbus_slice *origin)
-{
-	char *text = replay->target.origin;
-
-	if (record->origin.data)
-		return text_of(replay->call, record->origin, text, ORIGIN_MAX_BYTES, origin);
-	int n = snprintf(text, ORIGIN_MAX_BYTES, "%.*s/%d/%.*s", (int)record->topic.len, record->topic.data,
-			 record->partition_id, (int)record->offset.len, record->offset.data);
-	*origin = (struct evbus_slice){ text, (size_t)n };
-	return EVBUS_OK;
-}
-
-static enum evbus_code key_of(struct replay *replay, const struct evbus_record *record, struct evbus_slice *key)
-{
-	const struct args *args = replay->args;
-
-	*key = (struct evbus_slice){ args->key, args->key ? strlen(args->key) : 0 };
-	if (args->key || args->key_from)
-		return EVBUS_OK;
-	return text_of(replay->call, record->partition_key, replay->target.key, EVBUS_KEY_MAX_BYTES, key);
-}
-
-static enum evbus_code refused(struct replay *replay, const struct evbus_record *record, const char *topic,
-			       enum evbus_code code)
-{
-	struct call *call = replay->call;
-
-	about_record(call, record);
-	if (code == EVBUS_USAGE && !replay->args->key_from)
-		fail(call, code,
-		     "topic '%s' has several partitions, and the record has no key: choose one by --to-partition, "
-		     "--key or --key-from",
-		     topic);
-	fail_within(call, "record %.*s/%d/%.*s", (int)record->topic.len, record->topic.data, record->partition_id,
-		    (int)record->offset.len, record->offset.data);
-	return write_failed(replay, code);
-}
-
-static enum evbus_code publish(struct replay *replay, const struct evbus_record *record)
-{
-	struct target *target = &replay->target;
-	struct evbus_event event = { .topic = replay->args->to_topic, .payload = record->payload,
-				     .partition_id = (int32_t)replay->args->to_partition, .returns = record->returns };
-
-	if (!event.topic) {
-		memcpy(target->topic, record->topic.data, record->topic.len);
-		target->topic[record->topic.len] = '\0';
-		event.topic = target->topic;
-	}
-	if (target->keeps_partition)
-		event.partition_id = record->partition_id;
-	TRY(key_of(replay, record, &event.key));
-	TRY(origin_of(replay, record, &event.origin));
-	enum evbus_code code = evbus_publisher_add(target->publisher, &event, &replay->call->err);
-	if (code)
-		return refused(replay, record, event.topic, code);
-	return print_receipts(replay);
+	if (!replay->args->on_error || !strcmp(replay->args->on_error, "stop"))
+		return false;
+	replay->failed++;
+	talk(replay->call, WARNING, "%s", replay->call->err.text);
+	return true;
 }
 
 /* ---- pacing ---------------------------------------------------------------------------------------------------- */
@@ -231,7 +118,7 @@ static enum evbus_code flush_before(struct replay *replay, int64_t now, int64_t 
 	if (due - now < FLUSH_NS && now - replay->flushed_ns < FLUSH_NS)
 		return EVBUS_OK;
 	replay->flushed_ns = now;
-	return flush_target(replay);
+	return target_flush(&replay->target);
 }
 
 static enum evbus_code pace(struct replay *replay)
@@ -255,17 +142,21 @@ static enum evbus_code failed(struct replay *replay, const struct evbus_record *
 
 	about_record(call, record);
 	outcome_describe(call->argv[0], outcome, text);
-	replay->failed++;
 	if (outcome->verdict == VERDICT_WRONG_COMMAND || outcome->verdict == VERDICT_NO_READER)
 		code = outcome_fail(call, outcome);
 	else
 		fail(call, code, "%s", text);
-	fail_within(call, "record %.*s/%d/%.*s", (int)record->topic.len, record->topic.data, record->partition_id,
-		    (int)record->offset.len, record->offset.data);
-	if (code != EVBUS_NO || !replay->args->on_error || !strcmp(replay->args->on_error, "stop"))
-		return code;
-	talk(call, WARNING, "%s", call->err.text);
-	return EVBUS_OK;
+	within_record(replay, record);
+	return code == EVBUS_NO && is_skipped(replay) ? EVBUS_OK : code;
+}
+
+/* No command sees what is no JSON object, here as when it is consumed. */
+static enum evbus_code not_json(struct replay *replay, const struct evbus_record *record)
+{
+	about_record(replay->call, record);
+	fail(replay->call, EVBUS_NO, "the payload is not one JSON object");
+	within_record(replay, record);
+	return is_skipped(replay) ? EVBUS_OK : EVBUS_NO;
 }
 
 static enum evbus_code run_command(struct replay *replay, const struct evbus_record *record)
@@ -273,6 +164,8 @@ static enum evbus_code run_command(struct replay *replay, const struct evbus_rec
 	const struct job job = { .record = record, .attempt = 1 };
 	struct outcome outcome;
 
+	if (!record->payload.data)
+		return not_json(replay, record);
 	TRY(handler_run(replay->handler, &job, &outcome));
 	if (outcome.verdict == VERDICT_DONE || outcome.verdict == VERDICT_STOPPED)
 		return EVBUS_OK;
@@ -308,7 +201,10 @@ static enum evbus_code deliver(struct replay *replay, const struct evbus_record 
 		return EVBUS_OK;
 	if (replay->handler)
 		return run_command(replay, record);
-	return replay->target.publisher ? publish(replay, record) : out_record(replay->call, record);
+	if (!replay->target.publisher)
+		return out_record(replay->call, record);
+	enum evbus_code code = target_publish(&replay->target, record);
+	return code == EVBUS_DATA && is_skipped(replay) ? EVBUS_OK : code;
 }
 
 static enum evbus_code read_failed(struct replay *replay, enum evbus_code code)
@@ -349,7 +245,7 @@ static enum evbus_code finish(struct replay *replay, enum evbus_code code)
 	struct evbus_err first = replay->call->err;
 
 	if (replay->target.publisher) {
-		enum evbus_code last = flush_target(replay);
+		enum evbus_code last = target_flush(&replay->target);
 
 		/* A failure to do that outweighs what came before, which often is the same one. */
 		if (last && code && !out_is_closed() && strcmp(first.text, replay->call->err.text) != 0)
@@ -361,18 +257,22 @@ static enum evbus_code finish(struct replay *replay, enum evbus_code code)
 	if (!code && (replay->args->count || replay->args->dry_run))
 		out_printf("%lld\n", (long long)replay->given);
 	if (!code && replay->failed)
-		return fail(replay->call, EVBUS_NO, "the command failed for %lld of %lld events",
+		return fail(replay->call, EVBUS_NO, "%s %lld of %lld events",
+			    replay->handler ? "the command failed for" : "the other side refused",
 			    (long long)replay->failed, (long long)replay->given);
 	return code;
 }
 
-/* ---- the target ------------------------------------------------------------------------------------------------ */
+/* ---- the whole ------------------------------------------------------------------------------------------------- */
 
 static enum evbus_code check_command(struct call *call, const struct args *args)
 {
-	if (!call->argv && (args->handler_timeout.ms >= 0 || args->on_error))
-		return fail(call, EVBUS_USAGE, "--%s is for a command: say which one behind '--'",
-			    args->on_error ? "on-error" : "handler-timeout");
+	if (!call->argv && args->handler_timeout.ms >= 0)
+		return fail(call, EVBUS_USAGE, "--handler-timeout is for a command: say which one behind '--'");
+	if (!call->argv && !args->to_topic && !args->to_bus && args->on_error)
+		return fail(call, EVBUS_USAGE,
+			    "--on-error is for a command or for publishing: say which one behind '--', or where with "
+			    "--to-topic or --to-bus");
 	if (call->argv && (args->to_topic || args->to_bus))
 		return fail(call, EVBUS_USAGE,
 			    "--%s and a command exclude each other: both say where the events go",
@@ -403,78 +303,20 @@ static enum evbus_code check_options(struct call *call, const struct args *args)
 	return args->to_topic ? evbus_topic_check(args->to_topic, false, &call->err) : EVBUS_OK;
 }
 
-/* As it is here, as far as the other bus has such things: segments are of files. */
-static enum evbus_code make_topic(struct replay *replay, const char *topic, const struct evbus_partition_info *here)
-{
-	struct evbus_topic_options options = { .partitions = here->partitions };
-	struct call *call = replay->call;
-	bool created;
-
-	if (here->segment_max_bytes != UINT64_MAX)
-		options.segment_max_bytes = here->segment_max_bytes;
-	enum evbus_code code = evbus_topic_create(replay->target.bus, topic, &options, &created, &call->err);
-	if (code != EVBUS_CONFIG || !options.segment_max_bytes)
-		return code;
-	options.segment_max_bytes = 0;
-	return evbus_topic_create(replay->target.bus, topic, &options, &created, &call->err);
-}
-
-/* A topic that keeps its partitions needs as many on the other bus. */
-static enum evbus_code prepare_topic(struct replay *replay, struct evbus *source, const char *topic)
-{
-	struct call *call = replay->call;
-	struct target *target = &replay->target;
-	struct evbus_partition_info here, there;
-
-	enum evbus_code code = evbus_topic_describe(source, topic, 0, &here, &call->err);
-	if (code)
-		return code == EVBUS_NONE ? EVBUS_OK : read_failed(replay, code);
-	code = evbus_topic_describe(target->bus, topic, 0, &there, &call->err);
-	if (code == EVBUS_NONE)
-		code = make_topic(replay, topic, &here);
-	else if (!code && target->keeps_partition && here.partitions != there.partitions)
-		code = fail(call, EVBUS_CONFLICT,
-			    "topic '%s' has %u partitions there and %u here: choose a partition by --to-partition, "
-			    "--key or --key-from",
-			    topic, there.partitions, here.partitions);
-	return code ? write_failed(replay, code) : EVBUS_OK;
-}
-
-static void free_names(char ***names)
-{
-	evbus_free(*names);
-}
-
-static enum evbus_code prepare_topics(struct replay *replay, struct evbus *source)
-{
-	CLEANUP(free_names) char **names = NULL;
-
-	TRY(evbus_topic_list(source, replay->args->reading.topic, &names, &replay->call->err));
-	for (char **name = names; *name; name++)
-		TRY(prepare_topic(replay, source, *name));
-	return EVBUS_OK;
-}
-
 static enum evbus_code open_target(struct replay *replay, struct evbus *source)
 {
 	const struct args *args = replay->args;
-	struct target *target = &replay->target;
-	struct call *call = replay->call;
-	const struct evbus_publisher_options publishing = { .key_from = args->key_from, .go_on = not_stopped };
 
 	if (args->dry_run || (!args->to_topic && !args->to_bus))
 		return EVBUS_OK;
-	const char *url = args->to_bus ? args->to_bus : args->common.bus;
-	mask_secrets(url, target->name);
-	target->keeps_partition = !args->to_topic && !args->key && !args->key_from &&
-				  args->to_partition == EVBUS_PARTITION_ANY;
-	enum evbus_code code = bus_open_other(call, url, PAYLOAD_MAX_BYTES, &target->bus);
-	if (code)
-		return write_failed(replay, code);
-	if (!args->to_topic)
-		TRY(prepare_topics(replay, source));
-	code = evbus_publisher_open(target->bus, &publishing, &target->publisher, &call->err);
-	return code ? write_failed(replay, code) : EVBUS_OK;
+	replay->target = (struct target){ .call = replay->call,
+					  .url = args->to_bus ? args->to_bus : args->common.bus,
+					  .topic = args->to_topic,
+					  .partition = (int32_t)args->to_partition,
+					  .key = args->key,
+					  .key_from = args->key_from,
+					  .quiet = args->common.quiet };
+	return target_open(&replay->target, source, args->common.bus, args->reading.topic);
 }
 
 static enum evbus_code replay_run(struct args *args, struct call *call)
@@ -500,6 +342,6 @@ static enum evbus_code replay_run(struct args *args, struct call *call)
 	enum evbus_code code = open_target(&replay, bus);
 	if (!code)
 		code = finish(&replay, deliver_all(&replay));
-	close_target(&replay.target);
+	target_close(&replay.target);
 	return code;
 }

@@ -236,7 +236,7 @@ static void out_field(const char *text, const struct piece *piece, const struct 
 			out_value(record->partition_key, false);
 		break;
 	case FIELD_PAYLOAD:
-		out_slice(record->payload);
+		out_payload(record);
 		break;
 	case FIELD_DUPLICATE:
 		out_text(record->duplicate ? "true" : "false");
@@ -265,7 +265,7 @@ void template_print(const struct template *template, const struct evbus_record *
 	struct evbus_err err;
 
 	/* What stands twice is not guessed: it prints as what is absent does, as nothing. */
-	if (template->needs_envelope && evbus_envelope_read(record->payload, &envelope, &err))
+	if (template->needs_envelope && record->payload.data && evbus_envelope_read(record->payload, &envelope, &err))
 		envelope = (struct evbus_envelope){ .event_id.data = NULL };
 	for (size_t i = 0; i < template->count; i++)
 		out_field(template->text, &template->pieces[i], record, &envelope);

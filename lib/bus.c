@@ -266,7 +266,7 @@ enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32
 	TRY(partition_open(opened, partition_id, DESCRIBE_CHUNK, false, &reader, err));
 	struct evbus_partition_info found = {
 		.partitions = opened->partitions,
-		.segment_max_bytes = opened->segment_max_bytes,
+		.segment_max_bytes = opened->segment_max_bytes == UINT64_MAX ? 0 : opened->segment_max_bytes,
 		.offset_kind = opened->ops->offset_kind,
 		.acknowledgement = opened->acknowledgement ? opened->acknowledgement : opened->ops->acknowledgement,
 		.idempotence = opened->ops->idempotence,

@@ -303,6 +303,8 @@ static enum evbus_code look_for_one(struct evbus_consumer *consumer, struct entr
 	if (!*entry && !consumer->stopped) {
 		TRY(consumer_fill(consumer, idle, err));
 		TRY(pick(consumer, entry, err));
+		/* Where letters came and went at once, others may be behind them. */
+		*idle = *idle && !(consumer->lanes_with_letters && consumer->letters_in < consumer->concurrency);
 	}
 	if (!*entry && *idle && consumer->failure.code && !consumer->out) {
 		TRY(consumer_save(consumer, true, err));

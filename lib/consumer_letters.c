@@ -5,6 +5,7 @@
 #include "consumer.h"
 
 #include "base/clock.h"
+#include "event/json.h"
 #include "store/letters.h"
 
 #define ROUND_US 1000000               /* between two looks for letters, while following */
@@ -30,14 +31,21 @@ static void offset_or_zero(struct evbus_slice text, uint64_t *offset)
 		*offset = 0;
 }
 
-/* The line as it stands in the log, as far as a letter knows it. */
+/* The line as it stands in the log, as far as a letter knows it. What was no event when it died is none now. */
 static enum evbus_code make_line(const struct letter_row *row, struct buf *text, struct evbus_err *err)
 {
+	CLEANUP(buf_release) struct buf room = { 0 };
 	struct line_body body = { .key = row->partition_key, .payload = row->payload, .tenant_id = row->tenant_id };
+	struct json_fault fault;
 	int64_t time_us = 0;
 	uint64_t offset;
 	uint32_t split;
 
+	if (!json_scan(row->payload, NULL, 0, &fault)) {
+		TRY(buf_reserve(&room, EVBUS_BASE64_LEN(row->payload.len) + 1, err));
+		body.payload = (struct evbus_slice){ NULL, 0 };
+		body.payload_base64 = (struct evbus_slice){ room.data, evbus_base64_encode(row->payload, room.data) };
+	}
 	offset_or_zero(row->offset, &offset);
 	if (row->published_at.len == TIME_TEXT_LEN && !clock_parse_exact(row->published_at.data, &time_us))
 		time_us = 0;
@@ -54,10 +62,9 @@ static enum evbus_code take_row(void *context, const struct letter_row *row, str
 
 	TRY(make_line(row, &text, err));
 	const char *why = line_parse((struct evbus_slice){ text.data, text.len - 1 }, &line);
-	TRY(consumer_make_entry(found->consumer, found->lane, &line, &entry, err));
-	/* It was no event when it died, and is none now. */
 	if (why)
-		entry->record.payload.data = NULL;
+		return err_set(err, EVBUS_IO, 0, "dead letter %lld in the store is damaged: %s", (long long)row->id, why);
+	TRY(consumer_make_entry(found->consumer, found->lane, &line, &entry, err));
 	entry->delivery.letter = row->id;
 	entry->attempts = row->attempts;
 	enum evbus_code code = buf_add(&entry->history, row->history.data, row->history.len, err);

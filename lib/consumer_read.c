@@ -60,8 +60,8 @@ static void move_record(struct evbus_record *record, const char *from, const cha
 {
 	struct evbus_slice *slices[] = { &record->offset,    &record->published_at_utc, &record->partition_key,
 					 &record->tenant_id, &record->event_key,	&record->batch,
-					 &record->origin,    &record->payload,		&record->members,
-					 &record->stored };
+					 &record->origin,    &record->payload,		&record->payload_base64,
+					 &record->members,   &record->stored };
 
 	for (size_t i = 0; i < sizeof slices / sizeof *slices; i++)
 		move(slices[i], from, to);

@@ -105,9 +105,22 @@ static enum evbus_code describe(const struct entry *entry, struct buf *text, str
 	return EVBUS_OK;
 }
 
+/* Byte for byte, also of what is no JSON object. */
+static enum evbus_code payload_of(const struct evbus_record *record, struct buf *room, struct evbus_slice *payload,
+				  struct evbus_err *err)
+{
+	*payload = record->payload;
+	if (payload->data)
+		return EVBUS_OK;
+	TRY(buf_reserve(room, record->payload_base64.len + 1, err));
+	*payload = (struct evbus_slice){ room->data, evbus_base64_decode(record->payload_base64, room->data) };
+	return EVBUS_OK;
+}
+
 static enum evbus_code write_letter(struct evbus_consumer *consumer, const struct entry *entry, const char *now,
 				    struct evbus_err *err)
 {
+	CLEANUP(buf_release) struct buf room = { 0 };
 	const struct evbus_record *record = &entry->record;
 	struct letter_row row = { .group = text_slice(consumer->group),
 				  .topic = record->topic,
@@ -116,7 +129,6 @@ static enum evbus_code write_letter(struct evbus_consumer *consumer, const struc
 				  .offset_kind = text_slice(record->offset_kind),
 				  .log_id = text_slice(entry->lane->topic->log_id),
 				  .published_at = record->published_at_utc,
-				  .payload = record->payload.data ? record->payload : SLICE(""),
 				  .reason = text_slice(evbus_reason_name(entry->reason)),
 				  .error = slice_of(&entry->error),
 				  .attempts = entry->attempts,
@@ -125,6 +137,7 @@ static enum evbus_code write_letter(struct evbus_consumer *consumer, const struc
 				  .updated_at = text_slice(now) };
 	int64_t id;
 
+	TRY(payload_of(record, &room, &row.payload, err));
 	TRY(describe(entry, &consumer->scratch, &row, err));
 	TRY(letters_put(consumer->bus->store, &row, &id, err));
 	if (entry->offset < entry->lane->low)

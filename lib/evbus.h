@@ -196,7 +196,7 @@ EVBUS_API void evbus_free(void *block);
 struct evbus_partition_info {
 	char log_id[33];           /* hexadecimal; another log under the same name has another one */
 	uint32_t partitions;
-	uint64_t segment_max_bytes;
+	uint64_t segment_max_bytes;/* 0: there are no segments */
 	char first_offset[EVBUS_OFFSET_MAX_BYTES + 1];
 	char next_offset[EVBUS_OFFSET_MAX_BYTES + 1];    /* of what is durable: where the next record will stand */
 	uint64_t records;
@@ -265,7 +265,8 @@ struct evbus_publisher_options {
 
 struct evbus_event {
 	const char *topic;
-	struct evbus_slice payload;        /* one JSON object, no blanks around it */
+	struct evbus_slice payload;        /* one JSON object, no blanks around it; data NULL: */
+	struct evbus_slice payload_base64; /* other bytes, which only servers take */
 	struct evbus_slice key;            /* partition key, UTF-8, at most EVBUS_KEY_MAX_BYTES; data NULL: none */
 	int32_t partition_id;              /* EVBUS_PARTITION_ANY: by the key; a topic with one partition needs neither */
 	struct evbus_slice origin;         /* "<topic>/<partition_id>/<offset>" of a record published again; data NULL: none */

@@ -10,7 +10,7 @@
 
 #define SLOT_BYTES (1024u * 1024)         /* a slot that has so much is written */
 #define ATOMIC_MAX_BYTES UNSYNCED_MAX_BYTES
-#define ORIGIN_MAX_BYTES (EVBUS_TOPIC_MAX_BYTES + 32u)
+#define ORIGIN_MAX_BYTES (EVBUS_TOPIC_MAX_BYTES + EVBUS_OFFSET_MAX_BYTES + 16u)
 #define BATCH_MEMBER_BYTES 64u            /* what "batch" adds to a line, at most */
 
 /* ---- topics and lanes ---- */
@@ -120,14 +120,37 @@ static enum evbus_code find_group(struct slot *slot, uint32_t index, struct grou
 
 /* ---- add ---- */
 
+static enum evbus_code check_size(const struct evbus_publisher *publisher, size_t len, struct evbus_err *err)
+{
+	if (len <= bus_payload_max(publisher->bus))
+		return EVBUS_OK;
+	return err_set(err, EVBUS_DATA, 0, "the event has %zu bytes, and %u is the most", len,
+		       bus_payload_max(publisher->bus));
+}
+
+/* A log of ours holds nothing that is no JSON object; on a server it may stand, for others put it there as well. */
+static enum evbus_code check_base64(const struct evbus_publisher *publisher, struct evbus_slice base64,
+				    struct evbus_err *err)
+{
+	const struct backend_ops *ops = publisher->bus->backend->ops;
+	size_t len = evbus_base64_decode(base64, NULL);
+
+	if (len == SIZE_MAX)
+		return err_set(err, EVBUS_DATA, 0, "the event's payload_base64 is no base64");
+	if (ops->keeps_lines)
+		return err_set(err, EVBUS_DATA, 0,
+			       "the event is not one JSON object (it has payload_base64), and a bus of the backend '%s' "
+			       "takes no other",
+			       ops->scheme);
+	return check_size(publisher, len, err);
+}
+
 static enum evbus_code check_payload(const struct evbus_publisher *publisher, struct evbus_slice payload,
 				     struct evbus_err *err)
 {
 	struct json_fault fault;
 
-	if (payload.len > bus_payload_max(publisher->bus))
-		return err_set(err, EVBUS_DATA, 0, "the event has %zu bytes, and %u is the most", payload.len,
-			       bus_payload_max(publisher->bus));
+	TRY(check_size(publisher, payload.len, err));
 	bool valid = json_scan(payload, NULL, 0, &fault);
 	/* Between members JSON allows it, but in the log it would end the line. */
 	const char *newline = valid ? memchr(payload.data, '\n', payload.len) : NULL;
@@ -215,7 +238,7 @@ static size_t line_room(const struct line_body *body)
 {
 	size_t texts = body->key.len + body->origin.len + body->tenant_id.len + body->event_key.len;
 
-	return body->payload.len + LINE_HEAD_MAX + 6 * texts + 128;
+	return body->payload.len + body->payload_base64.len + LINE_HEAD_MAX + 6 * texts + 128;
 }
 
 static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *lane, const struct line_body *body,
@@ -261,6 +284,7 @@ static enum evbus_code make_room(struct evbus_publisher *publisher, const struct
 
 static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus_event *event, struct evbus_err *err)
 {
+	bool raw = !event->payload.data && event->payload_base64.data;
 	struct line_body body = { .origin = event->origin, .returns = event->returns, .payload = event->payload };
 	char room[EVBUS_KEY_MAX_BYTES];
 	struct identity identity;
@@ -270,7 +294,9 @@ static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus
 
 	TRY(bus_check(publisher->bus, err));
 	TRY(publisher_failure(publisher, err));
-	TRY(check_payload(publisher, event->payload, err));
+	TRY(raw ? check_base64(publisher, event->payload_base64, err) : check_payload(publisher, event->payload, err));
+	if (raw)
+		body.payload_base64 = event->payload_base64;
 	TRY(choose_key(publisher, event, room, &body.key, err));
 	if (publisher->options.idempotent) {
 		TRY(publisher_identify(publisher, event, &identity, err));

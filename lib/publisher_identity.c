@@ -109,7 +109,7 @@ enum evbus_code publisher_identify(const struct evbus_publisher *publisher, cons
 	bool both = event->tenant_id.data && (event->event_key.data || publisher->event_key_from);
 
 	/* What was said is not looked for, so that a member that stands twice does no harm then. */
-	if (!both)
+	if (!both && event->payload.data)
 		TRY(evbus_envelope_read(event->payload, &envelope, err));
 	TRY(choose_tenant(event, &envelope, identity, err));
 	TRY(choose_event_key(publisher, event, &envelope, identity, err));

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # publish: records that evbus printed, and events over several lines.
 . "${0%/*}/lib.sh"
-plan 24
+plan 25
 
 # as_printed TOPIC PARTITION: the lines of a log as tail prints them.
 as_printed() {
@@ -66,6 +66,16 @@ expect_out_has '"partition_key":null,"origin":"crm.lead/3/42","returns":2,"paylo
 record ',"origin":null,"returns":null,"batch":"1-2","new":[1]' | expect_status 0 evbus publish --records --format stored
 expect_out_like '*"partition_key":null,"payload":{"n":1}}'
 
+t 'files take no bytes that are no JSON object'
+fresh
+raw='{"topic":"orders","payload":null,"payload_base64":"/wA="}'
+expect_status 65 evbus publish --records <<<"$raw"
+expect_err_has "stdin:1:1: the event is not one JSON object (it has payload_base64), and a bus of the backend 'file' takes no other"
+expect_status 65 evbus publish --records <<<"${raw/\"\/wA=\"/null}"
+expect_err_has 'stdin:1:29: the event is not one JSON object: expected {'
+expect_status 0 evbus publish --records <<<"${raw/null/{\}}"
+expect_out_has '"offset":"0"'
+
 t 'members may stand in any order, with blanks, escapes and a payload between them'
 printf '{ "payload" : {"n": 1.10 } ,"p\\u0061rtition_key":"k", "topic": "ord\\u0065rs" , "x":"%05000d" }\n' 0 |
 	expect_status 0 evbus publish --records --format '{topic} {partition_key} {payload}\n'
@@ -78,7 +88,7 @@ expect_out ''
 expect_err_has 'receipt:1:1: the record has no payload'
 
 t 'a payload that is no event is refused at its place'
-for payload in null '"text"' '[1]' 1; do
+for payload in '"text"' '[1]' 1; do
 	printf ' {"topic":"orders","payload":%s,"payload_base64":"AA=="}\n' "$payload" | expect_status 65 evbus publish --records
 	expect_err_has 'stdin:1:30: the event is not one JSON object: expected {'
 done
