@@ -200,7 +200,11 @@ static enum evbus_code make_topic(struct memory_bus *bus, const char *name, uint
 		return err_set(err, EVBUS_IO, errno, "cannot get random bytes");
 	}
 	*made = (struct memory_topic){
-		.base = { &backend_memory, made->name, made->log_id, partitions, bus->ring_bytes },
+		.base = { .ops = &backend_memory,
+			  .name = made->name,
+			  .log_id = made->log_id,
+			  .partitions = partitions,
+			  .segment_max_bytes = bus->ring_bytes },
 		.following = bus->topics,
 	};
 	snprintf(made->name, sizeof made->name, "%s", name);
