@@ -3,9 +3,9 @@
  * The page says what was appended (`end`) and what a sync covers (`durable`). Both are cells of which nobody ever sees
  * half: a cell has two copies with a checksum each and a selector; a writer fills the copy that is not selected and
  * publishes it by storing the selector behind it, in one write. A reader that comes in between, or a kill, finds the old
- * value or the new one in force, and of two copies that are whole the later one counts. Cells are read and written with pread and pwrite; the page is
- * mapped only as the address of a futex, and never touched through the mapping, because a file that was truncated would
- * answer with SIGBUS.
+ * value or the new one in force, and of two copies that are whole the later one counts. Cells are read and written with
+ * pread and pwrite; the page is mapped only as the address of a futex, and never touched through the mapping, because a
+ * file that was truncated would answer with SIGBUS.
  *
  * The page is a cache in all but one respect: it may be deleted at any time, and is made again from the log. What it
  * alone knows is which of the last bytes of the log are not synced yet (recover.c lives without).

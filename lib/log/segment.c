@@ -164,8 +164,9 @@ enum evbus_code segment_line_before(int fd, const char *name, uint64_t end, stru
 		const char *why = buf->data[len - 1] == '\n' ? line_parse((struct evbus_slice){ start, text }, line) :
 							       "it does not end with a newline";
 		if (why)
-			return err_set(err, EVBUS_IO, 0, "'%s': the line that ends at byte %llu is damaged: %s; evbus verify says more", name,
-				       (unsigned long long)end, why);
+			return err_set(err, EVBUS_IO, 0,
+				       "'%s': the line that ends at byte %llu is damaged: %s; evbus verify says more",
+				       name, (unsigned long long)end, why);
 		*found = true;
 		return EVBUS_OK;
 	}

@@ -103,7 +103,8 @@ struct mark {
 /* Appends the group, encoding it again where it must be. expect: the offset that it has to get, or UINT64_MAX
  * (EVBUS_CONFLICT: it would get another one). EVBUS_AGAIN: the group's deadline has passed, or the lock file that it
  * names was removed, which are asked within the lock: who is stopped after that keeps everybody else from appending too.
- * On failure nothing of it will be acknowledged, and the file was cut back. */
+ * On failure nothing of it will be acknowledged; it may stand in the log all the same where the page could not be
+ * written, or the file not be cut back. */
 CHECKED enum evbus_code writer_append(struct log_writer *writer, struct group *group, uint64_t expect,
 				      struct mark *mark, struct evbus_err *err);
 
