@@ -81,6 +81,7 @@ struct partition_writer {
 	const struct waiter *waiter;     /* whom to ask while it waits; may be set anew */
 	uint64_t expected_next;          /* what the next line will probably get, */
 	int64_t expected_time_us;        /* and the time before which it is not published */
+	size_t message_max_bytes;        /* a larger event, with its texts escaped, is refused; 0: none is, or it is not known */
 };
 
 struct backend_ops {

@@ -241,6 +241,19 @@ static size_t line_room(const struct line_body *body)
 	return body->payload.len + body->payload_base64.len + LINE_HEAD_MAX + 6 * texts + 128;
 }
 
+/* Here and not when it is sent, where it would be a failure of all that is sent with it. */
+static enum evbus_code check_message(const struct lane *lane, const struct line_body *body, struct evbus_err *err)
+{
+	size_t max = lane->writer->message_max_bytes, len = body->payload.len + body->payload_base64.len / 4 * 3;
+	size_t texts = body->key.len + body->origin.len + body->tenant_id.len + body->event_key.len;
+
+	if (!max || len + 3 * texts <= max)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_DATA, 0,
+		       "the event has %zu bytes, and the servers of topic '%s' take %zu with its key and ids", len,
+		       lane->topic->name, max);
+}
+
 static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *lane, const struct line_body *body,
 			      struct evbus_err *err)
 {
@@ -306,6 +319,7 @@ static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus
 	TRY(publisher_topic(publisher, event->topic, true, &home, err));
 	TRY(choose_partition(home->topic, event, body.key, &partition, err));
 	TRY(find_lane(publisher, home->topic, partition, &lane, err));
+	TRY(check_message(lane, &body, err));
 	TRY(make_room(publisher, lane, line_room(&body), err));
 	return encode(publisher, lane, &body, err);
 }

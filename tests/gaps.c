@@ -269,6 +269,7 @@ static enum evbus_code gaps_writer_open(const struct backend_topic *topic, int32
 	made->base.ops = &gaps_ops;
 	made->base.topic = topic;
 	made->base.partition = partition;
+	made->base.message_max_bytes = GAPS_MESSAGE_MAX_BYTES;
 	made->inner = inner;
 	predict(made);
 	*writer = &made->base;

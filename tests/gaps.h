@@ -7,6 +7,7 @@
 
 #define GAPS_FIRST 101u
 #define GAPS_STEP 3u
+#define GAPS_MESSAGE_MAX_BYTES 1000000u
 
 /* To be called once, with a bus of "memory:NAME" that nothing was done with. The store is state.db in the working
  * directory, by the module that lies in `modules`, a path that lives on. */

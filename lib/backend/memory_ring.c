@@ -168,7 +168,11 @@ enum evbus_code memory_writer_open(const struct backend_topic *topic, int32_t pa
 		ring->places = take_pages(place_count(ring) * sizeof(struct place));
 	bool taken = ring->data && ring->places;
 	if (opened && taken) {
-		*opened = (struct memory_writer){ { &backend_memory, topic, partition, waiter, 0, 0 }, ring };
+		*opened = (struct memory_writer){ .base = { .ops = &backend_memory,
+							    .topic = topic,
+							    .partition = partition,
+							    .waiter = waiter },
+						  .ring = ring };
 		predict(&opened->base, ring);
 	}
 	pthread_mutex_unlock(&ring->mutex);

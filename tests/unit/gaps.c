@@ -300,6 +300,29 @@ Test(gaps, bytes_are_taken_by_servers_only_and_in_base64_only)
 	evbus_close(opened);
 }
 
+Test(gaps, an_event_that_the_servers_do_not_take_is_refused_alone)
+{
+	static char large[GAPS_MESSAGE_MAX_BYTES + 1];
+	struct evbus_event event = { .topic = "t", .payload = SLICE("{}"), .key = SLICE("k") };
+	struct evbus_publisher *publisher;
+
+	memset(large, ' ', sizeof large);
+	memcpy(large, "{\"a\":", 5);
+	OK(evbus_publisher_open(bus, NULL, &publisher, &err));
+	OK(evbus_publisher_add(publisher, &event, &err));
+	large[GAPS_MESSAGE_MAX_BYTES - 4] = '1';
+	large[GAPS_MESSAGE_MAX_BYTES - 3] = '}';
+	event.payload = (struct evbus_slice){ large, GAPS_MESSAGE_MAX_BYTES - 2 };
+	cr_expect_eq(evbus_publisher_add(publisher, &event, &err), EVBUS_DATA);
+	cr_expect(strstr(err.text, "999998 bytes") && strstr(err.text, "take 1000000"), "%s", err.text);
+	event.key = (struct evbus_slice){ NULL, 0 };
+	OK(evbus_publisher_add(publisher, &event, &err));
+	OK(evbus_publisher_flush(publisher, &err));
+	cr_expect_not_null(evbus_publisher_next(publisher));
+	cr_expect_not_null(evbus_publisher_next(publisher));
+	evbus_publisher_close(publisher);
+}
+
 Test(gaps, bytes_have_no_event_key_unless_it_is_given)
 {
 	struct evbus_publisher_options options = { .idempotent = true };
