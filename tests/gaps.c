@@ -30,6 +30,7 @@ struct gaps_writer {
 };
 
 static const struct backend_ops gaps_ops;
+unsigned gaps_fail;
 
 static uint64_t outer_of(uint64_t inner)
 {
@@ -135,6 +136,11 @@ static enum evbus_code gaps_topic_names(struct backend *backend, const char *pat
 
 /* ---- reading ---- */
 
+static enum evbus_code may_fail(struct evbus_err *err)
+{
+	return gaps_fail && --gaps_fail == 0 ? err_set(err, EVBUS_IO, 0, "the server fails") : EVBUS_OK;
+}
+
 /* Where the inner one is. */
 static void follow(struct gaps_reader *reader)
 {
@@ -173,6 +179,7 @@ static enum evbus_code gaps_seek(struct partition_reader *reader, uint64_t posit
 	struct gaps_reader *gaps = AS(gaps_reader, reader);
 
 	assert(position <= reader->end);
+	TRY(may_fail(err));
 	if (position < reader->first)
 		return err_set(err, EVBUS_NONE, 0, "offset %llu is gone", (unsigned long long)position);
 	TRY(partition_seek(gaps->inner, inner_of(position), err));
@@ -185,6 +192,7 @@ static enum evbus_code gaps_seek_time(struct partition_reader *reader, int64_t t
 {
 	struct gaps_reader *gaps = AS(gaps_reader, reader);
 
+	TRY(may_fail(err));
 	TRY(partition_seek_time(gaps->inner, time_us, err));
 	follow(gaps);
 	reader->next = outer_of(gaps->inner->next);
@@ -213,6 +221,7 @@ static enum evbus_code gaps_next(struct partition_reader *reader, uint64_t end, 
 	struct gaps_reader *gaps = AS(gaps_reader, reader);
 	uint64_t least = end < reader->end ? end : reader->end;
 
+	TRY(may_fail(err));
 	TRY(partition_next(gaps->inner, inner_of(end), line, got, err));
 	if (!*got) {
 		reader->next = reader->next < least ? least : reader->next;

@@ -9,6 +9,9 @@
 #define GAPS_STEP 3u
 #define GAPS_MESSAGE_MAX_BYTES 1000000u
 
+/* The call so many from now that reads, or finds a place to read from, fails with EVBUS_IO; 0: none does. */
+extern unsigned gaps_fail;
+
 /* To be called once, with a bus of "memory:NAME" that nothing was done with. The store is state.db in the working
  * directory, by the module that lies in `modules`, a path that lives on. */
 void gaps_wrap(struct evbus *bus, const char *modules);

@@ -525,3 +525,44 @@ Test(gaps, who_follows_from_beyond_the_end_gets_what_comes_there)
 	cr_expect_eq((int)scratch_number(record->offset.data), offset_of(3));
 	evbus_reader_close(reader);
 }
+
+/* Whichever call it is that fails, the reader is not opened, and what is told is the failure. */
+Test(gaps, a_failure_on_the_way_to_a_place_is_told)
+{
+	char since[28];
+
+	publish(0, 30);
+	evbus_time_format(evbus_time_now() - 60000000, since);
+	const struct evbus_selection selections[] = {
+		{ .topic = "t", .from = "-7", .to = "-3" },
+		{ .topic = "t", .last = 5, .until = "2099-01-01T00:00:00Z" },
+		{ .topic = "t", .last = 5, .since = since },
+		{ .topic = "t", .from = "@0" },
+	};
+	for (size_t i = 0; i < sizeof selections / sizeof *selections; i++) {
+		enum evbus_code code = EVBUS_IO;
+		for (unsigned at = 1; code; at++) {
+			struct evbus_reader *reader = NULL;
+			gaps_fail = at;
+			code = evbus_reader_open(bus, &selections[i], &reader, &err);
+			cr_assert(!code || (code == EVBUS_IO && strstr(err.text, "the server fails")), "%u: %s", at,
+				  err.text);
+			cr_assert(at > 1 || code);
+			evbus_reader_close(reader);
+			gaps_fail = 0;
+		}
+	}
+}
+
+Test(gaps, a_store_whose_name_is_too_long_is_told_before_a_claim)
+{
+	char url[400];
+	struct evbus_claim *claim;
+	struct evbus *opened;
+
+	snprintf(url, sizeof url, "sqlite:state/%0300d", 1);
+	const struct evbus_options options = { .store = url };
+	OK(evbus_open("memory:", &options, &opened, &err));
+	cr_expect_eq(evbus_claim_take(opened, "g", "t", 0, &claim, &err), EVBUS_CONFIG);
+	evbus_close(opened);
+}
