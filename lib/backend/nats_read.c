@@ -129,6 +129,13 @@ static enum evbus_code cannot_read(const struct nats_reader *reader, natsStatus 
 			   reader->base.topic->name, reader->base.partition);
 }
 
+static enum evbus_code was_removed(const struct nats_reader *reader, struct evbus_err *err)
+{
+	return err_set(err, EVBUS_CONFLICT, 0,
+		       "topic '%s', partition %d was removed while it was read: '%s' has no stream '%s'",
+		       reader->base.topic->name, reader->base.partition, reader->nats->url.shown, reader->place.stream);
+}
+
 static enum evbus_code open_consumer(struct nats_reader *reader, int64_t from_us, uint64_t *pending,
 				     struct evbus_err *err)
 {
@@ -143,7 +150,7 @@ static enum evbus_code open_consumer(struct nats_reader *reader, int64_t from_us
 	if (status == NATS_OK)
 		return EVBUS_OK;
 	close_consumer(reader);
-	return cannot_read(reader, status, why, err);
+	return status == NATS_NOT_FOUND ? was_removed(reader, err) : cannot_read(reader, status, why, err);
 }
 
 static enum evbus_code ask(struct nats_reader *reader, struct evbus_err *err)
@@ -284,11 +291,8 @@ static enum evbus_code look(struct nats_reader *reader, struct evbus_err *err)
 	struct partition_reader *base = &reader->base;
 	enum evbus_code code = nats_look(reader->nats, reader->place.stream, &info, err);
 
-	if (code == EVBUS_NONE)
-		return err_set(err, reader->created_ns ? EVBUS_CONFLICT : EVBUS_NONE, 0,
-			       "topic '%s', partition %d %s: '%s' has no stream '%s'", base->topic->name, base->partition,
-			       reader->created_ns ? "was removed while it was read" : "is not there",
-			       reader->nats->url.shown, reader->place.stream);
+	if (code == EVBUS_NONE && reader->created_ns)
+		return was_removed(reader, err);
 	TRY(code);
 	uint64_t end = info->State.LastSeq + 1;
 	if (reader->created_ns && (info->Created != reader->created_ns || end < base->end))
