@@ -11,11 +11,10 @@
  * - What is published is a struct group (log/writer.h): lines with the offsets and times that are expected. Where
  *   they turn out otherwise they are encoded again (group.c), so that the lines of a group that was committed are
  *   its receipts.
- * - An event that is published idempotently bears an event_key, and others bear none. The publisher looks for it before
- *   (delivery/keys.h), so a backend has nothing to do for it; but a server that knows message ids gets one for each line
- *   with an event_key, of that and the tenant_id (nats: Nats-Msg-Id). It then answers also what nobody could look for:
- *   that the same one was on its way while the other was sent, or was sent before a connection broke. Such a line is told
- *   by group_knew() after group_stamp_each(), and is answered with the record that stands at that offset.
+ * - An event that is published idempotently bears an event_key, and others bear none. A backend has nothing to do for
+ *   it but to see to `expect`, where it can: the publisher looks for the key before (delivery/keys.h). Message ids, where
+ *   a server has them, are for sending again what was sent when a connection broke. What was taken of a group before
+ *   somebody else came in between is counted by group->acknowledged, with its offsets; the publisher finds the rest out.
  * - A position is a uint64_t, and a text outside of the library: the offset in decimal. Positions grow with the
  *   offset, begin anywhere and may have gaps; what comes after a record begins at its position + 1, whether a record
  *   stands there or not, and each position from `first` to `end` can be sought. Offsets that are no numbers below 2^63
@@ -195,7 +194,7 @@ CHECKED static inline enum evbus_code partition_next(struct partition_reader *re
 	return reader->ops->next(reader, end, line, got, why);
 }
 
-/* Looks again where the end is. EVBUS_CONFLICT: the log was cut or replaced meanwhile. */
+/* Looks again where the end is, which may have moved some 100 ms ago; one that is just opened knows it. EVBUS_CONFLICT: the log was cut or replaced meanwhile. */
 CHECKED static inline enum evbus_code partition_refresh(struct partition_reader *reader, struct evbus_err *why)
 {
 	return reader->ops->refresh(reader, why);

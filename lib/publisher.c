@@ -276,7 +276,7 @@ enum evbus_code evbus_publisher_flush(struct evbus_publisher *publisher, struct 
 static bool take_receipt(struct evbus_publisher *publisher, const struct slot *slot, size_t i)
 {
 	const struct ticket *ticket = ticket_at(slot, i);
-	bool repeat = ticket->kind != TICKET_NEW;
+	bool repeat = ticket->kind != TICKET_NEW && !ticket->own;
 
 	if (ticket->kind == TICKET_TWICE)
 		ticket = ticket_at(slot, ticket->entry);

@@ -41,6 +41,7 @@ enum ticket_kind {
 struct ticket {
 	uint32_t lane, entry;
 	enum ticket_kind kind;
+	bool own;                         /* TICKET_IN_LOG since an attempt of ours before */
 };
 
 /* The first record of an event that was in the log already. */

@@ -262,7 +262,7 @@ static enum evbus_code encode(struct evbus_publisher *publisher, struct lane *la
 	int64_t now = publisher->time_us ? publisher->time_us : os_now_us();
 
 	TRY(find_group(slot, lane->index, &group, err));
-	struct ticket ticket = { lane->index, (uint32_t)group_count(group), TICKET_NEW };
+	struct ticket ticket = { lane->index, (uint32_t)group_count(group), TICKET_NEW, false };
 	TRY(buf_reserve(&slot->tickets, sizeof ticket, err));
 	if (now < lane->expected_time_us && now + 60000000 > lane->expected_time_us)
 		now = lane->expected_time_us;

@@ -159,34 +159,6 @@ static enum evbus_code drop_repeats(struct part *part, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
-/* Drops what the server had already, by its message id: somebody was faster, and the receipt is that of his. */
-static enum evbus_code take_known(struct part *part, const struct lane *lane, struct group *group,
-				  struct evbus_err *err)
-{
-	int32_t partition = lane->writer->partition;
-	struct line line;
-	bool bears;
-
-	if (!group_knows(group))
-		return EVBUS_OK;
-	TRY(collect(part, err));
-	for (size_t i = 0; i < part->names.len / sizeof(struct key_name); i++) {
-		const struct ticket *ticket = wanted(part, i);
-		const struct group_entry *entry = group_entry(&part->slot->groups[ticket->lane], ticket->entry);
-		if (ticket->lane != lane->index || !entry->known)
-			continue;
-		TRY(keys_look(part->home->keys, names_of(part) + i, partition, entry->offset, &line, &bears, err));
-		if (!bears)
-			return err_set(err, EVBUS_CONFLICT, 0,
-				       "topic '%s' is said to have an event already, at offset %llu of partition %d, and "
-				       "has another one there",
-				       lane->topic->name, (unsigned long long)entry->offset, partition);
-		TRY(on_first(part, i, partition, &line, err));
-	}
-	squeeze(part);
-	return EVBUS_OK;
-}
-
 /* ---- what is new ---- */
 
 /* Notes whether it was because somebody else appended first that a group did not get the offset it had to get. Who was
@@ -222,13 +194,27 @@ static enum evbus_code append_and_commit(struct part *part, struct lane *lane, s
 	return EVBUS_OK;
 }
 
+/* The first of the group may be in: they will be found, and are no repeats. */
+static void note_own(struct part *part, const struct lane *lane, struct group *group)
+{
+	for (size_t i = 0; i < ticket_count(part->slot); i++) {
+		struct ticket *ticket = ticket_of(part->slot, i);
+		if (ticket->kind == TICKET_NEW && ticket->lane == lane->index && ticket->entry < group->acknowledged)
+			ticket->own = true;
+	}
+	group->acknowledged = 0;
+}
+
 static enum evbus_code append(struct part *part, struct lane *lane, struct group *group, struct evbus_err *err)
 {
-	TRY(note_conflict(part, lane, append_and_commit(part, lane, group, err)));
-	TRY(take_known(part, lane, group, err));
+	enum evbus_code code = note_conflict(part, lane, append_and_commit(part, lane, group, err));
+
+	if (part->overtaken)
+		note_own(part, lane, group);
+	TRY(code);
 	group->durable = true;
 	part->slot->expect = UINT64_MAX;
-	return group_count(group) ? keys_appended(part->home->keys, lane->writer, group, err) : EVBUS_OK;
+	return keys_appended(part->home->keys, lane->writer, group, err);
 }
 
 static enum evbus_code append_new(struct part *part, struct evbus_err *err)

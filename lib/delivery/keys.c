@@ -9,7 +9,8 @@
 #define SAVE_RECORDS 1024u           /* at the end: what the next one would otherwise read again */
 #define SAVE_BYTES (1024u * 1024)
 #define LOOK_CHUNK 16384u
-#define STEP_MAX 16u                 /* a record that is so near is not searched for */
+#define STEP_MAX 16u                 /* a record that is so near is not searched for, */
+#define STEP_AFAR_MAX 512u           /* nor on a server */
 
 /* ---- open and close ---- */
 
@@ -199,12 +200,16 @@ static bool is_same(struct evbus_slice a, struct evbus_slice b)
 	return a.len == b.len && (!a.len || !memcmp(a.data, b.data, a.len));
 }
 
+static void close_looking(struct key_part *part)
+{
+	partition_close(&part->looking);
+	part->looking = NULL;
+}
+
 void keys_look_away(struct keys *keys)
 {
-	for (uint32_t i = 0; keys->parts && i < keys->topic->partitions; i++) {
-		partition_close(&keys->parts[i].looking);
-		keys->parts[i].looking = NULL;
-	}
+	for (uint32_t i = 0; keys->parts && i < keys->topic->partitions; i++)
+		close_looking(&keys->parts[i]);
 }
 
 /* Goes to an offset; *there false: there is none. Those that are looked for often follow each other. */
@@ -217,18 +222,20 @@ static enum evbus_code go_to(struct keys *keys, int32_t partition, uint64_t offs
 	if ((uint32_t)partition >= keys->topic->partitions)
 		return EVBUS_OK;
 	struct key_part *part = &keys->parts[partition];
-	if (!part->looking) {
-		if (keys->log)
-			keys_look_away(keys);
+	if (keys->log && !part->looking)
+		keys_look_away(keys);
+	/* A server tells late of what is new, but for one who comes anew. */
+	if (!keys->log && part->looking && offset >= part->looking->end)
+		close_looking(part);
+	if (!part->looking)
 		TRY(partition_open(keys->topic, partition, LOOK_CHUNK, false, &part->looking, err));
-	}
 	struct partition_reader *reader = part->looking;
 	if (offset >= reader->end)
 		TRY(partition_refresh(reader, err));
 	if (offset < reader->first || offset >= reader->end)
 		return EVBUS_OK;
 	*there = true;
-	if (offset < reader->next || offset - reader->next > STEP_MAX)
+	if (offset < reader->next || offset - reader->next > (keys->log ? STEP_MAX : STEP_AFAR_MAX))
 		return partition_seek(reader, offset, err);
 	while (got && reader->next < offset)
 		TRY(partition_next(reader, offset, &line, &got, err));

@@ -45,20 +45,6 @@ enum evbus_code group_add(struct group *group, const struct line_body *body, uin
 	return buf_add(&group->entries, &entry, sizeof entry, err);
 }
 
-void group_knew(struct group *group, size_t i)
-{
-	assert(i < group_count(group));
-	((struct group_entry *)(void *)group->entries.data)[i].known = true;
-}
-
-bool group_knows(const struct group *group)
-{
-	for (size_t i = 0; i < group_count(group); i++)
-		if (group_entry(group, i)->known)
-			return true;
-	return false;
-}
-
 void group_drop(struct group *group, size_t i)
 {
 	assert(i < group_count(group));
@@ -108,7 +94,6 @@ static enum evbus_code restamp(struct group *group, const uint64_t *each, uint64
 		entry->len = (uint32_t)(lines.len - at);
 		entry->offset = offset;
 		entry->time_us = time_us;
-		entry->known = false;
 	}
 	struct buf swap = group->lines;
 	group->lines = lines;

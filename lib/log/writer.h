@@ -35,7 +35,6 @@ struct group {
 struct group_entry {
 	uint32_t at, len, split; /* within lines; len with the newline; split: see line_add() */
 	uint32_t payload_len;
-	bool known;              /* see group_knew() */
 	uint64_t offset;         /* as it stands in the line */
 	int64_t time_us;
 };
@@ -55,12 +54,6 @@ CHECKED enum evbus_code group_stamp_each(struct group *group, const uint64_t *of
 
 /* EVBUS_AGAIN: its deadline has passed, by either clock. name: of what it was to be appended to, for the message. */
 CHECKED enum evbus_code group_check_deadline(const struct group *group, const char *name, struct evbus_err *err);
-
-/* Notes of the i-th line that the server knew it already, by its message id: the offset that it was stamped with is that
- * of the first. Stamping forgets it. */
-void group_knew(struct group *group, size_t i);
-/* Whether there is one. */
-bool group_knows(const struct group *group);
 
 /* Takes the i-th line out, which is there until group_squeeze() closes the gaps. */
 void group_drop(struct group *group, size_t i);
