@@ -114,13 +114,13 @@ expect_err_has '4 bytes, and 3 is the most'
 t 'the state of groups is with the user where no store is chosen'
 begin
 unset EVBUS_STORE
-export XDG_STATE_HOME=$PWD/home/state
+export XDG_STATE_HOME=$PWD/user/state
 mixed
 expect_status 0 evbus checkpoint-list -g g --format tsv
-expect_true 'reading makes nothing' test ! -e home
+expect_true 'reading makes nothing' test ! -e user
 expect_status 1 evbus consume -g g -t t -- true
 expect_err_has "made the store '$XDG_STATE_HOME/evbus/state.db'"
-expect_equal "$(stat -c %a home home/state home/state/evbus home/state/evbus/state.db | paste -sd ' ')" '700 700 700 600' 'the modes'
+expect_equal "$(stat -c %a user user/state user/state/evbus user/state/evbus/state.db | paste -sd ' ')" '700 700 700 600' 'the modes'
 expect_status 0 evbus consume -q -g g -t t -- false
 unset XDG_STATE_HOME
 HOME=$PWD/other expect_status 0 evbus checkpoint-set -q -g g -t t -o end
