@@ -23,7 +23,7 @@
 #define SERVERS_MAX 32u
 #define PREFIX_MAX_BYTES 64u
 #define REPLICAS_MAX 5u
-#define WINDOW_DEFAULT_S 30u         /* what the server keeps of ids costs it memory */
+#define WINDOW_DEFAULT_S 30u /* what the server keeps of ids costs it memory */
 #define WINDOW_MAX_S 86400u
 
 /* ---- failures -------------------------------------------------------------------------------------------------- */
@@ -168,8 +168,8 @@ static enum evbus_code take_tls(struct nats_backend *nats, struct evbus_err *err
 	if (!tls && (ca || name || cert || key))
 		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': tls=0 fits no other tls_ option", nats->url.shown);
 	if (!cert != !key)
-		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': tls_cert and tls_key are given together or not at all",
-			       nats->url.shown);
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the bus '%s': tls_cert and tls_key are given together or not at all", nats->url.shown);
 	if (tls && natsOptions_SetSecure(nats->options, true) != NATS_OK)
 		return refused(nats, "tls", "1", err);
 	if (ca && natsOptions_LoadCATrustedCertificates(nats->options, ca) != NATS_OK)
@@ -201,10 +201,11 @@ static enum evbus_code take_identity(struct nats_backend *nats, struct evbus_err
 	if (user && !password && !token)
 		token = user;
 	if (!nkey != !seed)
-		return err_set(err, EVBUS_CONFIG, 0,
-			       "the bus '%s': nkey (the public key) and nkey_seed (a file) are given together or not at "
-			       "all",
-			       nats->url.shown);
+		return err_set(
+			err, EVBUS_CONFIG, 0,
+			"the bus '%s': nkey (the public key) and nkey_seed (a file) are given together or not at "
+			"all",
+			nats->url.shown);
 	TRY(can_read(nats, "creds", creds, err));
 	TRY(can_read(nats, "nkey_seed", seed, err));
 	if (user && password)
@@ -300,104 +301,6 @@ static enum evbus_code take_options(struct nats_backend *nats, struct evbus_err 
 			err);
 }
 
-/* ---- the link -------------------------------------------------------------------------------------------------- */
-
-/* Signals are for the threads of the program: those of libnats inherit what is blocked where they are made. */
-static natsStatus connect_to(natsConnection **connection, natsOptions *options)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	natsStatus status = natsConnection_Connect(connection, options);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return status;
-}
-
-static void drop_link(struct nats_link *link)
-{
-	natsConnection_Destroy(link->connection);
-	free(link);
-}
-
-static enum evbus_code make_link(struct nats_backend *nats, int64_t timeout_ms, struct evbus_err *err)
-{
-	struct nats_link *link = os.realloc(NULL, sizeof *link);
-
-	if (!link)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot connect");
-	*link = (struct nats_link){ 0 };
-	natsStatus status = natsOptions_SetAllowReconnect(nats->options, false);
-	if (status == NATS_OK)
-		status = natsOptions_SetTimeout(nats->options, timeout_ms > 0 ? timeout_ms : 1);
-	if (status == NATS_OK)
-		status = connect_to(&link->connection, nats->options);
-	if (status != NATS_OK) {
-		free(link);
-		return nats_failed(nats, status, 0, err, "cannot connect");
-	}
-	nats->link = link;
-	return EVBUS_OK;
-}
-
-enum evbus_code nats_link_take(struct nats_backend *nats, int64_t timeout_ms, struct nats_link **link,
-			       struct evbus_err *err)
-{
-	enum evbus_code code = EVBUS_OK;
-
-	pthread_mutex_lock(&nats->mutex);
-	if (nats->link && natsConnection_IsClosed(nats->link->connection)) {
-		if (!nats->link->users)
-			drop_link(nats->link);
-		nats->link = NULL;
-	}
-	if (!nats->link)
-		code = make_link(nats, timeout_ms, err);
-	if (code == EVBUS_OK) {
-		nats->link->users++;
-		*link = nats->link;
-	}
-	pthread_mutex_unlock(&nats->mutex);
-	return code;
-}
-
-void nats_link_give(struct nats_backend *nats, struct nats_link *link)
-{
-	pthread_mutex_lock(&nats->mutex);
-	/* The one that is in use may have another user soon. */
-	if (!--link->users && link != nats->link)
-		drop_link(link);
-	pthread_mutex_unlock(&nats->mutex);
-}
-
-/* ---- subscriptions ---------------------------------------------------------------------------------------------- */
-
-/* libnats 3.4 looks a subscription up, and then puts a message into it without holding on to it. So it may go only when
- * the thread that reads has come by after it was ended; where that is not seen, with the bus. */
-void nats_unsubscribe(struct nats_backend *nats, natsConnection *connection, natsSubscription *subscription)
-{
-	if (!subscription)
-		return;
-	(void)natsSubscription_Unsubscribe(subscription);
-	if (natsConnection_FlushTimeout(connection, NATS_SLICE_MS) == NATS_OK) {
-		natsSubscription_Destroy(subscription);
-		return;
-	}
-	pthread_mutex_lock(&nats->mutex);
-	/* Where there is no memory to remember it, it stays. */
-	(void)!buf_add(&nats->graves, &subscription, sizeof subscription, NULL);
-	pthread_mutex_unlock(&nats->mutex);
-}
-
-static void destroy_subscriptions(struct nats_backend *nats)
-{
-	natsSubscription **graves = (natsSubscription **)(void *)nats->graves.data;
-
-	for (size_t i = 0; i < nats->graves.len / sizeof(*graves); i++)
-		natsSubscription_Destroy(graves[i]);
-	buf_release(&nats->graves);
-}
-
 /* ---- the bus --------------------------------------------------------------------------------------------------- */
 
 static void nats_close(struct backend *backend)
@@ -405,12 +308,11 @@ static void nats_close(struct backend *backend)
 	struct nats_backend *nats = nats_of(backend);
 
 	if (nats->process == getpid()) {
-		if (nats->link)
-			drop_link(nats->link);
+		nats_link_close(nats);
 		pthread_mutex_destroy(&nats->mutex);
 		jsCtx_Destroy(nats->streams);
 		natsConnection_Destroy(nats->connection);
-		destroy_subscriptions(nats);
+		nats_subscriptions_close(nats);
 		natsOptions_Destroy(nats->options);
 	}
 	url_release(&nats->url);
@@ -466,7 +368,7 @@ static enum evbus_code nats_ready(struct backend *backend, bool create, struct e
 		return EVBUS_OK;
 	jsOptions_Init(&wait);
 	wait.Wait = nats->timeout_ms;
-	natsStatus status = connect_to(&nats->connection, nats->options);
+	natsStatus status = nats_connect(&nats->connection, nats->options);
 	if (status == NATS_OK)
 		status = natsConnection_JetStream(&nats->streams, nats->connection, &wait);
 	if (status == NATS_OK)
@@ -475,17 +377,6 @@ static enum evbus_code nats_ready(struct backend *backend, bool create, struct e
 	natsConnection_Destroy(nats->connection);
 	nats->connection = NULL;
 	return code;
-}
-
-uint64_t nats_reconnects(const struct nats_backend *nats)
-{
-	natsStatistics *counts = NULL;
-	uint64_t reconnects = 0;
-
-	if (natsStatistics_Create(&counts) == NATS_OK && natsConnection_GetStats(nats->connection, counts) == NATS_OK)
-		natsStatistics_GetCounts(counts, NULL, NULL, NULL, NULL, &reconnects);
-	natsStatistics_Destroy(counts);
-	return reconnects;
 }
 
 const struct backend_ops backend_nats = {

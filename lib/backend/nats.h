@@ -1,5 +1,5 @@
-/* nats.h: what the files of the backend nats share: nats.c (the bus, its connection, failures), nats_topic.c (streams),
- * nats_message.c (headers), nats_read.c and nats_write.c. */
+/* nats.h: what the files of the backend nats share: nats.c (the bus, failures), nats_link.c (connections), nats_topic.c
+ * (streams), nats_message.c (headers), nats_consumer.c and nats_read.c (reading), nats_write.c (publishing). */
 #ifndef EVBUS_BACKEND_NATS_H
 #define EVBUS_BACKEND_NATS_H
 
@@ -10,8 +10,8 @@
 #include <nats/nats.h>
 #include <pthread.h>
 
-#define NATS_SLICE_MS 100            /* waiting longer than this, it is asked whether to go on */
-#define STREAM_NAME_MAX 256u         /* with the NUL: what nats-server takes */
+#define NATS_SLICE_MS 100 /* waiting longer than this, it is asked whether to go on */
+#define STREAM_NAME_MAX 256u /* with the NUL: what nats-server takes */
 #define SUBJECT_MAX 512u
 
 /* A connection to publish by. It does not connect again by itself: whoever publishes by it has to know what of his was
@@ -24,29 +24,29 @@ struct nats_link {
 struct nats_backend {
 	struct backend base;
 	struct url url;
-	pid_t process;                   /* in a forked child there are no threads that could answer */
+	pid_t process; /* in a forked child there are no threads that could answer */
 	bool no_create;
 	int timeout_ms;
-	uint64_t replicas, window_s;     /* of streams that are made here */
+	uint64_t replicas, window_s; /* of streams that are made here */
 	const char *prefix;
-	const char *stream;              /* of somebody else; NULL: each partition has one of its own */
-	const char *only_topic;          /* what that is called; and where to publish, NULL: where the stream listens */
+	const char *stream; /* of somebody else; NULL: each partition has one of its own */
+	const char *only_topic; /* what that is called; and where to publish, NULL: where the stream listens */
 	const char *subject;
 	natsOptions *options;
-	natsConnection *connection;      /* NULL: not yet */
+	natsConnection *connection; /* NULL: not yet */
 	jsCtx *streams;
-	pthread_mutex_t mutex;           /* of these two: each publisher may have a thread */
-	struct nats_link *link;          /* the one that was made last; NULL: none */
-	struct buf graves;               /* of natsSubscription *: ended, and perhaps still in use by the library */
+	pthread_mutex_t mutex; /* of these two: each publisher may have a thread */
+	struct nats_link *link; /* the one that was made last; NULL: none */
+	struct buf graves; /* of natsSubscription *: ended, and perhaps still in use by the library */
 };
 
 struct nats_topic {
 	struct backend_topic base;
 	struct nats_backend *nats;
-	int64_t created_ns;              /* the stream of partition 0 */
-	int64_t window_ms;               /* so long the server knows the id of a message again */
+	int64_t created_ns; /* the stream of partition 0 */
+	int64_t window_ms; /* so long the server knows the id of a message again */
 	char name[EVBUS_TOPIC_MAX_BYTES + 1], log_id[33];
-	char subject[SUBJECT_MAX];       /* of a stream of somebody else; "": it listens to none that is one */
+	char subject[SUBJECT_MAX]; /* of a stream of somebody else; "": it listens to none that is one */
 };
 
 /* A partition's. */
@@ -55,6 +55,11 @@ struct nats_place {
 };
 
 extern const struct backend_ops backend_nats;
+
+static inline int64_t nats_now_ms(void)
+{
+	return os_monotonic_us() / 1000;
+}
 
 static inline struct nats_backend *nats_of(struct backend *backend)
 {
@@ -70,6 +75,11 @@ static inline const struct nats_topic *nats_topic_of(const struct backend_topic 
 enum evbus_code nats_failed(const struct nats_backend *nats, natsStatus status, jsErrCode why, struct evbus_err *err,
 			    const char *format, ...) __attribute__((format(printf, 5, 6)));
 
+/* ---- connections ---- */
+
+/* Signals are for the threads of the program: those of libnats inherit what is blocked where they are made. */
+natsStatus nats_connect(natsConnection **connection, natsOptions *options);
+
 /* How often the connection was made anew. What was asked for before may have been lost. */
 uint64_t nats_reconnects(const struct nats_backend *nats);
 
@@ -77,6 +87,10 @@ uint64_t nats_reconnects(const struct nats_backend *nats);
 CHECKED enum evbus_code nats_link_take(struct nats_backend *nats, int64_t timeout_ms, struct nats_link **link,
 				       struct evbus_err *err);
 void nats_link_give(struct nats_backend *nats, struct nats_link *link);
+
+/* With the bus. */
+void nats_link_close(struct nats_backend *nats);
+void nats_subscriptions_close(struct nats_backend *nats);
 
 /* Ends a subscription; NULL: there is none. */
 void nats_unsubscribe(struct nats_backend *nats, natsConnection *connection, natsSubscription *subscription);
@@ -109,9 +123,9 @@ CHECKED enum evbus_code nats_message_make(const struct message *message, const c
 size_t nats_message_size(const struct message *message);
 /* What the server says of a message that a consumer delivers. */
 struct nats_delivery {
-	uint64_t sequence, number;       /* in the stream; and of the deliveries of this consumer, from 1 */
-	uint64_t pending;                /* messages behind it, as it was delivered */
-	int64_t time_us;                 /* when it was stored */
+	uint64_t sequence, number; /* in the stream; and of the deliveries of this consumer, from 1 */
+	uint64_t pending; /* messages behind it, as it was delivered */
+	int64_t time_us; /* when it was stored */
 };
 
 /* false: it is none; the server says something. */
@@ -122,26 +136,62 @@ bool nats_message_place(natsMsg *made, struct nats_delivery *delivery);
 CHECKED enum evbus_code nats_message_read(natsMsg *made, struct buf *room, struct message *message,
 					  struct evbus_err *err);
 
+/* ---- the consumer of a reader ---- */
+
+struct nats_reader {
+	struct partition_reader base;
+	struct nats_backend *nats;
+	struct nats_place place;
+	int64_t created_ns;
+	uint64_t records, bytes; /* when it was last looked */
+	int64_t last_us;
+	int64_t looked_ms;
+	bool first_is_new; /* it was looked since messages were last asked for */
+	size_t chunk;
+	natsSubscription *deliveries; /* of the consumer; NULL: there is none */
+	natsInbox *inbox;
+	char *consumer;
+	uint64_t reconnects; /* when it was made */
+	uint64_t number; /* of the delivery that came last */
+	unsigned asked;
+	bool large; /* a message does not fit into what is usually asked for */
+	natsMsg *held; /* it came, and was not given out yet */
+	struct nats_delivery delivery; /* its */
+	struct buf line, room;
+};
+
+void nats_drop_held(struct nats_reader *reader);
+void nats_consumer_close(struct nats_reader *reader);
+/* from_us: from that time on; INT64_MIN: from `next`. *pending: how many there are from there on. */
+CHECKED enum evbus_code nats_consumer_open(struct nats_reader *reader, int64_t from_us, uint64_t *pending,
+					   struct evbus_err *err);
+CHECKED enum evbus_code nats_ask(struct nats_reader *reader, struct evbus_err *err);
+/* Takes what comes within this time, where nothing is held. *came: something did, if only an answer. */
+CHECKED enum evbus_code nats_take(struct nats_reader *reader, int64_t timeout_ms, bool *came, struct evbus_err *err);
+/* Holds the next message; *none: there is none of those that were there. from_us: as above. */
+CHECKED enum evbus_code nats_hold_next(struct nats_reader *reader, int64_t from_us, bool *none, struct evbus_err *err);
+enum evbus_code nats_cannot_read(const struct nats_reader *reader, natsStatus status, jsErrCode why,
+				 struct evbus_err *err);
+enum evbus_code nats_was_removed(const struct nats_reader *reader, struct evbus_err *err);
+
 /* ---- reading and writing: as backend.h has them ---- */
 
 enum evbus_code nats_reader_open(const struct backend_topic *topic, int32_t partition, size_t chunk, bool ahead,
-				 struct partition_reader **reader, struct evbus_err *err);
-void nats_reader_close(struct partition_reader *reader);
-enum evbus_code nats_seek(struct partition_reader *reader, uint64_t position, struct evbus_err *err);
-enum evbus_code nats_seek_time(struct partition_reader *reader, int64_t time_us, struct evbus_err *err);
-enum evbus_code nats_next(struct partition_reader *reader, uint64_t end, struct line *line, bool *got,
+				 struct partition_reader **base, struct evbus_err *err);
+void nats_reader_close(struct partition_reader *base);
+enum evbus_code nats_seek(struct partition_reader *base, uint64_t position, struct evbus_err *err);
+enum evbus_code nats_seek_time(struct partition_reader *base, int64_t time_us, struct evbus_err *err);
+enum evbus_code nats_next(struct partition_reader *base, uint64_t end, struct line *line, bool *got,
 			  struct evbus_err *err);
-enum evbus_code nats_refresh(struct partition_reader *reader, struct evbus_err *err);
-bool nats_wait(const struct partition_reader *reader, int timeout_ms);
-enum evbus_code nats_bytes_left(const struct partition_reader *reader, uint64_t *bytes, struct evbus_err *err);
-enum evbus_code nats_describe(struct partition_reader *reader, struct evbus_partition_info *info,
-			      struct evbus_err *err);
+enum evbus_code nats_refresh(struct partition_reader *base, struct evbus_err *err);
+bool nats_wait(const struct partition_reader *base, int timeout_ms);
+enum evbus_code nats_bytes_left(const struct partition_reader *base, uint64_t *bytes, struct evbus_err *err);
+enum evbus_code nats_describe(struct partition_reader *base, struct evbus_partition_info *info, struct evbus_err *err);
 
 enum evbus_code nats_writer_open(const struct backend_topic *topic, int32_t partition, const struct waiter *waiter,
-				 struct partition_writer **writer, struct evbus_err *err);
-void nats_writer_close(struct partition_writer *writer);
-enum evbus_code nats_append(struct partition_writer *writer, struct group *group, uint64_t expect,
-			    struct evbus_err *err);
-enum evbus_code nats_commit(struct partition_writer *writer, struct group *group, struct evbus_err *err);
+				 struct partition_writer **base, struct evbus_err *err);
+void nats_writer_close(struct partition_writer *base);
+enum evbus_code nats_append(struct partition_writer *base, struct group *group, uint64_t expect, struct evbus_err *err);
+enum evbus_code nats_commit(struct partition_writer *base, struct group *group, struct evbus_err *err);
 
 #endif

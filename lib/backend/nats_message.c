@@ -9,11 +9,11 @@
 #include <errno.h>
 #include <string.h>
 
-#define HEADERS_BYTES 512u           /* their names, the time, the id, and what NATS needs beside */
-#define VALUE_MAX_BYTES 1024u        /* of what others may filter by */
-#define EMPTY "%00"                  /* a text has no NUL, so this is none */
-#define ACK_TOKENS 9u                /* $JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.NUMBER.TIME.PENDING */
-#define ACK_TOKENS_DOMAIN 11u        /* the same with a domain and an account behind $JS.ACK */
+#define HEADERS_BYTES 512u /* their names, the time, the id, and what NATS needs beside */
+#define VALUE_MAX_BYTES 1024u /* of what others may filter by */
+#define EMPTY "%00" /* a text has no NUL, so this is none */
+#define ACK_TOKENS 9u /* $JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.NUMBER.TIME.PENDING */
+#define ACK_TOKENS_DOMAIN 11u /* the same with a domain and an account behind $JS.ACK */
 
 /* ---- to a message ---------------------------------------------------------------------------------------------- */
 
@@ -97,8 +97,8 @@ static natsStatus set_headers(natsMsg *made, const struct message *message, cons
 	return status == NATS_OK ? set_value(made, MESSAGE_EVENT_TYPE, envelope.event_type) : status;
 }
 
-enum evbus_code nats_message_make(const struct message *message, const char *subject, const char *reply,
-				  const char *id, natsMsg **made, struct evbus_err *err)
+enum evbus_code nats_message_make(const struct message *message, const char *subject, const char *reply, const char *id,
+				  natsMsg **made, struct evbus_err *err)
 {
 	natsStatus status = natsMsg_Create(made, subject, reply, message->payload.data, (int)message->payload.len);
 
@@ -107,8 +107,8 @@ enum evbus_code nats_message_make(const struct message *message, const char *sub
 		if (status != NATS_OK)
 			natsMsg_Destroy(*made);
 	}
-	return status == NATS_OK ? EVBUS_OK :
-				   err_set(err, EVBUS_IO, status == NATS_NO_MEMORY ? ENOMEM : 0,
+	return status == NATS_OK ? EVBUS_OK
+				 : err_set(err, EVBUS_IO, status == NATS_NO_MEMORY ? ENOMEM : 0,
 					   "cannot make a message: %s", natsStatus_GetText(status));
 }
 
@@ -209,8 +209,9 @@ bool nats_message_place(natsMsg *made, struct nats_delivery *delivery)
 	for (; skip; skip--)
 		at = strchr(at, '.') + 1;
 	uint64_t time_ns;
-	if (!take_number(&at, &times) || !take_number(&at, &delivery->sequence) || !take_number(&at, &delivery->number) ||
-	    !take_number(&at, &time_ns) || !take_number(&at, &delivery->pending))
+	if (!take_number(&at, &times) || !take_number(&at, &delivery->sequence) ||
+	    !take_number(&at, &delivery->number) || !take_number(&at, &time_ns) ||
+	    !take_number(&at, &delivery->pending))
 		return false;
 	delivery->time_us = (int64_t)(time_ns / 1000);
 	return true;

@@ -12,11 +12,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define NAME_IN_USE 10058            /* of the server's API: with another configuration */
+#define NAME_IN_USE 10058 /* of the server's API: with another configuration */
 /* Of the stream of partition 0; what stands behind it is their number. No JSON: libnats escapes no quotes in it. */
 #define DESCRIPTION "evbus partitions="
 #define NONCE_BYTES 16u
-#define PREFIX_ROOM 80u              /* for a prefix and what stands behind it */
+#define PREFIX_ROOM 80u /* for a prefix and what stands behind it */
 
 /* ---- names ----------------------------------------------------------------------------------------------------- */
 
@@ -165,8 +165,8 @@ static enum evbus_code anchor_of(const struct nats_backend *nats, const char *na
 	/* So long that no other partition's is longer. */
 	if (!name_place(nats, name, EVBUS_PARTITIONS_MAX, place))
 		return err_set(err, EVBUS_USAGE, 0,
-			       "topic '%s' is too long for the name of a stream, which has at most %u bytes with '%s'", name,
-			       STREAM_NAME_MAX - 1, nats->prefix);
+			       "topic '%s' is too long for the name of a stream, which has at most %u bytes with '%s'",
+			       name, STREAM_NAME_MAX - 1, nats->prefix);
 	(void)name_place(nats, name, 0, place);
 	return EVBUS_OK;
 }
@@ -177,7 +177,7 @@ enum evbus_code nats_topic_open(struct backend *backend, const char *name, struc
 	struct nats_backend *nats = nats_of(backend);
 	CLEANUP(nats_look_done) jsStreamInfo *info = NULL;
 	CLEANUP(free_cleanup) struct nats_topic *opened = NULL;
-	struct nats_place place;
+	struct nats_place place = { 0 };
 
 	TRY(is_only_topic(nats, name, err));
 	TRY(anchor_of(nats, name, &place, err));
@@ -190,7 +190,9 @@ enum evbus_code nats_topic_open(struct backend *backend, const char *name, struc
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", name);
 	*opened = (struct nats_topic){
-		.base = { .ops = &backend_nats, .name = opened->name, .log_id = opened->log_id,
+		.base = { .ops = &backend_nats,
+			  .name = opened->name,
+			  .log_id = opened->log_id,
 			  .segment_max_bytes = UINT64_MAX },
 		.nats = nats,
 	};
@@ -213,7 +215,7 @@ enum evbus_code nats_topic_check(const struct backend_topic *topic, const char *
 {
 	const struct nats_topic *opened = nats_topic_of(topic);
 	CLEANUP(nats_look_done) jsStreamInfo *info = NULL;
-	struct nats_place place;
+	struct nats_place place = { 0 };
 
 	TRY(nats_place_of(topic, 0, &place, err));
 	enum evbus_code code = nats_look(opened->nats, place.stream, &info, err);
@@ -268,7 +270,7 @@ static enum evbus_code make_topic(const struct nats_backend *nats, const char *n
 				  struct evbus_err *err)
 {
 	char nonce[2 * NONCE_BYTES + 1], description[128];
-	struct nats_place place;
+	struct nats_place place = { 0 };
 	bool used = false;
 
 	TRY(make_nonce(nonce, err));
@@ -363,7 +365,8 @@ enum evbus_code nats_topic_names(struct backend *backend, const char *pattern, c
 	char topic[STREAM_NAME_MAX];
 
 	if (nats->stream) {
-		TRY(names_add(&found, pattern, (struct evbus_slice){ nats->only_topic, strlen(nats->only_topic) }, err));
+		TRY(names_add(&found, pattern, (struct evbus_slice){ nats->only_topic, strlen(nats->only_topic) },
+			      err));
 		return names_give(&found, names, err);
 	}
 	TRY(list_streams(nats, &list, err));

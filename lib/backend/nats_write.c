@@ -19,10 +19,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WRONG_LAST_SEQUENCE 10071    /* of the server's API */
+#define WRONG_LAST_SEQUENCE 10071 /* of the server's API */
 #define WRONG_LAST_ID 10070
 #define TOO_LARGE 10054
-#define SIZES_APART 3u               /* a message has at most so many times the bytes of its line and these */
+#define SIZES_APART 3u /* a message has at most so many times the bytes of its line and these */
 #define SIZES_APART_BYTES 4096u
 #define ID_BYTES 12u
 #define ID_MAX (2 * ID_BYTES + 24)
@@ -31,31 +31,26 @@ struct nats_writer {
 	struct partition_writer base;
 	struct nats_backend *nats;
 	struct nats_place place;
-	struct nats_link *link;          /* NULL: it is lost */
+	struct nats_link *link; /* NULL: it is lost */
 	natsSubscription *acks;
 	natsInbox *inbox;
-	char name[2 * ID_BYTES + 1];     /* of this writer: what its ids begin with */
-	uint64_t first;                  /* number of the group's first message; numbers are not used again */
-	size_t count;                    /* messages of the group */
-	uint64_t last;                   /* sequence of what was acknowledged last */
-	uint64_t expect;                 /* of the group's first message; UINT64_MAX: none */
-	int64_t sent_ms, heard_ms;       /* when it was first sent, and when an answer came last */
-	size_t missing;                  /* without an answer */
-	size_t nobody;                   /* the first that met nobody who would have taken it; SIZE_MAX: none did */
-	enum evbus_code refused;         /* why others were not taken: EVBUS_OK, none was refused */
+	char name[2 * ID_BYTES + 1]; /* of this writer: what its ids begin with */
+	uint64_t first; /* number of the group's first message; numbers are not used again */
+	size_t count; /* messages of the group */
+	uint64_t last; /* sequence of what was acknowledged last */
+	uint64_t expect; /* of the group's first message; UINT64_MAX: none */
+	int64_t sent_ms, heard_ms; /* when it was first sent, and when an answer came last */
+	size_t missing; /* without an answer */
+	size_t nobody; /* the first that met nobody who would have taken it; SIZE_MAX: none did */
+	enum evbus_code refused; /* why others were not taken: EVBUS_OK, none was refused */
 	struct evbus_err why;
-	struct buf offsets;              /* uint64_t of each message, 0: none yet */
+	struct buf offsets; /* uint64_t of each message, 0: none yet */
 	struct buf room;
 };
 
 static struct nats_writer *writing(struct partition_writer *writer)
 {
 	return (struct nats_writer *)(void *)writer;
-}
-
-static int64_t now_ms(void)
-{
-	return os_monotonic_us() / 1000;
 }
 
 static uint64_t *offsets_of(const struct nats_writer *writer)
@@ -149,9 +144,9 @@ static enum evbus_code send_missing(struct nats_writer *writer, const struct gro
 		if (!offsets_of(writer)[i])
 			TRY(send_one(writer, group, i, &sent, err));
 	/* Also has it sent now: the library likes to wait for more. */
-	(void)natsConnection_FlushTimeout(writer->link->connection,
-					  writer->nats->timeout_ms < NATS_SLICE_MS ? writer->nats->timeout_ms :
-										       NATS_SLICE_MS);
+	(void)natsConnection_FlushTimeout(writer->link->connection, writer->nats->timeout_ms < NATS_SLICE_MS
+									    ? writer->nats->timeout_ms
+									    : NATS_SLICE_MS);
 	return EVBUS_OK;
 }
 
@@ -167,10 +162,11 @@ static enum evbus_code check_sizes(struct nats_writer *writer, const struct grou
 			continue;
 		TRY(message_of(group, i, &writer->room, &message, err));
 		if (max > 0 && nats_message_size(&message) > (size_t)max)
-			return err_set(err, EVBUS_DATA, 0,
-				       "an event of %zu bytes is too large for '%s', which takes messages of %lld bytes, "
-				       "headers included (max_payload)",
-				       message.payload.len, writer->nats->url.shown, (long long)max);
+			return err_set(
+				err, EVBUS_DATA, 0,
+				"an event of %zu bytes is too large for '%s', which takes messages of %lld bytes, "
+				"headers included (max_payload)",
+				message.payload.len, writer->nats->url.shown, (long long)max);
 	}
 	return EVBUS_OK;
 }
@@ -203,8 +199,8 @@ static void refuse(struct nats_writer *writer, uint64_t code, struct evbus_slice
 					  topic->name, writer->base.partition, last + 1, writer->expect);
 	else if (code == WRONG_LAST_ID)
 		writer->refused = err_set(&writer->why, EVBUS_CONFLICT, 0,
-					  "somebody else has published to topic '%s', partition %d meanwhile", topic->name,
-					  writer->base.partition);
+					  "somebody else has published to topic '%s', partition %d meanwhile",
+					  topic->name, writer->base.partition);
 	else
 		writer->refused = err_set(&writer->why, code == TOO_LARGE ? EVBUS_DATA : EVBUS_UNAVAILABLE, 0,
 					  "topic '%s', partition %d: '%s' refuses an event: %.*s", topic->name,
@@ -239,14 +235,17 @@ static void take_sequence(struct nats_writer *writer, size_t i, const struct jso
 	offsets_of(writer)[i] = sequence;
 	writer->missing--;
 	if (writer->refused == EVBUS_OK && (sequence <= writer->last || !json_equals(wants[2].value, name)))
-		writer->refused = err_set(&writer->why, EVBUS_CONFLICT, 0,
-					  "topic '%s', partition %d was removed and made again while it was published to",
-					  writer->base.topic->name, writer->base.partition);
+		writer->refused =
+			err_set(&writer->why, EVBUS_CONFLICT, 0,
+				"topic '%s', partition %d was removed and made again while it was published to",
+				writer->base.topic->name, writer->base.partition);
 }
 
 static void take_answer(struct nats_writer *writer, natsMsg *message)
 {
-	struct json_want wants[] = { { .name = SLICE("error") }, { .name = SLICE("seq") }, { .name = SLICE("stream") } };
+	struct json_want wants[] = { { .name = SLICE("error") },
+				     { .name = SLICE("seq") },
+				     { .name = SLICE("stream") } };
 	struct evbus_slice text = { natsMsg_GetData(message), (size_t)natsMsg_GetDataLength(message) };
 	const char *subject = natsMsg_GetSubject(message), *dot = strrchr(subject, '.');
 	struct json_fault fault;
@@ -258,7 +257,7 @@ static void take_answer(struct nats_writer *writer, natsMsg *message)
 	/* Another group's, or a second one. */
 	if (number >= writer->count || offsets_of(writer)[number])
 		return;
-	writer->heard_ms = now_ms();
+	writer->heard_ms = nats_now_ms();
 	if (!text.len)
 		writer->nobody = number < writer->nobody ? (size_t)number : writer->nobody;
 	else if (!json_scan(text, wants, 3, &fault))
@@ -287,7 +286,7 @@ static bool can_send_again(const struct nats_writer *writer)
 	for (size_t i = writer->nobody; i < writer->count; i++)
 		if (offsets_of(writer)[i])
 			return false;
-	return now_ms() - writer->sent_ms < nats_topic_of(writer->base.topic)->window_ms;
+	return nats_now_ms() - writer->sent_ms < nats_topic_of(writer->base.topic)->window_ms;
 }
 
 static bool goes_on(const struct nats_writer *writer)
@@ -303,8 +302,9 @@ static enum evbus_code check_patience(struct nats_writer *writer, struct evbus_e
 
 	if (!goes_on(writer))
 		return err_set(err, EVBUS_AGAIN, EINTR,
-			       "gave up waiting for the server: it is not known what became of %zu events", writer->missing);
-	if (now_ms() - writer->heard_ms < writer->nats->timeout_ms)
+			       "gave up waiting for the server: it is not known what became of %zu events",
+			       writer->missing);
+	if (nats_now_ms() - writer->heard_ms < writer->nats->timeout_ms)
 		return EVBUS_OK;
 	snprintf(text, sizeof text, "no acknowledgement within %d ms", writer->nats->timeout_ms);
 	return give_up(writer, writer->nobody != SIZE_MAX ? "nobody takes them" : text, err);
@@ -313,7 +313,7 @@ static enum evbus_code check_patience(struct nats_writer *writer, struct evbus_e
 /* The connection is lost: another one, and what has no answer by that. */
 static enum evbus_code begin_again(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
 {
-	int64_t left_ms = writer->heard_ms + writer->nats->timeout_ms - now_ms();
+	int64_t left_ms = writer->heard_ms + writer->nats->timeout_ms - nats_now_ms();
 
 	unlink_writer(writer);
 	if (!can_send_again(writer))
@@ -377,8 +377,8 @@ static enum evbus_code begin(struct nats_writer *writer, struct group *group, ui
 			       "subject= in the URL",
 			       writer->place.stream);
 	if (group->atomic && count > 1)
-		return err_set(err, EVBUS_CONFIG, 0, "NATS cannot append %zu events at once or none of them: leave --atomic out",
-			       count);
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "NATS cannot append %zu events at once or none of them: leave --atomic out", count);
 	writer->offsets.len = 0;
 	TRY(buf_reserve(&writer->offsets, count * sizeof(uint64_t), err));
 	memset(writer->offsets.data, 0, count * sizeof(uint64_t));
@@ -391,7 +391,7 @@ static enum evbus_code begin(struct nats_writer *writer, struct group *group, ui
 	writer->first += writer->count;
 	writer->count = writer->missing = count;
 	writer->refused = EVBUS_OK;
-	writer->sent_ms = writer->heard_ms = now_ms();
+	writer->sent_ms = writer->heard_ms = nats_now_ms();
 	return EVBUS_OK;
 }
 
@@ -400,7 +400,8 @@ enum evbus_code nats_append(struct partition_writer *base, struct group *group, 
 	struct nats_writer *writer = writing(base);
 
 	if (!expect)
-		return err_set(err, EVBUS_CONFLICT, 0, "the next offset of topic '%s', partition %d is not 0: they begin with 1",
+		return err_set(err, EVBUS_CONFLICT, 0,
+			       "the next offset of topic '%s', partition %d is not 0: they begin with 1",
 			       base->topic->name, base->partition);
 	TRY(begin(writer, group, expect, err));
 	TRY(send_missing(writer, group, err));
@@ -450,7 +451,7 @@ enum evbus_code nats_writer_open(const struct backend_topic *topic, int32_t part
 				 struct partition_writer **base, struct evbus_err *err)
 {
 	unsigned char bytes[ID_BYTES];
-	struct nats_place place;
+	struct nats_place place = { 0 };
 
 	TRY(nats_place_of(topic, partition, &place, err));
 	if (os.getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)

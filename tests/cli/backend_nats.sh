@@ -120,10 +120,10 @@ t 'a key chooses the partition that it has in files'
 begin
 evbus topic-create -q -t t --partitions 8 >/dev/null
 evbus topic-create -q -b file:files -t t --partitions 8 >/dev/null
-events 1 50 >events
-expect_status 0 evbus publish -t t --key-from /id --format '{partition_id}\n' events
+seq 1 50 | sed 's/.*/{"id":"&"}/' >numbered
+expect_status 0 evbus publish -t t --key-from /id --format '{partition_id}\n' numbered
 cp "$OUT" nats
-expect_status 0 evbus publish -b file:files -t t --key-from /id --format '{partition_id}\n' events
+expect_status 0 evbus publish -b file:files -t t --key-from /id --format '{partition_id}\n' numbered
 expect_same "$OUT" nats
 
 t 'positions and times name places'
@@ -171,7 +171,7 @@ expect_status 78 evbus publish -q -t t --atomic <<<$'{}\n{}'
 t 'what was read leaves nothing on the server'
 begin
 events 1 3 | evbus publish -q -t t
-ids t >ids
+ids t >seen
 gone() {
 	ask "STREAM.INFO.$(stream t 0)"
 	[ "$(jq .state.consumer_count <<<"$ANSWER")" = 0 ]

@@ -239,8 +239,8 @@ t 'answers that are late, and pieces that come twice'
 begin
 evbus topic-create -q -t t >/dev/null
 tell net delay both 30
-events 1 3000 >events
-expect_status 0 evbus publish -b "$(through timeout=20s)" -t t events
+events 1 3000 >made
+expect_status 0 evbus publish -b "$(through timeout=20s)" -t t made
 cp "$OUT" receipts
 tell net pass
 expect_receipts_hold
