@@ -232,10 +232,10 @@ static bool is_same(const struct evbus_record *a, const struct evbus_record *b)
 	return !a->payload.data == !b->payload.data && x.len == y.len && !memcmp(x.data, y.data, x.len);
 }
 
-static void describe(const struct comparison *run, struct odd_key *odd, uint64_t n, const struct evbus_record *ours,
-		     const struct evbus_record *theirs)
+/* there: the one of the two that it is told of. */
+static void describe(const struct comparison *run, struct odd_key *odd, uint64_t n, const struct evbus_record *there,
+		     const struct evbus_record *ours, const struct evbus_record *theirs)
 {
-	const struct evbus_record *there = ours ? ours : theirs;
 	char key[KEY_SHOWN + 32], other[64] = "";
 	struct evbus_slice name = there->partition_key;
 
@@ -272,7 +272,7 @@ static enum evbus_code find_first(const struct comparison *run, struct odd_key *
 			return err_set(err, EVBUS_CONFLICT, 0,
 				       "topic '%s' changed while it was compared: compare again when nobody publishes",
 				       run->topic);
-		describe(run, odd, n, here, there);
+		describe(run, odd, n, here ? here : there, here, there);
 		return EVBUS_OK;
 	}
 }

@@ -367,7 +367,7 @@ enum evbus_code keys_appended(struct keys *keys, const struct partition_writer *
 			      struct evbus_err *err)
 {
 	struct key_part *part = &keys->parts[writer->partition];
-	struct evbus_record record;
+	struct evbus_record record = { .partition_id = writer->partition };
 
 	/* What does not follow is read like that of others. */
 	if (!follows(keys, writer, group))

@@ -2,6 +2,7 @@
  * is the one in memory, with calls of ours before its own. */
 #include "backend.h"
 #include "bus.h"
+#include "faulty.h"
 #include "log/writer.h"
 #include "modules.h"
 
@@ -24,6 +25,7 @@ static bool late; /* an append is refused by the commit */
 static bool refuses; /* an append is refused for nothing */
 static bool lost; /* the commit does not know what became of it */
 static const char *partly;           /* the first of a group, of this key, is taken, and the others are not */
+static bool gone;                    /* the record that is read next went meanwhile */
 static bool late_news;               /* readers that look at single records learn nothing new */
 static unsigned asked, asks_max;
 static uint64_t expected;
@@ -93,6 +95,11 @@ static enum evbus_code our_commit(struct partition_writer *writer, struct group 
 static enum evbus_code our_next(struct partition_reader *reader, uint64_t end, struct line *line, bool *got,
 				struct evbus_err *e)
 {
+	if (gone) {
+		gone = false;
+		reader->first = reader->next + 1;
+		return err_set(e, EVBUS_NONE, 0, "gone");
+	}
 	enum evbus_code code = backend_memory.next(reader, end, line, got, e);
 
 	records_read += code == EVBUS_OK && *got;
@@ -403,4 +410,67 @@ Test(publisher_once, what_memory_no_longer_has_is_no_repeat)
 	OK(evbus_topic_describe(bus, "t", 0, &info, &err));
 	cr_expect_lt(info.records, 16000);
 	publish_range(bus, 19000, 20000, 1000);
+}
+
+Test(publisher_once, what_goes_while_it_is_read_is_passed_over)
+{
+	put_by_other("a");
+	put_by_other("b");
+	gone = true;
+	assert_published("b", true, "1", "{\"by\":\"other\"}");
+	cr_expect_not(gone);
+}
+
+Test(publisher_once, the_index_is_made_anew_where_there_are_no_files)
+{
+	struct evbus_verify_options options = { .partition_id = EVBUS_PARTITION_ALL, .rebuild_keys = true };
+	struct evbus *stored = open_bus("sqlite:state.db");
+	struct evbus_verify_result result;
+
+	publish_range(stored, 0, 2000, 0);
+	OK(evbus_verify(stored, NULL, &options, &result, &err));
+	cr_expect(result.notes == 1 && !result.damages);
+	records_read = 0;
+	publish_range(stored, 0, 10, 10);
+	cr_expect_leq(records_read, 12, "%u", records_read);
+	evbus_close(stored);
+}
+
+/* ---- failures ---- */
+
+static enum evbus_code try_to_publish(struct evbus *of)
+{
+	struct evbus_publisher_options options = { .idempotent = true };
+	struct evbus_event event = { .topic = "t",
+				     .payload = SLICE("{}"),
+				     .partition_id = EVBUS_PARTITION_ANY,
+				     .event_key = SLICE("a") };
+	struct evbus_publisher *publisher;
+	struct evbus_err why;
+
+	TRY(evbus_publisher_open(of, &options, &publisher, &why));
+	enum evbus_code code = evbus_publisher_add(publisher, &event, &why);
+	if (code == EVBUS_OK)
+		code = evbus_publisher_flush(publisher, &why);
+	if (code == EVBUS_OK)
+		cr_expect_eq(evbus_publisher_next(publisher)->offset.data[0], '1');
+	evbus_publisher_close(publisher);
+	return code;
+}
+
+Test(publisher_once, whichever_call_fails_a_key_is_there_once)
+{
+	bool happened = true;
+
+	put_by_other("x");
+	for (unsigned at = 1; happened && at < 400; at++) {
+		faulty_begin(at, ENOMEM);
+		enum evbus_code code = try_to_publish(bus);
+		happened = faulty.failed != NULL;
+		faulty_end();
+		cr_assert(happened || code == EVBUS_OK);
+	}
+	cr_expect_not(happened);
+	OK(try_to_publish(bus));
+	cr_expect_eq(record_count(), 2);
 }
