@@ -73,8 +73,7 @@ const struct backend_ops backend_kafka = {
 	.scheme = "kafka",
 	.offset_kind = "kafka_offset",
 	.acknowledgement = "written by all in-sync replicas (acks=all); synced only where flush.messages says so",
-	.idempotence = "what the topic has is not published again; but of two publishers of the same event at the same time "
-		       "both may publish it, for Kafka cannot be asked to append only where nobody else did",
+	.idempotence = "a repeat of what is there is dropped; of two at the same time both may get in",
 	.open = kafka_open,
 	.close = kafka_close,
 	.ready = kafka_ready,

@@ -1,8 +1,8 @@
 /* kafka.h: what the files of the backend kafka share: kafka.c (the bus), kafka_client.c (clients of librdkafka and what
  * they say), kafka_topics.c (topics), kafka_read.c and kafka_write.c (partitions).
  *
- * One client of librdkafka asks and reads, and one publishes, made when it is needed. A partition is fetched by a client
- * once only, so two readers of one partition have two clients. */
+ * One client of librdkafka asks, one fetches, and one publishes, made when they are needed. A partition is fetched by a
+ * client once only, so two readers of one partition have two clients. */
 #ifndef EVBUS_BACKEND_KAFKA_H
 #define EVBUS_BACKEND_KAFKA_H
 
@@ -15,7 +15,7 @@
 struct kafka_reader;
 struct producer;
 
-/* A client that asks and reads. */
+/* A client that asks or fetches. */
 struct consumer {
 	struct consumer *following;
 	rd_kafka_t *handle;
@@ -24,25 +24,25 @@ struct consumer {
 struct kafka {
 	struct backend base;
 	struct url url;
-	const char *prefix;              /* "", or NAME */
+	const char *prefix; /* "", or NAME */
 	int timeout_ms;
-	int replicas;                    /* of topics that are made; -1: as the servers have it */
+	int replicas; /* of topics that are made; -1: as the servers have it */
 	bool no_create;
 	pid_t process;
-	rd_kafka_conf_t *conf;           /* what clients have in common */
-	struct consumer *consumers;      /* the first is the one that asks; NULL: it is not ready */
-	struct kafka_reader *readers;    /* those that fetch */
-	pthread_mutex_t mutex;           /* of the rest: whoever publishes has a thread */
-	struct producer *producer;       /* that new writers take; NULL: none, or the last has failed */
-	rd_kafka_resp_err_t heard;       /* what went wrong last with a connection, */
-	char heard_text[320];            /* in librdkafka's words */
+	rd_kafka_conf_t *conf; /* what clients have in common */
+	struct consumer *consumers; /* the first is the one that asks; NULL: it is not ready */
+	struct kafka_reader *readers; /* those that fetch */
+	pthread_mutex_t mutex; /* of the rest: whoever publishes has a thread */
+	struct producer *producer; /* that new writers take; NULL: none, or the last has failed */
+	rd_kafka_resp_err_t heard; /* what went wrong last with a connection, */
+	char heard_text[320]; /* in librdkafka's words */
 };
 
 struct kafka_topic {
 	struct backend_topic base;
 	struct kafka *kafka;
 	char log_id[33];
-	char full_name[2 * EVBUS_TOPIC_MAX_BYTES + 2];    /* as Kafka knows it; base.name is the end of it */
+	char full_name[2 * EVBUS_TOPIC_MAX_BYTES + 2]; /* as Kafka knows it; base.name is the end of it */
 };
 
 /* ---- kafka_client.c ---- */
@@ -50,12 +50,12 @@ struct kafka_topic {
 /* Takes the options of the URL, all of them. */
 CHECKED enum evbus_code kafka_configure(struct kafka *kafka, struct evbus_err *err);
 
-/* type: RD_KAFKA_CONSUMER or RD_KAFKA_PRODUCER. report: of a producer, its delivery reports. */
-CHECKED enum evbus_code kafka_client(struct kafka *kafka, rd_kafka_type_t type,
-				     void (*report)(rd_kafka_t *, const rd_kafka_message_t *, void *),
-				     rd_kafka_t **handle, struct evbus_err *err);
+/* One that publishes. */
+CHECKED enum evbus_code kafka_publisher(const struct kafka *kafka,
+					void (*report)(rd_kafka_t *, const rd_kafka_message_t *, void *),
+					rd_kafka_t **handle, struct evbus_err *err);
 
-/* One more that asks and reads. */
+/* One more that asks or fetches. */
 CHECKED enum evbus_code kafka_consumer(struct kafka *kafka, struct consumer **consumer, struct evbus_err *err);
 
 /* Tells what failed. doing: "read topic 't'", which cannot be done; text: the server's own, or NULL. */

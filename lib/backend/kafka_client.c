@@ -10,9 +10,9 @@
 #include <string.h>
 
 #define TIMEOUT_DEFAULT_MS 10000
-#define TIMEOUT_LEAST_MS 10      /* less is refused by librdkafka for some of what it is put into */
+#define TIMEOUT_LEAST_MS 10 /* less is refused by librdkafka for some of what it is put into */
 #define REPLICAS_MAX 32767u
-#define ATTEMPT_MS 250           /* the first time it is asked; each further time twice as long */
+#define ATTEMPT_MS 250 /* the first time it is asked; each further time twice as long */
 #define PAUSE_MS 20
 
 /* ---- options --------------------------------------------------------------------------------------------------- */
@@ -52,9 +52,9 @@ static const struct {
 	const char *name, *value;
 } preset[] = {
 	{ "client.id", "evbus" },
-	{ "message.max.bytes", "8388608" },           /* it is the topic that says how much it takes */
-	{ "queued.max.messages.kbytes", "8192" },     /* of each partition that is read */
-	{ "fetch.wait.max.ms", "100" },               /* the end is told by an answer that has nothing in it */
+	{ "message.max.bytes", "8388608" }, /* it is the topic that says how much it takes */
+	{ "queued.max.messages.kbytes", "4096" }, /* of each partition that is read */
+	{ "fetch.wait.max.ms", "20" }, /* the end is told by an answer that has nothing in it */
 	{ "fetch.error.backoff.ms", "50" },
 	{ "reconnect.backoff.max.ms", "1000" },
 };
@@ -136,9 +136,10 @@ static enum evbus_code take_options(struct kafka *kafka, struct evbus_err *err)
 	kafka->replicas = replicas ? (int)replicas : -1;
 	kafka->prefix = url_option(&kafka->url, "prefix");
 	if (kafka->prefix && evbus_topic_check(kafka->prefix, false, NULL) != EVBUS_OK)
-		return err_set(err, EVBUS_CONFIG, 0,
-			       "the bus '%s': prefix='%s' is not the beginning of a topic: tokens with dots between them",
-			       kafka->url.shown, kafka->prefix);
+		return err_set(
+			err, EVBUS_CONFIG, 0,
+			"the bus '%s': prefix='%s' is not the beginning of a topic: tokens with dots between them",
+			kafka->url.shown, kafka->prefix);
 	if (!*kafka->url.servers)
 		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' names no server: write kafka://HOST:PORT",
 			       kafka->url.shown);
@@ -154,7 +155,7 @@ static void hear(rd_kafka_t *handle, int why, const char *text, void *opaque)
 	char fatal[256];
 
 	if (why == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-		return;    /* what came before says more */
+		return; /* what came before says more */
 	if (why == RD_KAFKA_RESP_ERR__FATAL) {
 		why = rd_kafka_fatal_error(handle, fatal, sizeof fatal);
 		text = fatal;
@@ -261,16 +262,13 @@ enum evbus_code kafka_failed(struct kafka *kafka, rd_kafka_resp_err_t why, const
 
 /* ---- clients --------------------------------------------------------------------------------------------------- */
 
-enum evbus_code kafka_client(struct kafka *kafka, rd_kafka_type_t type,
-			     void (*report)(rd_kafka_t *, const rd_kafka_message_t *, void *), rd_kafka_t **handle,
-			     struct evbus_err *err)
+/* conf is given away. */
+static enum evbus_code make_client(const struct kafka *kafka, rd_kafka_type_t type, rd_kafka_conf_t *conf,
+				   rd_kafka_t **handle, struct evbus_err *err)
 {
-	rd_kafka_conf_t *conf = rd_kafka_conf_dup(kafka->conf);
 	sigset_t all, before;
 	char why[256];
 
-	if (report)
-		rd_kafka_conf_set_dr_msg_cb(conf, report);
 	/* Signals are for the threads of the program. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -280,6 +278,37 @@ enum evbus_code kafka_client(struct kafka *kafka, rd_kafka_type_t type,
 		return EVBUS_OK;
 	rd_kafka_conf_destroy(conf);
 	return err_set(err, EVBUS_CONFIG, 0, "cannot use the bus '%s': %s", kafka->url.shown, why);
+}
+
+enum evbus_code kafka_publisher(const struct kafka *kafka,
+				void (*report)(rd_kafka_t *, const rd_kafka_message_t *, void *), rd_kafka_t **handle,
+				struct evbus_err *err)
+{
+	rd_kafka_conf_t *conf = rd_kafka_conf_dup(kafka->conf);
+
+	rd_kafka_conf_set_dr_msg_cb(conf, report);
+	return make_client(kafka, RD_KAFKA_PRODUCER, conf, handle, err);
+}
+
+enum evbus_code kafka_consumer(struct kafka *kafka, struct consumer **consumer, struct evbus_err *err)
+{
+	struct consumer *made = os.realloc(NULL, sizeof *made);
+
+	if (!made)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the bus '%s'", kafka->url.shown);
+	*made = (struct consumer){ 0 };
+	enum evbus_code code =
+		make_client(kafka, RD_KAFKA_CONSUMER, rd_kafka_conf_dup(kafka->conf), &made->handle, err);
+	if (code != EVBUS_OK) {
+		free(made);
+		return code;
+	}
+	/* The first stays the first. */
+	struct consumer **at = &kafka->consumers;
+	while (*at)
+		at = &(*at)->following;
+	*at = *consumer = made;
+	return EVBUS_OK;
 }
 
 /* topic NULL: of all. As long as no broker was reached, librdkafka would not say before the time is up that one refuses us. */
@@ -329,26 +358,6 @@ enum evbus_code kafka_metadata(struct kafka *kafka, const char *full_name, const
 		forget(kafka);
 		return EVBUS_OK;
 	}
-	return full_name ? kafka_failed(kafka, why, NULL, err, "look for topic '%s'", full_name) :
-			   kafka_failed(kafka, why, NULL, err, "look for topics");
-}
-
-enum evbus_code kafka_consumer(struct kafka *kafka, struct consumer **consumer, struct evbus_err *err)
-{
-	struct consumer *made = os.realloc(NULL, sizeof *made);
-
-	if (!made)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the bus '%s'", kafka->url.shown);
-	*made = (struct consumer){ 0 };
-	enum evbus_code code = kafka_client(kafka, RD_KAFKA_CONSUMER, NULL, &made->handle, err);
-	if (code != EVBUS_OK) {
-		free(made);
-		return code;
-	}
-	/* The first stays the first. */
-	struct consumer **at = &kafka->consumers;
-	while (*at)
-		at = &(*at)->following;
-	*at = *consumer = made;
-	return EVBUS_OK;
+	return full_name ? kafka_failed(kafka, why, NULL, err, "look for topic '%s'", full_name)
+			 : kafka_failed(kafka, why, NULL, err, "look for topics");
 }

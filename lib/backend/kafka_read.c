@@ -18,21 +18,24 @@
 
 #define BATCH_RECORDS 512
 #define SLICE_MS 100
+#define NUDGE_MS 2
+#define BEFORE_RECORDS 256u /* who went back may go back again */
 #define PAUSE_MS 20
-#define LAST_STEPS 6           /* looks for the last record 1, 8, 64, … offsets before the end */
+#define LAST_STEPS 6 /* looks for the last record 1, 8, 64, … offsets before the end */
 #define LAST_FACTOR 8u
 
 struct kafka_reader {
 	struct partition_reader base;
 	struct kafka *kafka;
-	struct kafka_reader *following;        /* of those that fetch */
-	struct consumer *consumer;             /* NULL: it does not fetch */
+	struct kafka_reader *following; /* of those that fetch */
+	struct consumer *consumer; /* NULL: it does not fetch */
 	rd_kafka_topic_t *topic;
 	rd_kafka_queue_t *queue;
 	int bell;
+	bool jumps; /* it went back before, to what was not here */
 	rd_kafka_message_t *batch[BATCH_RECORDS];
-	size_t count, given;                   /* of those */
-	struct buf text;                       /* of the line that was given out */
+	size_t count, given; /* of those */
+	struct buf text; /* of the line that was given out */
 };
 
 static struct kafka_reader *reading(const struct partition_reader *reader)
@@ -47,9 +50,12 @@ static const char *full_name(const struct kafka_reader *reader)
 
 /* ---- fetching -------------------------------------------------------------------------------------------------- */
 
-static void drop(struct kafka_reader *reader)
+/* What was given out stays until then: whoever looks for a record often wants one that was there just now. */
+static void drop_batch(struct kafka_reader *reader)
 {
-	rd_kafka_message_destroy(reader->batch[reader->given++]);
+	for (size_t i = 0; i < reader->count; i++)
+		rd_kafka_message_destroy(reader->batch[i]);
+	reader->given = reader->count = 0;
 }
 
 static void stop(struct kafka_reader *reader)
@@ -58,8 +64,7 @@ static void stop(struct kafka_reader *reader)
 
 	if (!reader->consumer)
 		return;
-	while (reader->given < reader->count)
-		drop(reader);
+	drop_batch(reader);
 	rd_kafka_consume_stop(reader->topic, reader->base.partition);
 	rd_kafka_queue_destroy(reader->queue);
 	rd_kafka_topic_destroy(reader->topic);
@@ -70,10 +75,11 @@ static void stop(struct kafka_reader *reader)
 	reader->consumer = NULL;
 }
 
-/* One that does not fetch this partition for another reader. */
+/* One that does not fetch this partition for another reader; not the first: brokers answer the requests of a connection one
+ * by one, and who asks something would wait for a fetch that is held back until something comes. */
 static enum evbus_code find_consumer(struct kafka_reader *reader, struct consumer **consumer, struct evbus_err *err)
 {
-	for (struct consumer *at = reader->kafka->consumers; at; at = at->following) {
+	for (struct consumer *at = reader->kafka->consumers->following; at; at = at->following) {
 		const struct kafka_reader *other = reader->kafka->readers;
 		while (other && (other->consumer != at || other->base.partition != reader->base.partition ||
 				 strcmp(full_name(other), full_name(reader)) != 0))
@@ -125,7 +131,7 @@ static bool take(struct kafka_reader *reader, int timeout_ms)
 	/* First the bell: what comes behind it rings again. */
 	if (read(reader->bell, &rung, sizeof rung) < 0 && errno != EAGAIN)
 		return false;
-	reader->given = 0;
+	drop_batch(reader);
 	ssize_t count = rd_kafka_consume_batch_queue(reader->queue, 0, reader->batch, BATCH_RECORDS);
 	reader->count = count > 0 ? (size_t)count : 0;
 	if (reader->count || !timeout_ms)
@@ -136,18 +142,17 @@ static bool take(struct kafka_reader *reader, int timeout_ms)
 	return !signalled;
 }
 
-/* Takes the ends that were told from the batch; more comes behind them. */
-static void pass_ends(struct kafka_reader *reader)
+/* Passes over the ends that were told, behind which more may come, and over what stands before `next`. */
+static void pass(struct kafka_reader *reader)
 {
-	while (reader->given < reader->count) {
+	for (; reader->given < reader->count; reader->given++) {
 		const rd_kafka_message_t *message = reader->batch[reader->given];
-		if (message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
-			return;
 		uint64_t at = (uint64_t)message->offset;
+		if (message->err ? message->err != RD_KAFKA_RESP_ERR__PARTITION_EOF : at >= reader->base.next)
+			return;
 		at = at < reader->base.end ? at : reader->base.end;
 		if (at > reader->base.next)
 			reader->base.next = at;
-		drop(reader);
 	}
 }
 
@@ -160,14 +165,15 @@ static bool is_passing(rd_kafka_resp_err_t why)
 	       why == RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE || why == RD_KAFKA_RESP_ERR__TRANSPORT;
 }
 
-static rd_kafka_resp_err_t ask_once(const struct kafka_reader *reader, int64_t time_ms, int timeout_ms, int64_t *offset)
+static rd_kafka_resp_err_t ask_once(const struct kafka_reader *reader, rd_kafka_t *handle, int64_t time_ms,
+				    int timeout_ms, int64_t *offset)
 {
 	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
 	rd_kafka_topic_partition_t *asked =
 		rd_kafka_topic_partition_list_add(list, full_name(reader), reader->base.partition);
 
 	asked->offset = time_ms;
-	rd_kafka_resp_err_t why = rd_kafka_offsets_for_times(reader->kafka->consumers->handle, list, timeout_ms);
+	rd_kafka_resp_err_t why = rd_kafka_offsets_for_times(handle, list, timeout_ms);
 	why = why ? why : asked->err;
 	*offset = asked->offset;
 	rd_kafka_topic_partition_list_destroy(list);
@@ -178,14 +184,15 @@ static rd_kafka_resp_err_t ask_once(const struct kafka_reader *reader, int64_t t
 static enum evbus_code ask_offset(struct kafka_reader *reader, int64_t time_ms, int64_t *offset, struct evbus_err *err)
 {
 	int64_t end_us = os_monotonic_us() + (int64_t)reader->kafka->timeout_ms * 1000;
+	rd_kafka_t *asking = reader->kafka->consumers->handle;
 
 	for (;;) {
 		int left_ms = (int)((end_us - os_monotonic_us()) / 1000);
-		rd_kafka_resp_err_t why = left_ms > 0 ? ask_once(reader, time_ms, left_ms, offset) :
-							RD_KAFKA_RESP_ERR__TIMED_OUT;
+		rd_kafka_resp_err_t why =
+			left_ms > 0 ? ask_once(reader, asking, time_ms, left_ms, offset) : RD_KAFKA_RESP_ERR__TIMED_OUT;
 		if (!why)
 			return EVBUS_OK;
-		rd_kafka_poll(reader->kafka->consumers->handle, is_passing(why) ? PAUSE_MS : 0);
+		rd_kafka_poll(asking, is_passing(why) ? PAUSE_MS : 0);
 		if (!is_passing(why))
 			return kafka_failed(reader->kafka, why, NULL, err, "look for positions in topic '%s'",
 					    full_name(reader));
@@ -215,11 +222,11 @@ static enum evbus_code gone(const struct partition_reader *reader, uint64_t posi
 
 static enum evbus_code cut(const struct partition_reader *reader, uint64_t end, struct evbus_err *err)
 {
-	return err_set(err, EVBUS_CONFLICT, 0,
-		       "topic '%s', partition %d ends at offset %llu, and ended at %llu before: it was removed and made "
-		       "again, or the brokers have lost something",
-		       reader->topic->name, reader->partition, (unsigned long long)end,
-		       (unsigned long long)reader->end);
+	return err_set(
+		err, EVBUS_CONFLICT, 0,
+		"topic '%s', partition %d ends at offset %llu, and ended at %llu before: it was removed and made "
+		"again, or the brokers have lost something",
+		reader->topic->name, reader->partition, (unsigned long long)end, (unsigned long long)reader->end);
 }
 
 enum evbus_code kafka_refresh(struct partition_reader *reader, struct evbus_err *err)
@@ -247,6 +254,23 @@ static enum evbus_code explain(struct kafka_reader *reader, struct evbus_err *er
 		       (unsigned long long)next, base->topic->name, base->partition);
 }
 
+/* Whether it comes by going on, or back to the beginning of what is here: to fetch from somewhere else takes as long as
+ * the answer to the last request is held back. */
+static bool go_to(struct kafka_reader *reader, uint64_t position)
+{
+	uint64_t next = reader->base.next;
+
+	if (!reader->consumer || (position >= next && position - next <= BATCH_RECORDS))
+		return true;
+	if (!reader->count || (uint64_t)reader->batch[0]->offset > position || position > next)
+		return false;
+	for (size_t i = 0; i < reader->count; i++)
+		if (reader->batch[i]->err && reader->batch[i]->err != RD_KAFKA_RESP_ERR__PARTITION_EOF)
+			return false;
+	reader->given = 0;
+	return true;
+}
+
 enum evbus_code kafka_seek(struct partition_reader *reader, uint64_t position, struct evbus_err *err)
 {
 	struct kafka_reader *kafka = reading(reader);
@@ -254,8 +278,10 @@ enum evbus_code kafka_seek(struct partition_reader *reader, uint64_t position, s
 	if (position < reader->first)
 		return gone(reader, position, err);
 	position = position < reader->end ? position : reader->end;
-	if (position != reader->next)
+	if (!go_to(kafka, position)) {
 		stop(kafka);
+		kafka->jumps |= position < reader->next;
+	}
 	reader->next = position;
 	return EVBUS_OK;
 }
@@ -347,10 +373,29 @@ static enum evbus_code not_in_time(struct kafka_reader *reader, struct evbus_err
 
 static enum evbus_code refused(struct kafka_reader *reader, const rd_kafka_message_t *message, struct evbus_err *err)
 {
-	if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET || message->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE)
+	if (message->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET ||
+	    message->err == RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE)
 		return explain(reader, err);
 	return kafka_failed(reader->kafka, message->err, rd_kafka_message_errstr(message), err, "read topic '%s'",
 			    full_name(reader));
+}
+
+static enum evbus_code begin(struct kafka_reader *reader, struct evbus_err *err)
+{
+	uint64_t next = reader->base.next, more = next - reader->base.first;
+
+	if (!reader->jumps)
+		more = 0;
+	return fetch_from(reader, next - (more < BEFORE_RECORDS ? more : BEFORE_RECORDS), err);
+}
+
+/* librdkafka does not notice for a second that there is room again in a queue that was full. It looks when it has something
+ * to send. */
+static void nudge(const struct kafka_reader *reader)
+{
+	int64_t offset;
+
+	(void)!ask_once(reader, reader->consumer->handle, RD_KAFKA_OFFSET_END, SLICE_MS, &offset);
 }
 
 /* Waits for a record, or for `next` to come to the limit without one. */
@@ -359,16 +404,18 @@ static enum evbus_code await(struct kafka_reader *reader, uint64_t limit, struct
 	int64_t end_us = 0;
 
 	if (!reader->consumer)
-		TRY(fetch_from(reader, reader->base.next, err));
-	for (;;) {
-		pass_ends(reader);
+		TRY(begin(reader, err));
+	for (bool first = true;; first = false) {
+		pass(reader);
 		if (reader->given < reader->count || reader->base.next >= limit)
 			return EVBUS_OK;
 		int64_t now_us = os_monotonic_us();
 		end_us = end_us ? end_us : now_us + (int64_t)reader->kafka->timeout_ms * 1000;
 		if (now_us >= end_us)
 			return not_in_time(reader, err);
-		take(reader, SLICE_MS);
+		take(reader, first ? NUDGE_MS : SLICE_MS);
+		if (first && !reader->count && take(reader, 0) && !reader->count)
+			nudge(reader);
 	}
 }
 
@@ -394,7 +441,7 @@ enum evbus_code kafka_next(struct partition_reader *reader, uint64_t end, struct
 	}
 	TRY(line_of(kafka, message, line, err));
 	reader->next = (uint64_t)message->offset + 1;
-	drop(kafka);
+	kafka->given++;
 	*got = true;
 	return EVBUS_OK;
 }
@@ -407,7 +454,7 @@ bool kafka_wait(const struct partition_reader *reader, int timeout_ms)
 	if (!kafka->consumer && fetch_from(kafka, reader->next, NULL) != EVBUS_OK)
 		return nanosleep(&(struct timespec){ .tv_nsec = SLICE_MS * 1000000 }, NULL) == 0 || errno != EINTR;
 	for (;;) {
-		pass_ends(kafka);
+		pass(kafka);
 		if (kafka->given < kafka->count)
 			return true;
 		int64_t left_ms = (end_us - os_monotonic_us() + 999) / 1000;

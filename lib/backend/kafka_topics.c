@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define KAFKA_NAME_MAX 249u    /* org.apache.kafka.common.internals.Topic */
+#define KAFKA_NAME_MAX 249u /* org.apache.kafka.common.internals.Topic */
 #define PAUSE_US 20000
 
 /* ---- one topic ------------------------------------------------------------------------------------------------- */
@@ -148,7 +148,8 @@ static enum evbus_code create(struct kafka_topic *topic, int partitions, bool *c
 	struct kafka *kafka = topic->kafka;
 	rd_kafka_t *handle = kafka->consumers->handle;
 	char why[256];
-	rd_kafka_NewTopic_t *new = rd_kafka_NewTopic_new(topic->full_name, partitions, kafka->replicas, why, sizeof why);
+	rd_kafka_NewTopic_t *new =
+		rd_kafka_NewTopic_new(topic->full_name, partitions, kafka->replicas, why, sizeof why);
 
 	if (!new)
 		return err_set(err, EVBUS_CONFIG, 0, "cannot make topic '%s' on '%s': %s", topic->full_name,

@@ -16,7 +16,7 @@
 #define SLICE_MS 100
 #define PURGE_MS 1000
 #define HEADERS_MAX 8u
-#define MEMBER_MAX_BYTES 1024u    /* what is longer does not go into a header */
+#define MEMBER_MAX_BYTES 1024u
 
 /* Of a record that was sent. */
 struct report {
@@ -28,25 +28,25 @@ struct report {
 
 /* A group that was sent. */
 struct flight {
-	struct flight *following;        /* of the producer */
+	struct flight *following; /* of the producer */
 	size_t count, pending;
-	bool failed;                     /* one of them has */
+	bool failed; /* one of them has */
 	struct report reports[];
 };
 
 struct producer {
 	rd_kafka_t *handle;
-	unsigned users;                  /* the bus, and the writers */
+	unsigned users; /* the bus, and the writers */
 	struct flight *flights;
 };
 
 struct kafka_writer {
 	struct partition_writer base;
 	struct kafka *kafka;
-	struct producer *producer;       /* NULL: none yet */
+	struct producer *producer; /* NULL: none yet */
 	rd_kafka_topic_t *topic;
 	struct flight *flight;
-	int64_t end_us;                  /* of the time for it */
+	int64_t end_us; /* of the time for it */
 	struct buf room;
 };
 
@@ -107,7 +107,7 @@ static enum evbus_code make_producer(struct kafka *kafka, struct evbus_err *err)
 	if (!made)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot publish to the bus '%s'", kafka->url.shown);
 	*made = (struct producer){ .users = 1 };
-	TRY(kafka_client(kafka, RD_KAFKA_PRODUCER, hear_report, &made->handle, err));
+	TRY(kafka_publisher(kafka, hear_report, &made->handle, err));
 	kafka->producer = made;
 	made = NULL;
 	return EVBUS_OK;
@@ -167,15 +167,14 @@ static void add_header(rd_kafka_headers_t *headers, const char *name, struct evb
 		rd_kafka_header_add(headers, name, -1, value.data, (ssize_t)value.len);
 }
 
-/* What a member of the payload says, where it is a string that fits. */
-static void add_member(rd_kafka_headers_t *headers, const char *name, struct evbus_slice json)
+/* Of the payload, for others: nothing where it is not there, or too long. */
+static void add_member(rd_kafka_headers_t *headers, const char *name, struct evbus_slice value)
 {
 	char text[MEMBER_MAX_BYTES];
+	size_t len = value.data ? evbus_json_text(value, text, sizeof text) : SIZE_MAX;
 
-	if (!json.data || json.data[0] != '"' || json.len > sizeof text)
-		return;
-	struct evbus_slice value = { text, evbus_json_text(json, text, sizeof text) };
-	add_header(headers, name, value);
+	if (len <= sizeof text)
+		add_header(headers, name, (struct evbus_slice){ text, len });
 }
 
 static rd_kafka_headers_t *headers_of(const struct message *message)
@@ -200,7 +199,7 @@ static rd_kafka_headers_t *headers_of(const struct message *message)
 }
 
 static rd_kafka_resp_err_t send_one(const struct kafka_writer *writer, const struct message *message,
-				struct report *report)
+				    struct report *report)
 {
 	rd_kafka_headers_t *headers = headers_of(message);
 	rd_kafka_resp_err_t why = rd_kafka_producev(
@@ -269,7 +268,8 @@ static enum evbus_code check(const struct partition_writer *writer, const struct
 			       writer->topic->name);
 	if (group->atomic && group_count(group) > 1)
 		return err_set(err, EVBUS_CONFIG, 0,
-			       "topic '%s' is on Kafka, where several events are not appended as one", writer->topic->name);
+			       "topic '%s' is on Kafka, where several events are not appended as one",
+			       writer->topic->name);
 	return group_check_deadline(group, writer->topic->name, err);
 }
 
@@ -389,7 +389,8 @@ static enum evbus_code explain(const struct kafka_writer *writer, size_t acknowl
 		return err_set(err, EVBUS_UNAVAILABLE, 0, "'%s' has an event of topic '%s', and does not say where",
 			       writer->kafka->url.shown, name);
 	return kafka_failed(writer->kafka, report->told ? report->why : RD_KAFKA_RESP_ERR__MSG_TIMED_OUT, NULL, err,
-			    "publish %zu of %zu events to topic '%s'", flight->count - acknowledged, flight->count, name);
+			    "publish %zu of %zu events to topic '%s'", flight->count - acknowledged, flight->count,
+			    name);
 }
 
 static void end_flight(struct kafka_writer *writer)

@@ -31,8 +31,8 @@ static void set(rd_kafka_conf_t *conf, const char *name, const char *value)
 static void obey(rd_kafka_t *producer, const char *topic, char *line, bool *open)
 {
 	if (!strcmp(line, "commit") || !strcmp(line, "abort")) {
-		must(*line == 'c' ? rd_kafka_commit_transaction(producer, PATIENCE_MS) :
-				    rd_kafka_abort_transaction(producer, PATIENCE_MS));
+		must(*line == 'c' ? rd_kafka_commit_transaction(producer, PATIENCE_MS)
+				  : rd_kafka_abort_transaction(producer, PATIENCE_MS));
 		*open = false;
 		return;
 	}
