@@ -477,7 +477,7 @@ enum evbus_code kafka_bytes_left(const struct partition_reader *reader, uint64_t
 enum evbus_code kafka_seek_time(struct partition_reader *reader, int64_t time_us, struct evbus_err *err)
 {
 	struct kafka_reader *kafka = reading(reader);
-	struct line line;
+	struct line line = { 0 };
 	int64_t offset;
 	bool got;
 
@@ -496,7 +496,7 @@ enum evbus_code kafka_seek_time(struct partition_reader *reader, int64_t time_us
 /* The last record, behind which there may be markers of transactions and what was aborted. */
 static enum evbus_code last_time(struct partition_reader *reader, int64_t *time_us, struct evbus_err *err)
 {
-	struct line line;
+	struct line line = { 0 };
 	uint64_t back = 1;
 	bool got, found = false;
 

@@ -202,16 +202,25 @@ static rd_kafka_resp_err_t send_one(const struct kafka_writer *writer, const str
 				    struct report *report)
 {
 	rd_kafka_headers_t *headers = headers_of(message);
-	rd_kafka_resp_err_t why = rd_kafka_producev(
-		writer->producer->handle, RD_KAFKA_V_RKT(writer->topic), RD_KAFKA_V_PARTITION(writer->base.partition),
-		RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-		RD_KAFKA_V_VALUE((void *)(uintptr_t)message->payload.data, message->payload.len),
-		RD_KAFKA_V_KEY(message->key.data, message->key.len), RD_KAFKA_V_TIMESTAMP(message->time_us / 1000),
-		RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_OPAQUE(report), RD_KAFKA_V_END);
+	const rd_kafka_vu_t parts[] = {
+		{ .vtype = RD_KAFKA_VTYPE_RKT, .u.rkt = writer->topic },
+		{ .vtype = RD_KAFKA_VTYPE_PARTITION, .u.i32 = writer->base.partition },
+		{ .vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY },
+		{ .vtype = RD_KAFKA_VTYPE_VALUE,
+		  .u.mem = { (void *)(uintptr_t)message->payload.data, message->payload.len } },
+		{ .vtype = RD_KAFKA_VTYPE_KEY, .u.mem = { (void *)(uintptr_t)message->key.data, message->key.len } },
+		{ .vtype = RD_KAFKA_VTYPE_TIMESTAMP, .u.i64 = message->time_us / 1000 },
+		{ .vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers },
+		{ .vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = report },
+	};
+	rd_kafka_error_t *error = rd_kafka_produceva(writer->producer->handle, parts, sizeof parts / sizeof *parts);
+	rd_kafka_resp_err_t why = error ? rd_kafka_error_code(error) : RD_KAFKA_RESP_ERR_NO_ERROR;
 
 	/* Sent, they are the message's. */
 	if (why)
 		rd_kafka_headers_destroy(headers);
+	if (error)
+		rd_kafka_error_destroy(error);
 	return why;
 }
 

@@ -28,7 +28,7 @@ static void set(rd_kafka_conf_t *conf, const char *name, const char *value)
 	}
 }
 
-static void obey(rd_kafka_t *producer, const char *topic, char *line, bool *open)
+static void obey(rd_kafka_t *producer, rd_kafka_topic_t *topic, char *line, bool *open)
 {
 	if (!strcmp(line, "commit") || !strcmp(line, "abort")) {
 		must(*line == 'c' ? rd_kafka_commit_transaction(producer, PATIENCE_MS)
@@ -39,9 +39,7 @@ static void obey(rd_kafka_t *producer, const char *topic, char *line, bool *open
 	if (!*open)
 		must(rd_kafka_begin_transaction(producer));
 	*open = true;
-	rd_kafka_producev(producer, RD_KAFKA_V_TOPIC(topic), RD_KAFKA_V_PARTITION(0),
-			  RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_VALUE(line, strlen(line)),
-			  RD_KAFKA_V_END);
+	rd_kafka_produce(topic, 0, RD_KAFKA_MSG_F_COPY, line, strlen(line), NULL, 0, NULL);
 	rd_kafka_flush(producer, PATIENCE_MS);
 }
 
@@ -59,12 +57,14 @@ int main(int argc, char **argv)
 	if (!producer)
 		return 1;
 	must(rd_kafka_init_transactions(producer, PATIENCE_MS));
+	rd_kafka_topic_t *topic = rd_kafka_topic_new(producer, argv[2], NULL);
 	while (fgets(line, sizeof line, stdin)) {
 		line[strcspn(line, "\n")] = '\0';
-		obey(producer, argv[2], line, &open);
+		obey(producer, topic, line, &open);
 		puts("ok");
 		fflush(stdout);
 	}
+	rd_kafka_topic_destroy(topic);
 	rd_kafka_destroy(producer);
 	return 0;
 }
