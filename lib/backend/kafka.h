@@ -66,6 +66,13 @@ enum evbus_code kafka_failed(struct kafka *kafka, rd_kafka_resp_err_t why, const
 CHECKED enum evbus_code kafka_metadata(struct kafka *kafka, const char *full_name,
 				       const struct rd_kafka_metadata **metadata, struct evbus_err *err);
 
+/* The offset for a time in ms, or for one of the RD_KAFKA_OFFSET_…; -1: there is none. */
+CHECKED enum evbus_code kafka_offset(struct kafka *kafka, const char *full_name, int32_t partition, int64_t time_ms,
+				     int64_t *offset, struct evbus_err *err);
+/* The same, asked once and of any client. */
+rd_kafka_resp_err_t kafka_ask_offset(rd_kafka_t *handle, const char *full_name, int32_t partition, int64_t time_ms,
+				     int timeout_ms, int64_t *offset);
+
 /* ---- struct backend_ops ---- */
 
 enum evbus_code kafka_topic_open(struct backend *backend, const char *name, struct backend_topic **topic,

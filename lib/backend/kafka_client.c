@@ -361,3 +361,43 @@ enum evbus_code kafka_metadata(struct kafka *kafka, const char *full_name, const
 	return full_name ? kafka_failed(kafka, why, NULL, err, "look for topic '%s'", full_name)
 			 : kafka_failed(kafka, why, NULL, err, "look for topics");
 }
+
+/* Who leads a partition is known to all a while after it was made, or its leader went. */
+static bool is_passing(rd_kafka_resp_err_t why)
+{
+	return why == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION || why == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
+	       why == RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE || why == RD_KAFKA_RESP_ERR__TRANSPORT;
+}
+
+rd_kafka_resp_err_t kafka_ask_offset(rd_kafka_t *handle, const char *full_name, int32_t partition, int64_t time_ms,
+				     int timeout_ms, int64_t *offset)
+{
+	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+	rd_kafka_topic_partition_t *asked = rd_kafka_topic_partition_list_add(list, full_name, partition);
+
+	asked->offset = time_ms;
+	rd_kafka_resp_err_t why = rd_kafka_offsets_for_times(handle, list, timeout_ms);
+	why = why ? why : asked->err;
+	*offset = asked->offset;
+	rd_kafka_topic_partition_list_destroy(list);
+	return why;
+}
+
+enum evbus_code kafka_offset(struct kafka *kafka, const char *full_name, int32_t partition, int64_t time_ms,
+			     int64_t *offset, struct evbus_err *err)
+{
+	int64_t end_us = os_monotonic_us() + (int64_t)kafka->timeout_ms * 1000;
+	rd_kafka_t *handle = kafka->consumers->handle;
+
+	for (;;) {
+		int left_ms = (int)((end_us - os_monotonic_us()) / 1000);
+		rd_kafka_resp_err_t why = RD_KAFKA_RESP_ERR__TIMED_OUT;
+		if (left_ms > 0)
+			why = kafka_ask_offset(handle, full_name, partition, time_ms, left_ms, offset);
+		if (!why)
+			return EVBUS_OK;
+		rd_kafka_poll(handle, is_passing(why) ? PAUSE_MS : 0);
+		if (!is_passing(why))
+			return kafka_failed(kafka, why, NULL, err, "look for positions in topic '%s'", full_name);
+	}
+}

@@ -20,7 +20,6 @@
 #define SLICE_MS 100
 #define NUDGE_MS 2
 #define BEFORE_RECORDS 256u /* who went back may go back again */
-#define PAUSE_MS 20
 #define LAST_STEPS 6 /* looks for the last record 1, 8, 64, … offsets before the end */
 #define LAST_FACTOR 8u
 
@@ -158,50 +157,14 @@ static void pass(struct kafka_reader *reader)
 
 /* ---- positions ------------------------------------------------------------------------------------------------- */
 
-/* Who leads a partition is known to all a while after it was made, or its leader went. */
-static bool is_passing(rd_kafka_resp_err_t why)
-{
-	return why == RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION || why == RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE ||
-	       why == RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE || why == RD_KAFKA_RESP_ERR__TRANSPORT;
-}
-
-static rd_kafka_resp_err_t ask_once(const struct kafka_reader *reader, rd_kafka_t *handle, int64_t time_ms,
-				    int timeout_ms, int64_t *offset)
-{
-	rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-	rd_kafka_topic_partition_t *asked =
-		rd_kafka_topic_partition_list_add(list, full_name(reader), reader->base.partition);
-
-	asked->offset = time_ms;
-	rd_kafka_resp_err_t why = rd_kafka_offsets_for_times(handle, list, timeout_ms);
-	why = why ? why : asked->err;
-	*offset = asked->offset;
-	rd_kafka_topic_partition_list_destroy(list);
-	return why;
-}
-
-/* The offset for a time in ms, or for one of the RD_KAFKA_OFFSET_…; -1: there is none. */
 static enum evbus_code ask_offset(struct kafka_reader *reader, int64_t time_ms, int64_t *offset, struct evbus_err *err)
 {
-	int64_t end_us = os_monotonic_us() + (int64_t)reader->kafka->timeout_ms * 1000;
-	rd_kafka_t *asking = reader->kafka->consumers->handle;
-
-	for (;;) {
-		int left_ms = (int)((end_us - os_monotonic_us()) / 1000);
-		rd_kafka_resp_err_t why =
-			left_ms > 0 ? ask_once(reader, asking, time_ms, left_ms, offset) : RD_KAFKA_RESP_ERR__TIMED_OUT;
-		if (!why)
-			return EVBUS_OK;
-		rd_kafka_poll(asking, is_passing(why) ? PAUSE_MS : 0);
-		if (!is_passing(why))
-			return kafka_failed(reader->kafka, why, NULL, err, "look for positions in topic '%s'",
-					    full_name(reader));
-	}
+	return kafka_offset(reader->kafka, full_name(reader), reader->base.partition, time_ms, offset, err);
 }
 
 static enum evbus_code ask_end(struct kafka_reader *reader, int64_t which, uint64_t *end, struct evbus_err *err)
 {
-	int64_t offset;
+	int64_t offset = -1;
 
 	TRY(ask_offset(reader, which, &offset, err));
 	if (offset < 0)
@@ -393,9 +356,10 @@ static enum evbus_code begin(struct kafka_reader *reader, struct evbus_err *err)
  * to send. */
 static void nudge(const struct kafka_reader *reader)
 {
-	int64_t offset;
+	int64_t offset = -1;
 
-	(void)!ask_once(reader, reader->consumer->handle, RD_KAFKA_OFFSET_END, SLICE_MS, &offset);
+	kafka_ask_offset(reader->consumer->handle, full_name(reader), reader->base.partition, RD_KAFKA_OFFSET_END,
+			 SLICE_MS, &offset);
 }
 
 /* Waits for a record, or for `next` to come to the limit without one. */
@@ -478,7 +442,7 @@ enum evbus_code kafka_seek_time(struct partition_reader *reader, int64_t time_us
 {
 	struct kafka_reader *kafka = reading(reader);
 	struct line line = { 0 };
-	int64_t offset;
+	int64_t offset = -1;
 	bool got;
 
 	TRY(ask_offset(kafka, time_us > 0 ? time_us / 1000 : 0, &offset, err));

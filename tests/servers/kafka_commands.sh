@@ -41,6 +41,7 @@ say() {
 	done
 }
 end() {
+	# shellcheck disable=SC2154 # of the coproc
 	local pid=$transact_PID
 	eval "exec ${transact[1]}>&-"
 	wait "$pid"
@@ -94,10 +95,10 @@ expect_true 'each has one partition' test -z "$(awk '$1 != 2' pairs)"
 
 t 'headers and times are there for others'
 fresh
-echo '{"id":"e-1","type":"order.placed","tenant_id":"acme"}' | evbus publish -t headers --key k --format '{published_at_utc}\n' >time
+echo '{"id":"e-1","type":"order.placed","tenant_id":"acme"}' | evbus publish -t headers --key k --format '{published_at_utc}\n' >stamp
 read_kcat headers '%k|%h|%T\n' >found
-expect_equal "$(cut -d'|' -f1,2 found)" "k|Evbus-Published-At=$(cat time),Evbus-Event-Id=e-1,Evbus-Event-Type=order.placed" headers
-expect_equal "$(cut -d'|' -f3 found)" "$(date -ud "$(cat time)" +%s%3N)" 'the timestamp'
+expect_equal "$(cut -d'|' -f1,2 found)" "k|Evbus-Published-At=$(cat stamp),Evbus-Event-Id=e-1,Evbus-Event-Type=order.placed" headers
+expect_equal "$(cut -d'|' -f3 found)" "$(date -ud "$(cat stamp)" +%s%3N)" 'the timestamp'
 
 t 'what is no event of ours is read: no JSON, nothing at all, keys, headers of others'
 fresh
