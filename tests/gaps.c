@@ -31,6 +31,7 @@ struct gaps_writer {
 
 static const struct backend_ops gaps_ops;
 unsigned gaps_fail;
+int64_t gaps_late_us;
 
 static uint64_t outer_of(uint64_t inner)
 {
@@ -204,12 +205,13 @@ static enum evbus_code rename_line(struct gaps_reader *gaps, struct line *line, 
 {
 	struct buf old = { 0 };
 	uint32_t split = (uint32_t)line->text.len - 1;
+	int64_t time_us = line->time_us - (line->offset % 2 ? gaps_late_us : 0);
 
 	gaps->text.len = 0;
 	TRY(buf_add(&old, line->text.data, line->text.len, err));
 	TRY(buf_add(&old, "\n", 1, err));
-	TRY(line_readd(&gaps->text, (struct evbus_slice){ old.data, old.len }, &split, outer_of(line->offset),
-		       line->time_us, 1, 0, err));
+	TRY(line_readd(&gaps->text, (struct evbus_slice){ old.data, old.len }, &split, outer_of(line->offset), time_us,
+		       1, 0, err));
 	buf_release(&old);
 	const char *why = line_parse((struct evbus_slice){ gaps->text.data, gaps->text.len - 1 }, line);
 	return why ? err_set(err, EVBUS_BUG, 0, "%s", why) : EVBUS_OK;

@@ -12,6 +12,9 @@
 /* The call so many from now that reads, or finds a place to read from, fails with EVBUS_IO; 0: none does. */
 extern unsigned gaps_fail;
 
+/* Every second record says that it was published so much earlier: on a server times may go back. */
+extern int64_t gaps_late_us;
+
 /* To be called once, with a bus of "memory:NAME" that nothing was done with. The store is state.db in the working
  * directory, by the module that lies in `modules`, a path that lives on. */
 void gaps_wrap(struct evbus *bus, const char *modules);

@@ -257,6 +257,18 @@ Test(gaps, who_follows_from_beyond_the_end_gets_what_comes_there)
 	evbus_reader_close(reader);
 }
 
+Test(gaps, times_that_go_back_hide_nothing)
+{
+	char time[28];
+
+	publish(0, 6);
+	evbus_time_format(evbus_time_now() - 1800000000, time);
+	gaps_late_us = 3600000000;
+	cr_expect_str_eq(NUMBERS(.until = time), "1 3 5 ");
+	cr_expect_str_eq(NUMBERS(.since = time), "0 2 4 ");
+	gaps_late_us = 0;
+}
+
 /* Whichever call it is that fails, the reader is not opened, and what is told is the failure. */
 Test(gaps, a_failure_on_the_way_to_a_place_is_told)
 {
