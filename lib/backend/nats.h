@@ -145,7 +145,6 @@ struct nats_reader {
 	int64_t created_ns;
 	uint64_t records, bytes; /* when it was last looked */
 	int64_t last_us;
-	int64_t looked_ms;
 	bool first_is_new; /* it was looked since messages were last asked for */
 	size_t chunk;
 	natsSubscription *deliveries; /* of the consumer; NULL: there is none */

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #define ASK_LEAST_BYTES 65536u
-#define LOOK_MS 100 /* so often the server is asked for the end, where it would tell us */
 #define EARLIER_US 60000000 /* clocks of publishers and servers differ by less */
 
 static struct nats_reader *reading(const struct partition_reader *reader)
@@ -35,26 +34,16 @@ static enum evbus_code look(struct nats_reader *reader, struct evbus_err *err)
 	reader->records = info->State.Msgs;
 	reader->bytes = info->State.Bytes;
 	reader->last_us = info->State.LastTime / 1000;
-	reader->looked_ms = nats_now_ms();
 	reader->first_is_new = true;
 	base->first = info->State.FirstSeq ? info->State.FirstSeq : 1;
 	base->end = end;
 	return EVBUS_OK;
 }
 
+/* Also where a consumer would tell what comes: it tells so after a while, and who looks means now. */
 enum evbus_code nats_refresh(struct partition_reader *base, struct evbus_err *err)
 {
-	struct nats_reader *reader = reading(base);
-	bool came;
-
-	/* At the end, with a consumer that tells what comes, there is little to be asked. */
-	if (!reader->deliveries || base->next < base->end || nats_now_ms() - reader->looked_ms >= LOOK_MS)
-		return look(reader, err);
-	if (!reader->held)
-		TRY(nats_take(reader, 0, &came, err));
-	if (reader->held && reader->delivery.sequence >= base->end)
-		base->end = reader->delivery.sequence + 1;
-	return EVBUS_OK;
+	return look(reading(base), err);
 }
 
 static enum evbus_code gone(const struct partition_reader *reader, uint64_t position, struct evbus_err *err)

@@ -14,6 +14,7 @@
 
 #include "base/wait.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -68,11 +69,11 @@ static enum evbus_code cannot_publish(const struct nats_writer *writer, natsStat
 
 static void unlink_writer(struct nats_writer *writer)
 {
-	if (writer->acks)
+	if (writer->link) {
 		nats_unsubscribe(writer->nats, writer->link->connection, writer->acks);
-	natsInbox_Destroy(writer->inbox);
-	if (writer->link)
 		nats_link_give(writer->nats, writer->link);
+	}
+	natsInbox_Destroy(writer->inbox);
 	writer->acks = NULL;
 	writer->inbox = NULL;
 	writer->link = NULL;
@@ -138,8 +139,10 @@ static enum evbus_code send_one(struct nats_writer *writer, const struct group *
 /* All that have no answer, in their order: what was not sent, nothing behind it is. */
 static enum evbus_code send_missing(struct nats_writer *writer, const struct group *group, struct evbus_err *err)
 {
-	writer->nobody = SIZE_MAX;
 	bool sent = true;
+
+	assert(writer->link);
+	writer->nobody = SIZE_MAX;
 	for (size_t i = 0; i < writer->count && sent; i++)
 		if (!offsets_of(writer)[i])
 			TRY(send_one(writer, group, i, &sent, err));
@@ -395,6 +398,21 @@ static enum evbus_code begin(struct nats_writer *writer, struct group *group, ui
 	return EVBUS_OK;
 }
 
+/* Waits for the answers, and has the lines say what they say. */
+static enum evbus_code settle(struct nats_writer *writer, struct group *group, struct evbus_err *err)
+{
+	enum evbus_code code = collect(writer, group, err);
+
+	count_acknowledged(writer, group);
+	if (!group->acknowledged)
+		return code;
+	TRY(group_stamp_each(group, offsets_of(writer), err));
+	writer->last = offsets_of(writer)[group->acknowledged - 1];
+	writer->base.expected_next = writer->last + 1;
+	writer->base.expected_time_us = group_entry(group, group->acknowledged - 1)->time_us;
+	return code;
+}
+
 enum evbus_code nats_append(struct partition_writer *base, struct group *group, uint64_t expect, struct evbus_err *err)
 {
 	struct nats_writer *writer = writing(base);
@@ -406,22 +424,12 @@ enum evbus_code nats_append(struct partition_writer *base, struct group *group, 
 	TRY(begin(writer, group, expect, err));
 	TRY(send_missing(writer, group, err));
 	/* Whether the offset is the right one is known when it is there. */
-	return expect == UINT64_MAX ? EVBUS_OK : collect(writer, group, err);
+	return expect == UINT64_MAX ? EVBUS_OK : settle(writer, group, err);
 }
 
 enum evbus_code nats_commit(struct partition_writer *base, struct group *group, struct evbus_err *err)
 {
-	struct nats_writer *writer = writing(base);
-	enum evbus_code code = collect(writer, group, err);
-
-	count_acknowledged(writer, group);
-	if (group->acknowledged) {
-		TRY(group_stamp_each(group, offsets_of(writer), err));
-		writer->last = offsets_of(writer)[group->acknowledged - 1];
-		base->expected_next = writer->last + 1;
-		base->expected_time_us = group_entry(group, group->acknowledged - 1)->time_us;
-	}
-	return code;
+	return settle(writing(base), group, err);
 }
 
 /* ---- open and close -------------------------------------------------------------------------------------------- */
