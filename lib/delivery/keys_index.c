@@ -133,8 +133,14 @@ static enum evbus_code open_part(struct keys *keys, int32_t partition, struct ev
 {
 	struct key_part *part = &keys->parts[partition];
 
-	if (part->reader)
-		return partition_refresh(part->reader, err);
+	if (part->reader) {
+		TRY(partition_refresh(part->reader, err));
+		/* What we have appended need not be read. What is gone is passed over when it is read. */
+		enum evbus_code code = EVBUS_OK;
+		if (part->reader->next < part->seen_to)
+			code = partition_seek(part->reader, part->seen_to, err);
+		return code == EVBUS_NONE ? EVBUS_OK : code;
+	}
 	TRY(partition_open(keys->topic, partition, CHUNK_BYTES, false, &part->reader, err));
 	return go_on_from(keys, part, part->reader, err);
 }
