@@ -131,6 +131,9 @@ struct nats_delivery {
 /* false: it is none; the server says something. */
 bool nats_message_place(natsMsg *made, struct nats_delivery *delivery);
 
+/* Whether its payload is what was published, where it says what that was. */
+bool nats_message_is_whole(natsMsg *made);
+
 /* Offset and time are there already, as the server has them; the latter gives way to its own. It lives in made and
  * room. */
 CHECKED enum evbus_code nats_message_read(natsMsg *made, struct buf *room, struct message *message,
@@ -155,6 +158,7 @@ struct nats_reader {
 	unsigned asked;
 	bool large; /* a message does not fit into what is usually asked for */
 	natsMsg *held; /* it came, and was not given out yet */
+	uint64_t doubted; /* sequence of one that was not whole, and is read again */
 	struct nats_delivery delivery; /* its */
 	struct buf line, room;
 };

@@ -168,6 +168,11 @@ enum evbus_code nats_take(struct nats_reader *reader, int64_t timeout_ms, bool *
 	}
 	/* One that came before, by a network that doubles, or a gap. */
 	bool lost = reader->delivery.number > reader->number + 1;
+	/* What is not whole once may have been harmed on its way. */
+	if (!lost && reader->doubted != reader->delivery.sequence && !nats_message_is_whole(message)) {
+		reader->doubted = reader->delivery.sequence;
+		lost = true;
+	}
 	bool known = reader->delivery.number <= reader->number || reader->delivery.sequence < reader->base.next;
 	if (!known && !lost)
 		reader->held = message;

@@ -4,11 +4,13 @@
  * what is empty are percent-escaped (RFC 3986, section 2.1). */
 #include "backend/nats.h"
 
+#include "base/crc32c.h"
 #include "event/envelope.h"
 
 #include <errno.h>
 #include <string.h>
 
+#define CHECKSUM "Evbus-Crc32c" /* of the payload: NATS has none, neither on the way nor for who reads */
 #define HEADERS_BYTES 512u /* their names, the time, the id, and what NATS needs beside */
 #define VALUE_MAX_BYTES 1024u /* of what others may filter by */
 #define EMPTY "%00" /* a text has no NUL, so this is none */
@@ -70,10 +72,15 @@ static natsStatus set_value(natsMsg *made, const char *name, struct evbus_slice 
 	return len <= sizeof text ? set_text(made, name, (struct evbus_slice){ text, len }) : NATS_OK;
 }
 
+static void checksum_of(const void *data, size_t len, char text[9])
+{
+	snprintf(text, 9, "%08x", crc32c(0, data, len));
+}
+
 static natsStatus set_headers(natsMsg *made, const struct message *message, const char *id)
 {
 	struct evbus_envelope envelope;
-	char time[TIME_TEXT_LEN + 1], returns[16];
+	char time[TIME_TEXT_LEN + 1], returns[16], checksum[9];
 
 	clock_format(message->time_us, time);
 	time[TIME_TEXT_LEN] = '\0';
@@ -81,6 +88,9 @@ static natsStatus set_headers(natsMsg *made, const struct message *message, cons
 	natsStatus status = natsMsgHeader_Set(made, "Nats-Msg-Id", id);
 	if (status == NATS_OK)
 		status = natsMsgHeader_Set(made, MESSAGE_TIME, time);
+	checksum_of(message->payload.data, message->payload.len, checksum);
+	if (status == NATS_OK)
+		status = natsMsgHeader_Set(made, CHECKSUM, checksum);
 	if (status == NATS_OK)
 		status = set_text(made, MESSAGE_KEY, message->key);
 	if (status == NATS_OK)
@@ -181,6 +191,17 @@ enum evbus_code nats_message_read(natsMsg *made, struct buf *room, struct messag
 	message->payload = (struct evbus_slice){ natsMsg_GetData(made), (size_t)natsMsg_GetDataLength(made) };
 	take_head(made, message);
 	return take_texts(made, room, message, err);
+}
+
+bool nats_message_is_whole(natsMsg *made)
+{
+	const char *text;
+	char checksum[9];
+
+	if (natsMsgHeader_Get(made, CHECKSUM, &text) != NATS_OK)
+		return true;
+	checksum_of(natsMsg_GetData(made), (size_t)natsMsg_GetDataLength(made), checksum);
+	return !strcmp(text, checksum);
 }
 
 /* false: it is not of a number, or not the next token. */

@@ -72,6 +72,12 @@ static enum evbus_code make_line(struct nats_reader *reader, struct line *line, 
 {
 	struct message message = { .offset = reader->delivery.sequence, .time_us = reader->delivery.time_us };
 
+	if (!nats_message_is_whole(reader->held))
+		return err_set(err, EVBUS_IO, 0,
+			       "topic '%s', partition %d is damaged at offset %llu: its payload has another "
+			       "checksum than when it was published",
+			       reader->base.topic->name, reader->base.partition,
+			       (unsigned long long)reader->delivery.sequence);
 	TRY(nats_message_read(reader->held, &reader->room, &message, err));
 	return message_line(&reader->line, &message, line, err);
 }

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2016 # what stands in '' is for the shell of a command, or begins with $JS
 . "${0%/*}/lib.sh"
 . "$ROOT/tests/servers/lib.sh"
-plan 21
+plan 22
 
 # begin: an empty directory, and topics of its own on the server.
 number=0
@@ -284,6 +284,18 @@ begin
 ask "STREAM.CREATE.$(stream t 0)" "{\"name\":\"$(stream t 0)\",\"subjects\":[\"$prefix.t.0\"],\"storage\":\"file\"}"
 expect_status 76 evbus publish -t t <<<'{}'
 expect_err_has 'was not made by evbus'
+
+t 'a payload that is not what was published is told'
+begin
+events 1 2 | evbus publish -q -t t
+headers=$'NATS/1.0\r\nEvbus-Crc32c: 00000000\r\n\r\n'
+exec 6<>"/dev/tcp/127.0.0.1/${url##*:}"
+printf 'CONNECT {"verbose":false,"headers":true}\r\nHPUB %s %s %s\r\n%s{}\r\nPING\r\n' "$prefix.t.0" "${#headers}" $((${#headers} + 2)) "$headers" >&6
+wait_for 10 grep -q PONG <&6
+exec 6>&-
+expect_status 74 evbus tail -t t -o beginning --format payload
+expect_out "$(events 1 2)"
+expect_err_has 'damaged at offset 3'
 
 # ---- options -----------------------------------------------------------------------------------------------------
 
