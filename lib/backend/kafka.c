@@ -10,10 +10,14 @@
 #include <string.h>
 #include <unistd.h>
 
+bool kafka_is_here(const struct kafka *kafka)
+{
+	return kafka->process == getpid();
+}
+
 static void release(struct kafka *kafka)
 {
-	/* In a forked child the threads of librdkafka are not there, and it would wait for them. */
-	if (kafka->process == getpid()) {
+	if (kafka_is_here(kafka)) {
 		kafka_leave_producer(kafka);
 		for (struct consumer *at = kafka->consumers, *following; at; at = following) {
 			following = at->following;

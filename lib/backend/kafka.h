@@ -45,6 +45,9 @@ struct kafka_topic {
 	char full_name[2 * EVBUS_TOPIC_MAX_BYTES + 2]; /* as Kafka knows it; base.name is the end of it */
 };
 
+/* Not in a forked child, where the threads of librdkafka are not: it would wait for them for ever. */
+bool kafka_is_here(const struct kafka *kafka);
+
 /* ---- kafka_client.c ---- */
 
 /* Takes the options of the URL, all of them. */

@@ -61,7 +61,7 @@ static void stop(struct kafka_reader *reader)
 {
 	struct kafka_reader **at = &reader->kafka->readers;
 
-	if (!reader->consumer)
+	if (!reader->consumer || !kafka_is_here(reader->kafka))
 		return;
 	drop_batch(reader);
 	rd_kafka_consume_stop(reader->topic, reader->base.partition);

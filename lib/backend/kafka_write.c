@@ -449,9 +449,10 @@ void kafka_writer_close(struct partition_writer *writer)
 	struct kafka_writer *kafka = writing(writer);
 
 	/* Sent, and nobody has asked what became of it. */
-	if (kafka->flight)
+	if (kafka->flight && kafka_is_here(kafka->kafka))
 		abandon(kafka);
-	part(kafka);
+	if (kafka_is_here(kafka->kafka))
+		part(kafka);
 	buf_release(&kafka->room);
 	free(kafka);
 }

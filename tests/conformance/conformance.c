@@ -5,6 +5,7 @@
 #include "conformance.h"
 
 #include <pthread.h>
+#include <sys/wait.h>
 
 #ifdef CONFORMANCE_GAPS
 #include "gaps.h"
@@ -425,4 +426,31 @@ Test(conformance, what_is_not_there_is_told)
 	cr_expect_eq(
 		evbus_topic_create(bus, "t", &(struct evbus_topic_options){ .partitions = 2 }, &(bool){ false }, &err),
 		EVBUS_CONFLICT);
+}
+
+/* The threads of a client library are not there in a child, and nobody must wait for them. */
+Test(conformance, a_forked_child_is_refused_and_closes_what_it_has)
+{
+	const struct evbus_record *record;
+	struct evbus_publisher *publisher;
+	struct evbus_reader *reader;
+	int status;
+
+	publish("t", "{}");
+	OK(evbus_publisher_open(bus, NULL, &publisher, &err));
+	OK(evbus_reader_open(bus, &(struct evbus_selection){ .topic = "t", .follow = true }, &reader, &err));
+	OK(evbus_reader_next(reader, 0, &record, &err));
+	cr_assert_not_null(record);
+	pid_t child = fork();
+	if (child == 0) {
+		bool refused = evbus_reader_next(reader, 0, &record, &err) == EVBUS_BUG;
+		evbus_reader_close(reader);
+		evbus_publisher_close(publisher);
+		evbus_close(bus);
+		_exit(!refused);
+	}
+	cr_assert(waitpid(child, &status, 0) == child && status == 0, "%d", status);
+	OK(evbus_reader_next(reader, 0, &record, &err));
+	evbus_reader_close(reader);
+	evbus_publisher_close(publisher);
 }
