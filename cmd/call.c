@@ -119,7 +119,7 @@ static enum evbus_code check_bus_options(struct call *call, size_t *size)
 enum evbus_code bus_take_options(struct call *call)
 {
 	const struct list *options = &call->common->bus_option;
-	size_t size = 0;
+	size_t size = 1;
 
 	if (!options->count)
 		return EVBUS_OK;

@@ -80,6 +80,6 @@ void pretty_print(const struct evbus_record *record)
 		out_text("payload_base64 ");
 		out_bytes(record->payload_base64.data, record->payload_base64.len);
 	}
-	for (size_t at = 0; at < record->payload.len; at = skip_blanks(data, at, record->payload.len))
+	for (size_t at = 0; data && at < record->payload.len; at = skip_blanks(data, at, record->payload.len))
 		at = print_token(data, at, record->payload.len, &depth);
 }

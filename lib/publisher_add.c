@@ -153,7 +153,7 @@ static enum evbus_code check_payload(const struct evbus_publisher *publisher, st
 	TRY(check_size(publisher, payload.len, err));
 	bool valid = json_scan(payload, NULL, 0, &fault);
 	/* Between members JSON allows it, but in the log it would end the line. */
-	const char *newline = valid ? memchr(payload.data, '\n', payload.len) : NULL;
+	const char *newline = valid && payload.data ? memchr(payload.data, '\n', payload.len) : NULL;
 	if (newline)
 		fault = (struct json_fault){ (size_t)(newline - payload.data), "a line break, and events are one line," };
 	else if (valid)

@@ -28,7 +28,8 @@ static struct evbus_slice trim(struct evbus_slice text)
 /* Room was made for it: what it points to stays where it is. */
 static struct evbus_slice valid_text(struct evbus_slice text, struct buf *room)
 {
-	if (!text.data || utf8_valid(text))
+	/* Without room there is none that needs it. */
+	if (!text.data || !room->data || utf8_valid(text))
 		return text;
 	char *begin = room->data + room->len, *to = begin;
 	for (size_t i = 0; i < text.len; i++) {
