@@ -194,7 +194,7 @@ CHECKED static inline enum evbus_code partition_next(struct partition_reader *re
 	return reader->ops->next(reader, end, line, got, why);
 }
 
-/* Looks again where the end is, which may have moved some 100 ms ago; one that is just opened knows it. EVBUS_CONFLICT: the log was cut or replaced meanwhile. */
+/* Looks again where the end is. EVBUS_CONFLICT: the log was cut or replaced meanwhile. */
 CHECKED static inline enum evbus_code partition_refresh(struct partition_reader *reader, struct evbus_err *why)
 {
 	return reader->ops->refresh(reader, why);

@@ -76,6 +76,9 @@ CHECKED enum evbus_code kafka_offset(struct kafka *kafka, const char *full_name,
 rd_kafka_resp_err_t kafka_ask_offset(rd_kafka_t *handle, const char *full_name, int32_t partition, int64_t time_ms,
 				     int timeout_ms, int64_t *offset);
 
+/* How large an event may be with its texts, as far as the brokers say so; else 0. */
+size_t kafka_message_max(const struct kafka_topic *topic);
+
 /* ---- struct backend_ops ---- */
 
 enum evbus_code kafka_topic_open(struct backend *backend, const char *name, struct backend_topic **topic,

@@ -3,12 +3,15 @@
 
 #include "backend/names.h"
 #include "event/partition.h"
+#include "log/line.h"
 
 #include <errno.h>
 #include <string.h>
 
 #define KAFKA_NAME_MAX 249u /* org.apache.kafka.common.internals.Topic */
 #define PAUSE_US 20000
+#define ASK_MAX_MS 1000           /* what may also be left unknown is not waited for longer */
+#define BATCH_ROOM_BYTES 4096u    /* of a batch of one record: what is neither payload nor text */
 
 /* ---- one topic ------------------------------------------------------------------------------------------------- */
 
@@ -218,6 +221,48 @@ enum evbus_code kafka_topic_create(struct backend *backend, const char *name, co
 	*topic = &opened->base;
 	opened = NULL;
 	return EVBUS_OK;
+}
+
+/* ---- what it takes --------------------------------------------------------------------------------------------- */
+
+static size_t find_max(const rd_kafka_event_t *event)
+{
+	size_t resources = 0, entries = 0;
+	uint64_t max = 0;
+	const rd_kafka_DescribeConfigs_result_t *result =
+		event ? rd_kafka_event_DescribeConfigs_result((rd_kafka_event_t *)(uintptr_t)event) : NULL;
+	const rd_kafka_ConfigResource_t **found =
+		result ? rd_kafka_DescribeConfigs_result_resources(result, &resources) : NULL;
+	const rd_kafka_ConfigEntry_t **entry =
+		resources ? rd_kafka_ConfigResource_configs(found[0], &entries) : NULL;
+
+	for (size_t i = 0; i < entries; i++) {
+		const char *value = rd_kafka_ConfigEntry_value(entry[i]);
+		if (value && !strcmp(rd_kafka_ConfigEntry_name(entry[i]), "max.message.bytes"))
+			(void)decimal_parse((struct evbus_slice){ value, strlen(value) }, &max);
+	}
+	return max > BATCH_ROOM_BYTES ? (size_t)max - BATCH_ROOM_BYTES : 0;
+}
+
+size_t kafka_message_max(const struct kafka_topic *topic)
+{
+	rd_kafka_t *handle = topic->kafka->consumers->handle;
+	int timeout_ms = topic->kafka->timeout_ms < ASK_MAX_MS ? topic->kafka->timeout_ms : ASK_MAX_MS;
+	rd_kafka_ConfigResource_t *asked = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic->full_name);
+	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(handle, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
+	rd_kafka_queue_t *queue = rd_kafka_queue_new(handle);
+	char why[256];
+
+	rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, why, sizeof why);
+	rd_kafka_DescribeConfigs(handle, &asked, 1, options, queue);
+	rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms);
+	size_t max = find_max(event);
+	if (event)
+		rd_kafka_event_destroy(event);
+	rd_kafka_queue_destroy(queue);
+	rd_kafka_AdminOptions_destroy(options);
+	rd_kafka_ConfigResource_destroy(asked);
+	return max;
 }
 
 /* ---- all topics ------------------------------------------------------------------------------------------------ */

@@ -153,6 +153,7 @@ enum evbus_code kafka_writer_open(const struct backend_topic *topic, int32_t par
 		.base = { .ops = &backend_kafka, .topic = topic, .partition = partition, .waiter = waiter },
 		.kafka = kafka_topic_of(topic)->kafka,
 	};
+	opened->base.message_max_bytes = kafka_message_max(kafka_topic_of(topic));
 	TRY(join(opened, err));
 	*writer = &opened->base;
 	opened = NULL;

@@ -92,8 +92,12 @@ static enum evbus_code link_writer(struct nats_writer *writer, int64_t timeout_m
 	}
 	if (status == NATS_OK)
 		status = natsSubscription_SetPendingLimits(writer->acks, -1, -1);
-	if (status == NATS_OK)
+	if (status == NATS_OK) {
+		int64_t max = natsConnection_GetMaxPayload(writer->link->connection);
+		int64_t empty = (int64_t)nats_message_size(&(struct message){ 0 });
+		writer->base.message_max_bytes = max > empty ? (size_t)(max - empty) : 0;
 		return EVBUS_OK;
+	}
 	unlink_writer(writer);
 	return cannot_publish(writer, status, err);
 }

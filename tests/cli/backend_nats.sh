@@ -165,7 +165,11 @@ expect_status 0 evbus replay -t t --format payload
 expect_same "$OUT" events
 printf '{"pad":"%s"}\n' "$(head -c 1048570 /dev/zero | tr '\0' x)" >events
 expect_status 65 evbus publish -q -t t --max-payload 2MiB events
-expect_err_has 'max_payload'
+expect_err_has "the servers of topic 't' take "
+{ echo '{"id":"before"}' && cat events && echo '{"id":"behind"}'; } |
+	expect_status 1 evbus publish -q -t t --max-payload 2MiB --on-error skip
+expect_status 0 evbus tail -t t -n 2 --format payload
+expect_out $'{"id":"before"}\n{"id":"behind"}'
 expect_status 78 evbus publish -q -t t --atomic <<<$'{}\n{}'
 
 t 'what was read leaves nothing on the server'

@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 19
+plan 20
 
 command -v kcat >/dev/null || {
 	echo '1..0 # SKIP there is no kcat (tests/deps servers installs it)'
@@ -238,6 +238,14 @@ expect_status 78 evbus publish -t strict --expect-offset 0 <<<'{}'
 printf '{}\n{}\n' | expect_status 78 evbus publish -t strict --atomic
 expect_status 0 evbus replay -t strict
 expect_out ''
+
+t 'an event that is larger than the topic takes is refused alone, and keeps nothing else back'
+printf '{"pad":"%s"}\n' "$(head -c 1048570 /dev/zero | tr '\0' x)" >large
+{ echo '{"id":"before"}' && cat large && echo '{"id":"behind"}'; } |
+	expect_status 1 evbus publish -q -t sized --max-payload 2MiB --on-error skip
+expect_err_has "the servers of topic 'sized' take "
+expect_status 0 evbus replay -t sized --format payload
+expect_out $'{"id":"before"}\n{"id":"behind"}'
 
 t 'options that are not there, or would take a promise back, are refused by their names'
 expect_status 78 evbus topic-list -X sercurity.protocol=SSL
