@@ -224,6 +224,8 @@ tests_end_case() {
 tests_end() {
 	local status=$? jobs
 	trap - EXIT
+	# A child that a signal meets before it has let go of our traps.
+	[ "$BASHPID" = $$ ] || exit "$status"
 	tests_end_case
 	printf '1..%d\n' "$tests_planned"
 	jobs=$(jobs -p)

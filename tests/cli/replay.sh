@@ -135,6 +135,7 @@ expect_status 64 evbus replay -t orders --rate fast
 expect_status 64 evbus replay -t orders --rate 0
 
 t 'what is due is there before the next is waited for'
+rm -f paced
 (trap - INT; exec evbus replay -t orders --rate 1/h --format payload >paced 2>said) &
 paced=$!
 wait_for 5 has_lines paced 1
