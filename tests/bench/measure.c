@@ -93,7 +93,7 @@ void tell(size_t count, double seconds, double *times, unsigned long more)
 		p50 = times[count / 2];
 		p99 = times[count * 99 / 100];
 	}
-	printf("%zu %.6f %.1f %.1f %lu\n", count, seconds, p50 * 1e6, p99 * 1e6, more);
+	printf("%zu %.6f %.3f %.3f %lu\n", count, seconds, p50 * 1e6, p99 * 1e6, more);
 }
 
 /* ---- from one process to another ---- */

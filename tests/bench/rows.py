@@ -224,7 +224,7 @@ ROWS = [
     Row("P12", "consume --commit-every 20 -- true / spawn + wait", "/s", lambda m: command_each(m, "--commit-every", "20"), 0.8),
     Row("P12", "consume -- true / spawn + wait", "/s", command_each),
     Row("P13", "memory: published and read", "/s", in_memory, limit=1e7),
-    Row("P13", "memory: publish one at a time", "ns", in_memory_each, less=True, limit=200, scale=1e-3),
+    Row("P13", "memory: publish one at a time", "ns", in_memory_each, less=True, limit=0.2, scale=1e3),
     Row("P14", "resident memory", "MiB", memory, less=True, limit=64, rounds=1),
     Row("P14", "publish without a control page", "ms", recovery, less=True, limit=50),
 ]
