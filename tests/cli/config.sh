@@ -134,7 +134,7 @@ open=$(mktemp -d "${TMPDIR:-/tmp}/evbus-test.XXXXXX")
 chmod 755 "$open"
 other=()
 [ "$(id -u)" != 0 ] || other=(setpriv --reuid 65534 --clear-groups)
-if ! (cd "$open" && "${other[@]}" "$EVBUS" version) >/dev/null 2>&1; then
+if ! (cd "$open" && "${other[@]}" env "$EVBUS" version) >/dev/null 2>&1; then
 	skip 'there is no other user to be'
 else
 	here=$PWD
