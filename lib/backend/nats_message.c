@@ -5,6 +5,7 @@
 #include "backend/nats.h"
 
 #include "base/crc32c.h"
+#include "base/hex.h"
 #include "event/envelope.h"
 
 #include <errno.h>
@@ -129,14 +130,6 @@ size_t nats_message_size(const struct message *message)
 }
 
 /* ---- from a message -------------------------------------------------------------------------------------------- */
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)(c | 32);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
 
 /* What is no escape stands for itself. */
 static struct evbus_slice unescape(const char *text, char *to)

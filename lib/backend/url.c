@@ -1,6 +1,7 @@
 /* url.c: the URL of a bus that lives on servers. */
 #include "backend/url.h"
 
+#include "base/hex.h"
 #include "base/os.h"
 #include "log/line.h"
 
@@ -11,14 +12,6 @@
 
 /* ---- parsing --------------------------------------------------------------------------------------------------- */
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)(c | 32);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* In place. false: an escape is broken, or it is that of a NUL. */
 static bool decode(char *text)
 {
@@ -27,7 +20,7 @@ static bool decode(char *text)
 	for (const char *from = text; *from; from++) {
 		char c = *from;
 		if (c == '%') {
-			int high = hex_digit(from[1]), low = high < 0 ? -1 : hex_digit(from[2]);
+			int high = hex_value(from[1]), low = high < 0 ? -1 : hex_value(from[2]);
 			c = low < 0 ? '\0' : (char)(high << 4 | low);
 			if (!c)
 				return false;

@@ -1,6 +1,8 @@
 /* json_value.c: single values out of a text that the scanner of json.c has accepted, and strings into one. */
 #include "event/json.h"
 
+#include "base/hex.h"
+
 #include <string.h>
 
 /* A token of a pointer that has to be unescaped (~0, ~1) is at most this long; another is as long as it likes. */
@@ -10,14 +12,6 @@
 #define REPLACEMENT_CHARACTER 0xfffd
 
 /* ---- unescaping ------------------------------------------------------------------------------------------------ */
-
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	char lower = (char)(c | 0x20);
-	return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
 
 /* The code unit of a \uXXXX at p, -1 if there is none. */
 static int32_t code_unit(const char *p, const char *end)
