@@ -43,6 +43,17 @@ def state(path):
         return "X"
 
 
+def children(parent):
+    """Of a process, as of now."""
+    def parent_of(pid):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                return int(file.read().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+    return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == parent]
+
+
 def begin():
     """From here on this process ends when the one that started it does, and with it what it started; a signal from the
     terminal is for the test."""
