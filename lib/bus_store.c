@@ -45,6 +45,16 @@ static enum evbus_code find_store(struct evbus *bus, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
+static enum evbus_code state_of_user(const struct evbus *bus, int *fd, struct evbus_err *err)
+{
+	char url[PATH_MAX];
+
+	if (!place_of_user(url))
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "there is no place for the state: neither XDG_STATE_HOME nor HOME is an absolute path");
+	return store_file_dir(AT_FDCWD, url + strlen("sqlite:"), bus->file_mode, fd, err);
+}
+
 bool bus_has_store(struct evbus *bus)
 {
 	return find_store(bus, NULL) == EVBUS_OK;
@@ -57,6 +67,8 @@ enum evbus_code bus_state(struct evbus *bus, int *fd, struct evbus_err *err)
 		TRY(os_make_dir(bus->root->fd, ".evbus", bus->dir_mode, ".evbus", NULL, err));
 		return os_open_dir(bus->root->fd, ".evbus", ".evbus", fd, err);
 	}
+	if (store_is_on_server(bus->store_url))
+		return state_of_user(bus, fd, err);
 	/* Who uses one store finds the claims of the others beside it. */
 	size_t scheme = bus_scheme_len(bus->store_url);
 	return store_file_dir(AT_FDCWD, bus->store_url + scheme + (scheme > 0), bus->file_mode, fd, err);

@@ -10,7 +10,7 @@
 #include <limits.h>
 
 /* One more whenever struct evbus_module, struct store_driver or what they refer to changes. */
-#define EVBUS_MODULE_ABI 3u
+#define EVBUS_MODULE_ABI 4u
 
 /* The one symbol that a module exports. abi stays the first member for ever: it is read before the rest is believed. */
 struct evbus_module {

@@ -6,7 +6,7 @@
 #ifndef EVBUS_STORE_DRIVER_H
 #define EVBUS_STORE_DRIVER_H
 
-#include "base/err.h"
+#include "base/buf.h"
 
 enum value_kind {
 	VALUE_NULL,
@@ -61,7 +61,13 @@ struct store_driver {
 	enum evbus_code (*open)(const char *place, bool guest, struct db **db, struct evbus_err *err);
 	void (*close)(struct db *db);
 
-	/* A transaction that excludes other writers from its start: what it reads is still true when it writes. */
+	/* Of servers, else NULL. Within the transaction that makes the first tables: what they lie in. */
+	enum evbus_code (*make)(struct db *db, struct evbus_err *err);
+	/* Of servers, else NULL: the URL that leads here, from wherever, with nothing secret in it. */
+	enum evbus_code (*place)(struct db *db, struct buf *place, struct evbus_err *err);
+
+	/* A transaction that excludes other writers from its start: what it reads is still true when it writes. Where we are
+	 * a guest on a server it excludes nobody: rows are locked by who needs them. */
 	enum evbus_code (*begin)(struct db *db, struct evbus_err *err);
 	/* Durable when it returns; rolled back where it fails. */
 	enum evbus_code (*commit)(struct db *db, struct evbus_err *err);

@@ -166,6 +166,8 @@ static enum evbus_code run_steps(struct db *db, const char *name, struct evbus_e
 	TRY(schema_version(db, name, &version, err));
 	if (version == SCHEMA_VERSION)
 		return EVBUS_OK;
+	if (!version && db->driver->make)
+		TRY(db->driver->make(db, err));
 	TRY(db->driver->query(db, &(struct query){ .sql = create_versions }, err));
 	for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
 		if (steps[i].version > version)

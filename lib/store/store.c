@@ -1,6 +1,7 @@
 /* store.c: from a URL to a database with our tables in it. */
 #include "store/file.h"
 #include "store/schema.h"
+#include "store/server.h"
 #include "store/table.h"
 
 #include "base/module.h"
@@ -14,16 +15,20 @@ struct scheme {
 	const char *prefix;
 	const char *module;
 	const char *dev_package;   /* what the module is built with */
+	bool server;               /* there is no file: the URL goes to the driver as it is */
 };
 
 static const struct scheme schemes[] = {
-	{ "sqlite:", "sqlite", "libsqlite3-dev" },
+	{ "sqlite:", "sqlite", "libsqlite3-dev", false },
+	{ "postgresql://", "postgres", "libpq-dev", true },
+	{ "postgres://", "postgres", "libpq-dev", true },
 };
 
 struct store {
 	const struct scheme *scheme;
 	int dir;                   /* the caller's */
-	char *path;                /* as given, or absolute where it was relative to the working directory */
+	char *path;                /* as given, or absolute where it was relative to the working directory; or a URL */
+	char *shown;               /* for messages: without what is secret */
 	struct store_options options;
 	pid_t pid;
 	char *resolved;            /* of a guest: where the links lead */
@@ -40,7 +45,7 @@ static const struct scheme *find_scheme(const char *url, const char **path)
 	for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
 		size_t len = strlen(schemes[i].prefix);
 		if (strncmp(url, schemes[i].prefix, len) == 0) {
-			*path = url + len;
+			*path = schemes[i].server ? url : url + len;
 			return &schemes[i];
 		}
 	}
@@ -57,8 +62,9 @@ static enum evbus_code check_path(const char *path, bool is_url, const char *wha
 	/* A plain path with a colon before the first slash looks like a URL: ./a:b is one that does not. */
 	if (colon && path != colon && is_url && !memchr(path, '/', (size_t)(colon - path)))
 		return err_set(err, EVBUS_CONFIG, 0,
-			       "there is no %s of the kind '%.*s': use sqlite:FILE or the path of a file", what,
-			       (int)(colon - path), path);
+			       "there is no %s of the kind '%.*s': use sqlite:FILE, the path of a file, or "
+			       "postgresql://HOST/DATABASE",
+			       what, (int)(colon - path), path);
 	if (!len || path[len - 1] == '/')
 		return err_set(err, EVBUS_CONFIG, 0, "the %s '%s' names no file: use sqlite:FILE", what, path);
 	if (path[0] == '/' && path[1] == '/' && path[2] != '/')
@@ -78,10 +84,42 @@ static enum evbus_code keep_path(int dir, const char *path, char **kept, struct 
 	size_t size = (cwd ? strlen(cwd) + 1 : 0) + strlen(path) + 1;
 	char *text = os.realloc(NULL, size);
 	if (!text)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the store '%s'", path);
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a store");
 	snprintf(text, size, "%s%s%s", cwd ? cwd : "", cwd ? "/" : "", path);
 	*kept = text;
 	return EVBUS_OK;
+}
+
+static enum evbus_code keep_place(int dir, const char *place, struct store *store, struct evbus_err *err)
+{
+	/* Of a URL nothing is relative. */
+	TRY(keep_path(store->scheme->server ? -1 : dir, place, &store->path, err));
+	store->shown = os.realloc(NULL, strlen(store->path) + 1);
+	if (!store->shown) {
+		free(store->path);
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a store");
+	}
+	if (store->scheme->server)
+		server_show(store->path, store->shown);
+	else
+		memcpy(store->shown, store->path, strlen(store->path) + 1);
+	return EVBUS_OK;
+}
+
+bool store_is_on_server(const char *url)
+{
+	const char *path;
+
+	return find_scheme(url, &path)->server;
+}
+
+static void forget_place(struct store *store)
+{
+	/* There may be a password in it. */
+	if (store->scheme->server)
+		explicit_bzero(store->path, strlen(store->path));
+	free(store->path);
+	free(store->shown);
 }
 
 enum evbus_code store_open(int dir, const char *url, const struct store_options *options, struct store **store,
@@ -91,17 +129,18 @@ enum evbus_code store_open(int dir, const char *url, const struct store_options 
 	const char *path;
 
 	opened.scheme = find_scheme(url, &path);
-	TRY(check_path(path, path == url, options && options->guest ? "outbox" : "store", err));
+	if (!opened.scheme->server)
+		TRY(check_path(path, path == url, options && options->guest ? "outbox" : "store", err));
 	if (options)
 		opened.options = *options;
 	if (!opened.options.file_mode)
 		opened.options.file_mode = 0600;
 	opened.dir = path[0] == '/' ? AT_FDCWD : dir;
-	TRY(keep_path(opened.dir, path, &opened.path, err));
+	TRY(keep_place(opened.dir, path, &opened, err));
 	struct store *kept = os.realloc(NULL, sizeof *kept);
 	if (!kept) {
-		free(opened.path);
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the store '%s'", path);
+		forget_place(&opened);
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a store");
 	}
 	*kept = opened;
 	*store = kept;
@@ -122,7 +161,7 @@ void store_close(struct store *store)
 	if (!store)
 		return;
 	disconnect(store);
-	free(store->path);
+	forget_place(store);
 	free(store->resolved);
 	free(store);
 }
@@ -135,21 +174,23 @@ static void say_made(const struct store *store)
 
 	if (!store->options.notice)
 		return;
-	snprintf(text, sizeof text, "made the %s '%s'", store->options.guest ? "database" : "store", store->path);
+	snprintf(text, sizeof text, "made the %s '%s'", store->options.guest ? "database" : "store", store->shown);
 	store->options.notice(store->options.notice_context, text);
 }
 
 static enum evbus_code open_db(struct store *store, struct evbus_err *err)
 {
 	const struct evbus_module *module;
-	char place[PATH_MAX];
+	char path[PATH_MAX];
 
-	TRY(store_file_path(&store->file, place, err));
-	TRY(store_file_check_beside(&store->file, err));
+	if (!store->scheme->server) {
+		TRY(store_file_path(&store->file, path, err));
+		TRY(store_file_check_beside(&store->file, err));
+	}
 	TRY(module_load(store->options.module_dir, "store", store->scheme->module, store->scheme->dev_package, &module,
 			err));
 	const struct store_driver *driver = module->ops;
-	return driver->open(place, store->options.guest, &store->db, err);
+	return driver->open(store->scheme->server ? store->path : path, store->options.guest, &store->db, err);
 }
 
 /* Nothing of a guest's database is ours to be strict about. What is not there leads nowhere. */
@@ -166,13 +207,16 @@ static enum evbus_code connect_db(struct store *store, bool create, struct evbus
 {
 	bool made;
 
-	TRY(store_file_open(store->dir, follow_links(store), create, store->options.file_mode, &store->file, &made, err));
+	store->version = 0;
+	if (store->scheme->server)
+		return open_db(store, err);
+	TRY(store_file_open(store->dir, follow_links(store), create, store->options.file_mode, &store->file, &made,
+			    err));
 	if (made)
 		say_made(store);
 	enum evbus_code code = open_db(store, err);
 	if (code)
 		store_file_release(&store->file);
-	store->version = 0;
 	return code;
 }
 
@@ -180,23 +224,36 @@ static enum evbus_code check_handle(const struct store *store, struct evbus_err 
 {
 	if (store->pid != getpid())
 		return err_set(err, EVBUS_BUG, 0,
-			       "the store '%s' was opened by another process: open it again after a fork", store->path);
-	if (!store->db)
+			       "the store '%s' was opened by another process: open it again after a fork",
+			       store->shown);
+	if (!store->db || store->scheme->server)
 		return EVBUS_OK;
 	TRY(store_file_check(&store->file, store->path, err));
 	return store_file_check_beside(&store->file, err);
 }
 
+static enum evbus_code prepare_tables(struct store *store, struct evbus_err *err)
+{
+	if (!store->scheme->server)
+		return store_file_sync_names(&store->file, err);
+	if (store->options.no_create)
+		return err_set(err, EVBUS_NONE, 0, "there is no store '%s'", store->shown);
+	return EVBUS_OK;
+}
+
 static enum evbus_code make_tables(struct store *store, bool write, bool *ready, struct evbus_err *err)
 {
 	if (store->version != SCHEMA_VERSION)
-		TRY(schema_version(store->db, store->path, &store->version, err));
-	if (!store->version && !write)
+		TRY(schema_version(store->db, store->shown, &store->version, err));
+	bool made = !store->version;
+	if (made && !write)
 		return EVBUS_OK;
-	if (!store->version)
-		TRY(store_file_sync_names(&store->file, err));
+	if (made)
+		TRY(prepare_tables(store, err));
 	if (store->version != SCHEMA_VERSION)
-		TRY(schema_migrate(store->db, store->path, err));
+		TRY(schema_migrate(store->db, store->shown, err));
+	if (made && store->scheme->server)
+		say_made(store);
 	store->version = SCHEMA_VERSION;
 	*ready = true;
 	return EVBUS_OK;
@@ -225,11 +282,13 @@ enum evbus_code store_place(struct store *store, struct buf *place, struct evbus
 	bool ready;
 
 	TRY(make_ready(store, false, &ready, err));
+	place->len = 0;
+	if (store->scheme->server)
+		return store->db->driver->place(store->db, place, err);
 	if (store->db)
 		TRY(store_file_path(&store->file, path, err));
 	else
 		snprintf(path, sizeof path, "%s", store->path);
-	place->len = 0;
 	TRY(buf_add(place, store->scheme->prefix, strlen(store->scheme->prefix), err));
 	return buf_add(place, path, strlen(path), err);
 }
@@ -250,7 +309,7 @@ static enum evbus_code still_ours(struct store *store, struct evbus_err *err)
 	TRY(check_handle(store, err));
 	if (store->options.guest)
 		return EVBUS_OK;
-	return schema_version(store->db, store->path, &store->version, err);
+	return schema_version(store->db, store->shown, &store->version, err);
 }
 
 enum evbus_code table_begin(struct store *store, struct evbus_err *err)

@@ -25,7 +25,8 @@ struct store_options {
 	                              changed; the path may lead through links */
 };
 
-/* url: "sqlite:FILE" or a plain path, relative to dir: AT_FDCWD, or a descriptor that stays open as long as the store
+/* url: "postgresql://…" or "postgres://…" as libpq has it, with the options schema= and timeout= besides, or "sqlite:FILE" or
+ * a plain path, relative to dir: AT_FDCWD, or a descriptor that stays open as long as the store
  * and below which no link is followed. Nothing is opened, loaded or made before it is needed: reading a store that is
  * not there finds no rows, the first write makes it and the directories on the way. EVBUS_CONFIG: not such a URL.
  * options may be NULL. */
@@ -33,8 +34,11 @@ CHECKED enum evbus_code store_open(int dir, const char *url, const struct store_
 				   struct evbus_err *err);
 void store_close(struct store *store);
 
+/* Whether other machines may have it open, too. */
+bool store_is_on_server(const char *url);
+
 /* Which one it is, wherever it is opened from: "sqlite:" and the absolute path without any link in it, as far as it is
- * there. */
+ * there; of a server the URL with nothing secret in it. */
 CHECKED enum evbus_code store_place(struct store *store, struct buf *place, struct evbus_err *err);
 
 /* ---- checkpoints: stored and given back as they are, updated_at_utc too; names and positions are for the caller to

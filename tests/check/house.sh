@@ -124,8 +124,9 @@ comm -23 "$tests_dir/declared" "$tests_dir/exported" | none 'declared and not ex
 grep '^evbus_' "$tests_dir/exported" | comm -13 "$tests_dir/declared" - | none 'exported and not declared'
 
 t 'every header compiles alone'
+read -ra postgres <<<"$(pkg-config --cflags libpq 2>"$ERR")" # of all, it alone is in no usual place
 for header in "${headers[@]}"; do
-	"${cc[@]}" -std=c17 -D_GNU_SOURCE -DEVBUS_VERSION='""' -Wall -Wextra -Wpedantic -Werror -Ilib -Icmd -Itests -I"${header%/*}" \
+	"${cc[@]}" -std=c17 -D_GNU_SOURCE -DEVBUS_VERSION='""' -Wall -Wextra -Wpedantic -Werror -Ilib -Icmd -Itests -I"${header%/*}" "${postgres[@]}" \
 		-fsyntax-only -x c "$header" 2>&1 | head -n 5
 done | none 'does not compile'
 
