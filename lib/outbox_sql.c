@@ -8,40 +8,33 @@
  * Two indices, both partial, so that rows that are done cost nothing: what is not done, by seq, is what is claimed and
  * counted; FAILED rows are the dead letters. There is none by key: it took three times as long to keep as all the rest,
  * and most of that in the application's own transactions. */
-#include "outbox_table.h"
+#include "outbox_sql.h"
 
 #include <assert.h>
 #include <stdio.h>
 
 /* ---- words ----------------------------------------------------------------------------------------------------- */
 
-struct maker {
-	struct evbus_outbox *outbox;
-	const struct store_driver *driver;
-	struct buf out;
-	struct evbus_err *err;
-};
-
-static void release_maker(struct maker *maker)
+void sql_release(struct sql_maker *maker)
 {
 	buf_release(&maker->out);
 }
 
-static CHECKED enum evbus_code add(struct maker *maker, const char *text)
+enum evbus_code sql_add(struct sql_maker *maker, const char *text)
 {
 	return buf_add(&maker->out, text, strlen(text), maker->err);
 }
 
-static CHECKED enum evbus_code add_quoted(struct maker *maker, char mark, const char *name, size_t len)
+static CHECKED enum evbus_code add_quoted(struct sql_maker *maker, char mark, const char *name, size_t len)
 {
 	TRY(buf_add(&maker->out, &mark, 1, maker->err));
 	TRY(buf_add(&maker->out, name, len, maker->err));
 	return buf_add(&maker->out, &mark, 1, maker->err);
 }
 
-static CHECKED enum evbus_code add_column(struct maker *maker, const char *prefix, const char *name)
+enum evbus_code sql_add_column(struct sql_maker *maker, const char *prefix, const char *name)
 {
-	TRY(add(maker, prefix));
+	TRY(sql_add(maker, prefix));
 	return add_quoted(maker, '"', name, strlen(name));
 }
 
@@ -69,7 +62,7 @@ static const char *template_column(const struct evbus_outbox *outbox, struct evb
 	return NULL;
 }
 
-static CHECKED enum evbus_code add_topic(struct maker *maker, const char *prefix)
+static CHECKED enum evbus_code add_topic(struct sql_maker *maker, const char *prefix)
 {
 	const char *at = maker->outbox->map.topic, *between = "(";
 	char room[OUTBOX_NAME_MAX_BYTES + 1];
@@ -77,87 +70,87 @@ static CHECKED enum evbus_code add_topic(struct maker *maker, const char *prefix
 	bool column;
 
 	if (!*at)
-		return add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_TOPIC]);
+		return sql_add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_TOPIC]);
 	for (; outbox_template_next(&at, &part, &column); between = " || ") {
-		TRY(add(maker, between));
+		TRY(sql_add(maker, between));
 		const char *name = column ? template_column(maker->outbox, part, room) : NULL;
 		if (column && !name)
 			return err_set(maker->err, EVBUS_CONFLICT, 0,
 				       "the table of the outbox '%s' has no column '%.*s' for the topic '%s'",
 				       maker->outbox->name, (int)part.len, part.data, maker->outbox->map.topic);
 		if (column)
-			TRY(add_column(maker, prefix, name));
+			TRY(sql_add_column(maker, prefix, name));
 		else
 			TRY(add_quoted(maker, '\'', part.data, part.len));
 	}
-	return add(maker, ")");
+	return sql_add(maker, ")");
 }
 
-static CHECKED enum evbus_code add_state(struct maker *maker, enum evbus_outbox_state state)
+static CHECKED enum evbus_code add_state(struct sql_maker *maker, enum evbus_outbox_state state)
 {
 	const char *value = maker->outbox->map.states[state];
 
 	return add_quoted(maker, '\'', value, strlen(value));
 }
 
-static CHECKED enum evbus_code add_table(struct maker *maker)
+static CHECKED enum evbus_code add_table(struct sql_maker *maker)
 {
 	const struct outbox_map *map = &maker->outbox->map;
 
 	if (map->schema[0]) {
-		TRY(add_column(maker, "", map->schema));
-		TRY(add(maker, "."));
+		TRY(sql_add_column(maker, "", map->schema));
+		TRY(sql_add(maker, "."));
 	}
-	return add_column(maker, "", map->table);
+	return sql_add_column(maker, "", map->table);
 }
 
-static CHECKED enum evbus_code add_one(struct maker *maker, const char *prefix, enum outbox_column column)
+enum evbus_code sql_add_one(struct sql_maker *maker, const char *prefix, enum outbox_column column)
 {
 	assert(column < OUTBOX_COLUMNS);
 	if (!outbox_has(maker->outbox, column))
-		return add(maker, "NULL");
+		return sql_add(maker, "NULL");
 	return column == OUTBOX_TOPIC ? add_topic(maker, prefix)
-				      : add_column(maker, prefix, maker->outbox->map.columns[column]);
+				      : sql_add_column(maker, prefix, maker->outbox->map.columns[column]);
 }
 
 /* All columns in their order, those that are not wanted as NULL. */
-static CHECKED enum evbus_code add_columns(struct maker *maker, uint32_t wanted)
+static CHECKED enum evbus_code add_columns(struct sql_maker *maker, uint32_t wanted)
 {
 	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
-		TRY(add(maker, i ? ", " : ""));
-		TRY(wanted & OUTBOX_BIT(i) ? add_one(maker, "o.", i) : add(maker, "NULL"));
+		TRY(sql_add(maker, i ? ", " : ""));
+		TRY(wanted & OUTBOX_BIT(i) ? sql_add_one(maker, "o.", i) : sql_add(maker, "NULL"));
 	}
 	return EVBUS_OK;
 }
 
-static CHECKED enum evbus_code add_open(struct maker *maker, const char *prefix)
+static CHECKED enum evbus_code add_open(struct sql_maker *maker, const char *prefix)
 {
-	TRY(add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_STATE]));
-	TRY(add(maker, " IN ("));
+	TRY(sql_add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_STATE]));
+	TRY(sql_add(maker, " IN ("));
 	TRY(add_state(maker, EVBUS_OUTBOX_PENDING));
-	TRY(add(maker, ", "));
+	TRY(sql_add(maker, ", "));
 	TRY(add_state(maker, EVBUS_OUTBOX_PROCESSING));
-	return add(maker, ")");
+	return sql_add(maker, ")");
 }
 
-static CHECKED enum evbus_code add_failed(struct maker *maker, const char *prefix)
+static CHECKED enum evbus_code add_failed(struct sql_maker *maker, const char *prefix)
 {
-	TRY(add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_STATE]));
-	TRY(add(maker, " = "));
+	TRY(sql_add_column(maker, prefix, maker->outbox->map.columns[OUTBOX_STATE]));
+	TRY(sql_add(maker, " = "));
 	return add_state(maker, EVBUS_OUTBOX_FAILED);
 }
 
-static CHECKED enum evbus_code add_hint(struct maker *maker, enum outbox_sql index)
+static CHECKED enum evbus_code add_hint(struct sql_maker *maker, enum outbox_sql index)
 {
 	char name[2 * OUTBOX_NAME_MAX_BYTES];
 
 	if (!maker->driver || !maker->driver->index_hint || !maker->outbox->indices[index - OUTBOX_SQL_INDEX_OPEN])
 		return EVBUS_OK;
 	outbox_index_name(maker->outbox, index, name);
-	return add_column(maker, maker->driver->index_hint, name);
+	return sql_add_column(maker, maker->driver->index_hint, name);
 }
 
-static CHECKED enum evbus_code add_word(struct maker *maker, const char *word, size_t len)
+static CHECKED enum evbus_code add_word(struct sql_maker *maker, const char *word, size_t len)
 {
 	char prefix[3] = "";
 
@@ -184,14 +177,14 @@ static CHECKED enum evbus_code add_word(struct maker *maker, const char *word, s
 #undef IS
 	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++)
 		if (len == strlen(outbox_column_name(i)) && !memcmp(word, outbox_column_name(i), len))
-			return add_one(maker, prefix, i);
+			return sql_add_one(maker, prefix, i);
 	for (unsigned i = 0; i < EVBUS_OUTBOX_STATES; i++)
 		if (len == strlen(evbus_outbox_state_name(i)) && !memcmp(word, evbus_outbox_state_name(i), len))
 			return add_state(maker, i);
 	return err_set(maker->err, EVBUS_BUG, 0, "no word '%.*s' in a statement", (int)len, word);
 }
 
-static enum evbus_code expand(struct maker *maker, const char *text)
+enum evbus_code sql_expand(struct sql_maker *maker, const char *text)
 {
 	struct evbus_slice part;
 	bool word;
@@ -202,8 +195,7 @@ static enum evbus_code expand(struct maker *maker, const char *text)
 	return EVBUS_OK;
 }
 
-/* Hands the text over. */
-static CHECKED enum evbus_code finish(struct maker *maker, char **sql)
+enum evbus_code sql_finish(struct sql_maker *maker, char **sql)
 {
 	TRY(buf_add(&maker->out, "", 1, maker->err));
 	free(*sql);
@@ -286,7 +278,7 @@ static bool is_in_parts(enum outbox_sql update, unsigned column)
 	return update == OUTBOX_SQL_SENT && column == OUTBOX_RECEIPT;
 }
 
-static CHECKED enum evbus_code make_update(struct maker *maker, enum outbox_sql update)
+static CHECKED enum evbus_code make_update(struct sql_maker *maker, enum outbox_sql update)
 {
 	uint32_t set = set_by(maker->outbox, update);
 	const char *before = "UPDATE {table} SET ";
@@ -296,16 +288,16 @@ static CHECKED enum evbus_code make_update(struct maker *maker, enum outbox_sql 
 	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
 		if (!(set & OUTBOX_BIT(i)))
 			continue;
-		TRY(expand(maker, before));
-		TRY(add_one(maker, "", i));
-		TRY(expand(maker,
+		TRY(sql_expand(maker, before));
+		TRY(sql_add_one(maker, "", i));
+		TRY(sql_expand(maker,
 			   is_in_parts(update, i) ? " = ? || COALESCE(CAST(? + {seq} AS TEXT), '') || ?" : " = ?"));
 		before = ", ";
 	}
-	TRY(expand(maker, " WHERE {seq} >= ? AND {seq} <= ? AND {state} = ?"));
+	TRY(sql_expand(maker, " WHERE {seq} >= ? AND {seq} <= ? AND {state} = ?"));
 	if (ends_lease(maker->outbox, update))
-		TRY(expand(maker, " AND {lease_owner} = ?"));
-	return finish(maker, &maker->outbox->sql[update]);
+		TRY(sql_expand(maker, " AND {lease_owner} = ?"));
+	return sql_finish(maker, &maker->outbox->sql[update]);
 }
 
 /* What is set, in the order of the columns; returns how many. */
@@ -349,142 +341,15 @@ enum evbus_code outbox_update(struct evbus_outbox *outbox, enum outbox_sql updat
 	return EVBUS_OK;
 }
 
-/* ---- making the table ------------------------------------------------------------------------------------------ */
-
-static CHECKED enum evbus_code add_definition(struct maker *maker, enum outbox_column column)
-{
-	static const char *const types[OUTBOX_COLUMNS] = {
-		[OUTBOX_ID] = " TEXT NOT NULL UNIQUE",
-		[OUTBOX_TOPIC] = " TEXT NOT NULL",
-		[OUTBOX_TYPE] = " TEXT NOT NULL",
-		[OUTBOX_PAYLOAD] = " TEXT NOT NULL",
-		/* Of a list of more than two SQLite makes a table, each time that a row is written: that took longer
-		 * than all the rest. */
-		[OUTBOX_STATE] = " TEXT NOT NULL DEFAULT {PENDING} CHECK ({open} OR {state} IN ({SENT}, {FAILED}))",
-		[OUTBOX_ATTEMPTS] = " BIGINT NOT NULL DEFAULT 0",
-	};
-
-	TRY(add_one(maker, "", column));
-	if (column == OUTBOX_SEQ) {
-		TRY(add(maker, " "));
-		return add(maker, maker->driver->serial_type);
-	}
-	if (column == OUTBOX_CREATED) {
-		TRY(add(maker, " TEXT NOT NULL DEFAULT ("));
-		TRY(add(maker, maker->driver->now_text));
-		return add(maker, ")");
-	}
-	return expand(maker, types[column] ? types[column] : " TEXT");
-}
-
-static CHECKED enum evbus_code make_table(struct maker *maker)
-{
-	const char *before = "CREATE TABLE {table} (";
-
-	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
-		if (i == OUTBOX_TOPIC && maker->outbox->map.topic[0])
-			continue;
-		TRY(expand(maker, before));
-		TRY(add_definition(maker, i));
-		before = ", ";
-	}
-	TRY(add(maker, ")"));
-	return finish(maker, &maker->outbox->sql[OUTBOX_SQL_CREATE]);
-}
-
-void outbox_index_name(const struct evbus_outbox *outbox, enum outbox_sql index, char name[2 * OUTBOX_NAME_MAX_BYTES])
-{
-	static const char *const ends[OUTBOX_INDICES] = { "open", "failed" };
-
-	snprintf(name, 2 * OUTBOX_NAME_MAX_BYTES, "%s_evbus_%s", outbox->map.table,
-		 ends[index - OUTBOX_SQL_INDEX_OPEN]);
-}
-
-static CHECKED enum evbus_code make_index(struct maker *maker, enum outbox_sql index)
-{
-	static const char *const ons[OUTBOX_INDICES] = {
-		" ({seq}, {state}) WHERE {open}",
-		" ({seq}) WHERE {failed}",
-	};
-	char name[2 * OUTBOX_NAME_MAX_BYTES];
-
-	outbox_index_name(maker->outbox, index, name);
-	TRY(add(maker, "CREATE INDEX "));
-	TRY(add_column(maker, "", name));
-	TRY(add(maker, " ON "));
-	TRY(add_column(maker, "", maker->outbox->map.table));
-	TRY(expand(maker, ons[index - OUTBOX_SQL_INDEX_OPEN]));
-	return finish(maker, &maker->outbox->sql[index]);
-}
-
-/* ---- adding ---------------------------------------------------------------------------------------------------- */
-
-static const enum outbox_column inserted[] = { OUTBOX_ID,     OUTBOX_TOPIC,     OUTBOX_TYPE,         OUTBOX_PAYLOAD,
-					       OUTBOX_TENANT, OUTBOX_EVENT_KEY, OUTBOX_PARTITION_KEY };
-#define INSERTED (sizeof inserted / sizeof *inserted)
-
-/* The first four columns, and those of the other three that are given. */
-static bool is_inserted(const struct evbus_outbox *outbox, unsigned i, enum outbox_column column, unsigned given)
-{
-	if (i >= 4 && !(given & 1u << (i - 4)))
-		return false;
-	return outbox_has(outbox, column) && !(column == OUTBOX_TOPIC && outbox->map.topic[0]);
-}
-
-enum evbus_code outbox_sql_insert(struct evbus_outbox *outbox, bool for_applications, unsigned given, char **sql,
-				  struct evbus_err *err)
-{
-	CLEANUP(release_maker) struct maker maker = { .outbox = outbox, .err = err };
-	CLEANUP(buf_release) struct buf values = { 0 };
-	const char *before = "";
-	char value[40];
-
-	TRY(expand(&maker, "INSERT INTO {table} ("));
-	for (unsigned i = 0; i < INSERTED; i++) {
-		if (!is_inserted(outbox, i, inserted[i], given))
-			continue;
-		TRY(add(&maker, before));
-		TRY(add_one(&maker, "", inserted[i]));
-		int n = snprintf(value, sizeof value, for_applications ? "%s:%s" : "%s?", before,
-				 outbox_column_name(inserted[i]));
-		TRY(buf_add(&values, value, (size_t)n, err));
-		before = ", ";
-	}
-	TRY(add(&maker, ") VALUES ("));
-	TRY(buf_add(&maker.out, values.data, values.len, err));
-	TRY(add(&maker, ")"));
-	return finish(&maker, sql);
-}
-
-enum evbus_code outbox_insert(struct evbus_outbox *outbox, const struct value set[OUTBOX_COLUMNS],
-			      struct evbus_err *err)
-{
-	struct value args[INSERTED];
-	size_t count = 0;
-	unsigned given = 0;
-
-	for (unsigned i = 4; i < INSERTED; i++)
-		given |= set[inserted[i]].kind == VALUE_NULL ? 0 : 1u << (i - 4);
-	if (!outbox->adds[given])
-		TRY(outbox_sql_insert(outbox, false, given, &outbox->adds[given], err));
-	for (unsigned i = 0; i < INSERTED; i++)
-		if (is_inserted(outbox, i, inserted[i], given))
-			args[count++] = set[inserted[i]];
-	struct query query = { .sql = outbox->adds[given], .args = args, .arg_count = count };
-	return table_write(outbox->store, &query, err);
-}
-
 /* ---- all of them ----------------------------------------------------------------------------------------------- */
 
-static CHECKED enum evbus_code make_all(struct maker *maker)
+static CHECKED enum evbus_code make_all(struct sql_maker *maker)
 {
 	for (unsigned i = 0; i < OUTBOX_SQL_CREATE; i++) {
-		TRY(expand(maker, texts[i]));
-		TRY(finish(maker, &maker->outbox->sql[i]));
+		TRY(sql_expand(maker, texts[i]));
+		TRY(sql_finish(maker, &maker->outbox->sql[i]));
 	}
-	TRY(make_table(maker));
-	for (unsigned i = OUTBOX_SQL_INDEX_OPEN; i <= OUTBOX_SQL_INDEX_FAILED; i++)
-		TRY(make_index(maker, i));
+	TRY(sql_make_table(maker));
 	for (unsigned i = OUTBOX_SQL_CLAIM; i < OUTBOX_SQLS; i++)
 		TRY(make_update(maker, i));
 	return outbox_sql_insert(maker->outbox, true, 0, &maker->outbox->insert, maker->err);
@@ -492,7 +357,7 @@ static CHECKED enum evbus_code make_all(struct maker *maker)
 
 enum evbus_code outbox_sql_make(struct evbus_outbox *outbox, const struct store_driver *driver, struct evbus_err *err)
 {
-	CLEANUP(release_maker) struct maker maker = { .outbox = outbox, .driver = driver, .err = err };
+	CLEANUP(sql_release) struct sql_maker maker = { .outbox = outbox, .driver = driver, .err = err };
 
 	return make_all(&maker);
 }
