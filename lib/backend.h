@@ -19,7 +19,13 @@
  *   offset, begin anywhere and may have gaps; what comes after a record begins at its position + 1, whether a record
  *   stands there or not, and each position from `first` to `end` can be sought. Offsets that are no numbers below 2^63
  *   (a Kinesis sequence number has up to 129 digits) are the business of their backend alone: it numbers what an open
- *   partition has handed out or was asked for in the order of the offsets, and translates.
+ *   topic has handed out or was asked for in the order of the offsets, for all of its readers alike, and translates
+ *   (offset_text, offset_find). In the lines that it makes the offset is a text (struct line_body, line_parse_text), and
+ *   line->offset the position.
+ * - Partitions may come and go, where a server splits and merges them. One that is closed takes nothing more, has an end
+ *   for good, and one day is gone. Those that went on with its keys have it as a parent, and are read when it was read
+ *   to its end: this is seen to above. What is meant for a partition may be taken by another, as the receipt says
+ *   (group_stamp_places); the events of a key come in their order all the same, if children are read after parents.
  * - Codes: EVBUS_NONE where a bus, topic, partition or record is not there (any more); EVBUS_UNAVAILABLE where the
  *   server cannot be reached, within the time-out that was asked for and never later; EVBUS_CONFLICT where a log
  *   was cut or replaced; EVBUS_AGAIN with EINTR where the waiter gave up. */
@@ -29,7 +35,7 @@
 #include "base/err.h"
 #include "base/os.h"
 
-#define BACKEND_VERSION 1 /* of all that stands here; a module with another one is not used */
+#define BACKEND_VERSION 2 /* of all that stands here; a module with another one is not used */
 
 struct backend_files;
 struct backend_ops;
@@ -53,11 +59,19 @@ struct backend {
 	const struct backend_ops *ops;
 };
 
+#define BACKEND_PARENTS 2 /* of a partition that came of a merge */
+
+struct backend_partition {
+	int32_t number;
+	int32_t parents[BACKEND_PARENTS]; /* -1: none; one that is not in the list (any more) is as good as none */
+};
+
 struct backend_topic {
 	const struct backend_ops *ops;
 	const char *name;
 	const char *log_id;              /* another log under the same name has another one */
-	uint32_t partitions;
+	uint32_t partitions;             /* how many are there, closed ones too, */
+	const struct backend_partition *list; /* each of them, by number; NULL: 0 … partitions - 1, without parents */
 	uint64_t segment_max_bytes;      /* a group is not larger; UINT64_MAX: no such limit */
 	const char *acknowledgement;     /* what a receipt means here, for ever; NULL: as ops has it */
 };
@@ -70,6 +84,7 @@ struct partition_reader {
 	uint64_t first;                  /* the oldest that is there */
 	uint64_t next;                   /* of the record that is read next */
 	uint64_t end;                    /* of what could be read when it was last looked; exclusive */
+	bool closed;                     /* that is the end for good; may become so with refresh() */
 };
 
 /* A partition that is appended to. */
@@ -114,8 +129,10 @@ struct backend_ops {
 	void (*topic_close)(struct backend_topic *topic);
 	/* Returns when the topic will stay, whoever made it. */
 	enum evbus_code (*topic_keep)(const struct backend_topic *topic, struct evbus_err *err);
-	/* EVBUS_CONFLICT: it is no longer what is found at its name. doing: "read", for the message. */
-	enum evbus_code (*topic_check)(const struct backend_topic *topic, const char *doing, struct evbus_err *err);
+	/* Looks again which partitions there are: where there are others, `partitions` and `list` are new, and the old
+	 * list is gone; readers and writers stay. EVBUS_CONFLICT: it is no longer what is found at its name. doing:
+	 * "read", for the message. */
+	enum evbus_code (*topic_check)(struct backend_topic *topic, const char *doing, struct evbus_err *err);
 	/* As evbus_topic_list(). */
 	enum evbus_code (*topic_names)(struct backend *backend, const char *pattern, char ***names,
 				       struct evbus_err *err);
@@ -135,8 +152,17 @@ struct backend_ops {
 	enum evbus_code (*describe)(struct partition_reader *reader, struct evbus_partition_info *info,
 				    struct evbus_err *err);
 
+	/* Both NULL: offsets are positions in decimal. */
+	enum evbus_code (*offset_text)(const struct partition_reader *reader, uint64_t position,
+				       char text[EVBUS_OFFSET_MAX_BYTES + 1], struct evbus_err *err);
+	enum evbus_code (*offset_find)(struct partition_reader *reader, struct evbus_slice text, uint64_t *position,
+				       struct evbus_err *err);
+
 	/* ---- publishing ---- */
 
+	/* NULL: by murmur2 among `partitions`, and where there are several a key is needed. */
+	enum evbus_code (*partition_of)(const struct backend_topic *topic, struct evbus_slice key, int32_t *partition,
+					struct evbus_err *err);
 	/* EVBUS_NONE: there is no such partition. The waiter outlives the writer. */
 	enum evbus_code (*writer_open)(const struct backend_topic *topic, int32_t partition,
 				       const struct waiter *waiter, struct partition_writer **writer,
@@ -156,6 +182,16 @@ struct backend_files {
 	struct log_writer *(*writer)(struct partition_writer *writer);
 	const struct mark *(*mark)(const struct partition_writer *writer);    /* of what was appended last */
 };
+
+/* The i-th of a topic's partitions. */
+static inline struct backend_partition topic_partition(const struct backend_topic *topic, uint32_t i)
+{
+	return topic->list ? topic->list[i] : (struct backend_partition){ (int32_t)i, { -1, -1 } };
+}
+
+bool topic_has_partition(const struct backend_topic *topic, int32_t number);
+/* Says that it is not one of them, which is EVBUS_NONE. */
+enum evbus_code topic_no_partition(const struct backend_topic *topic, int32_t number, struct evbus_err *why);
 
 /* Those that are built in. */
 extern const struct backend_ops backend_file, backend_memory;
@@ -213,12 +249,25 @@ CHECKED static inline enum evbus_code partition_bytes_left(const struct partitio
 	return reader->ops->bytes_left(reader, bytes, why);
 }
 
+/* The offset that stands at a position or, where none does, would. */
+CHECKED enum evbus_code partition_offset_text(const struct partition_reader *reader, uint64_t position,
+					      char text[EVBUS_OFFSET_MAX_BYTES + 1], struct evbus_err *why);
+
+/* The position of an offset: of the first record that has no lower one. EVBUS_DATA: the text is no offset. */
+CHECKED enum evbus_code partition_offset_find(struct partition_reader *reader, struct evbus_slice text,
+					      uint64_t *position, struct evbus_err *why);
+
 /* Sets info->records, bytes and last_published_at_utc; the rest is known without it. */
 CHECKED static inline enum evbus_code partition_describe(struct partition_reader *reader,
 							 struct evbus_partition_info *info, struct evbus_err *why)
 {
 	return reader->ops->describe(reader, info, why);
 }
+
+/* Which partition to open a writer of for a key (data NULL: none): always the same one for a key, as long as the topic is
+ * open, whatever becomes of the partitions. EVBUS_USAGE: it takes a key to choose one. */
+CHECKED enum evbus_code partition_of(const struct backend_topic *topic, struct evbus_slice key, int32_t *partition,
+				     struct evbus_err *why);
 
 /* Appends the group, or sends it: all of it, or after a failure nothing that will ever be acknowledged. expect: the
  * offset that it has to get, and each line the one behind that, or UINT64_MAX (EVBUS_CONFLICT, here or of the commit: it

@@ -3,7 +3,6 @@
 #include "publisher.h"
 
 #include "event/envelope.h"
-#include "event/partition.h"
 
 #include <errno.h>
 #include <string.h>
@@ -200,21 +199,6 @@ static enum evbus_code choose_key(const struct evbus_publisher *publisher, const
 	return EVBUS_OK;
 }
 
-static enum evbus_code choose_partition(const struct backend_topic *topic, const struct evbus_event *event,
-					struct evbus_slice key, int32_t *partition, struct evbus_err *err)
-{
-	*partition = event->partition_id;
-	if (*partition >= 0)
-		return EVBUS_OK;
-	if (!key.data && topic->partitions > 1)
-		return err_set(err, EVBUS_USAGE, 0,
-			       "topic '%s' has %u partitions: choose one by its number or by a key (--partition, --key, "
-			       "--key-from)",
-			       topic->name, topic->partitions);
-	*partition = key.data ? partition_of_key(key.data, key.len, topic->partitions) : 0;
-	return EVBUS_OK;
-}
-
 /* An atomic batch is one write to one partition, and an expected offset is in one. */
 static enum evbus_code check_one_partition(const struct slot *slot, const struct lane *lane, struct evbus_err *err)
 {
@@ -303,7 +287,7 @@ static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus
 	struct identity identity;
 	struct open_topic *home = NULL;
 	struct lane *lane = NULL;
-	int32_t partition;
+	int32_t partition = event->partition_id;
 
 	TRY(bus_check(publisher->bus, err));
 	TRY(publisher_failure(publisher, err));
@@ -317,7 +301,8 @@ static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus
 		body.event_key = identity.event_key;
 	}
 	TRY(publisher_topic(publisher, event->topic, true, &home, err));
-	TRY(choose_partition(home->topic, event, body.key, &partition, err));
+	if (partition < 0)
+		TRY(partition_of(home->topic, body.key, &partition, err));
 	TRY(find_lane(publisher, home->topic, partition, &lane, err));
 	TRY(check_message(lane, &body, err));
 	TRY(make_room(publisher, lane, line_room(&body), err));

@@ -349,7 +349,7 @@ enum evbus_code publisher_first(const struct slot *slot, uint32_t entry, struct 
 	struct line line;
 
 	assert(entry < slot->firsts.len / sizeof *first);
-	if (line_parse((struct evbus_slice){ slot->first_lines.data + first->at, first->len }, &line))
+	if (line_parse_text((struct evbus_slice){ slot->first_lines.data + first->at, first->len }, 0, &line))
 		return EVBUS_BUG;
 	line_to_record(&line, topic, first->partition, record);
 	return EVBUS_OK;

@@ -120,9 +120,9 @@ static enum evbus_code gaps_topic_keep(const struct backend_topic *topic, struct
 	return inner->ops->topic_keep(inner, err);
 }
 
-static enum evbus_code gaps_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err)
+static enum evbus_code gaps_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err)
 {
-	const struct backend_topic *inner = AS_CONST(gaps_topic, topic)->inner;
+	struct backend_topic *inner = AS(gaps_topic, topic)->inner;
 
 	return inner->ops->topic_check(inner, doing, err);
 }

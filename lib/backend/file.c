@@ -162,7 +162,7 @@ static enum evbus_code file_topic_keep(const struct backend_topic *topic, struct
 	return topic_sync_names(log_of(topic), err);
 }
 
-static enum evbus_code file_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err)
+static enum evbus_code file_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err)
 {
 	return topic_check_in_place(log_of(topic), doing, err);
 }

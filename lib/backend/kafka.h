@@ -87,7 +87,7 @@ enum evbus_code kafka_topic_create(struct backend *backend, const char *name, co
 				   struct backend_topic **topic, bool *created, struct evbus_err *err);
 void kafka_topic_close(struct backend_topic *topic);
 enum evbus_code kafka_topic_keep(const struct backend_topic *topic, struct evbus_err *err);
-enum evbus_code kafka_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err);
+enum evbus_code kafka_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err);
 enum evbus_code kafka_topic_names(struct backend *backend, const char *pattern, char ***names, struct evbus_err *err);
 
 enum evbus_code kafka_reader_open(const struct backend_topic *topic, int32_t partition, size_t chunk, bool ahead,

@@ -254,9 +254,8 @@ enum evbus_code kafka_reader_open(const struct backend_topic *topic, int32_t par
 {
 	(void)chunk;
 	(void)ahead;
-	if (partition < 0 || (uint32_t)partition >= topic->partitions)
-		return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
-			       topic->name, partition, topic->partitions);
+	if (!topic_has_partition(topic, partition))
+		return topic_no_partition(topic, partition, err);
 	CLEANUP(free_cleanup) struct kafka_reader *opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot read topic '%s'", topic->name);

@@ -110,7 +110,7 @@ enum evbus_code kafka_topic_keep(const struct backend_topic *topic, struct evbus
 	return EVBUS_OK;
 }
 
-enum evbus_code kafka_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err)
+enum evbus_code kafka_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err)
 {
 	const struct kafka_topic *kafka_topic = kafka_topic_of(topic);
 	const struct rd_kafka_metadata *metadata;
@@ -120,6 +120,9 @@ enum evbus_code kafka_topic_check(const struct backend_topic *topic, const char 
 	TRY(kafka_metadata(kafka_topic->kafka, kafka_topic->full_name, &metadata, err));
 	rd_kafka_resp_err_t why = look(metadata, &partitions, &led);
 	rd_kafka_metadata_destroy(metadata);
+	/* Kafka adds partitions, and takes none away; one without a leader cannot be read yet. */
+	if (!why && led && partitions > topic->partitions)
+		topic->partitions = partitions;
 	if (why != RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART)
 		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was removed while it was %s", topic->name, doing);

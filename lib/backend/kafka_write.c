@@ -143,9 +143,8 @@ static void part(struct kafka_writer *writer)
 enum evbus_code kafka_writer_open(const struct backend_topic *topic, int32_t partition, const struct waiter *waiter,
 				  struct partition_writer **writer, struct evbus_err *err)
 {
-	if (partition < 0 || (uint32_t)partition >= topic->partitions)
-		return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
-			       topic->name, partition, topic->partitions);
+	if (!topic_has_partition(topic, partition))
+		return topic_no_partition(topic, partition, err);
 	CLEANUP(free_cleanup) struct kafka_writer *opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", topic->name);

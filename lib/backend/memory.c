@@ -260,7 +260,7 @@ static enum evbus_code memory_topic_keep(const struct backend_topic *topic, stru
 	return EVBUS_OK;
 }
 
-static enum evbus_code memory_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err)
+static enum evbus_code memory_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err)
 {
 	(void)doing;
 	return memory_topic_keep(topic, err);

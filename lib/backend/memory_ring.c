@@ -70,9 +70,8 @@ static void *take_pages(size_t size)
 static enum evbus_code find_ring(const struct backend_topic *topic, int32_t partition, struct ring **ring,
 				 struct evbus_err *err)
 {
-	if (partition < 0 || (uint32_t)partition >= topic->partitions)
-		return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
-			       topic->name, partition, topic->partitions);
+	if (!topic_has_partition(topic, partition))
+		return topic_no_partition(topic, partition, err);
 	*ring = &((struct memory_topic *)(uintptr_t)topic)->rings[partition];
 	return EVBUS_OK;
 }

@@ -99,6 +99,7 @@ enum evbus_code message_line(struct buf *text, const struct message *message, st
 		.returns = message->returns,
 		.tenant_id = valid_text(message->tenant_id, &room),
 		.event_key = valid_text(message->event_key, &room),
+		.offset_text = message->offset_text,
 	};
 	if (object.data)
 		body.payload = one_line(object, &room);
@@ -106,7 +107,9 @@ enum evbus_code message_line(struct buf *text, const struct message *message, st
 		body.payload_base64 = base64_of(message->payload, &room);
 	text->len = 0;
 	TRY(line_add(text, &body, message->offset, message->time_us, &split, err));
-	const char *why = line_parse((struct evbus_slice){ text->data, text->len - 1 }, line);
+	struct evbus_slice made = { text->data, text->len - 1 };
+	const char *why = message->offset_text.data ? line_parse_text(made, message->offset, line) :
+						      line_parse(made, line);
 	assert(!why);
 	(void)why;
 	return EVBUS_OK;

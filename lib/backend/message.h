@@ -12,7 +12,8 @@ struct message {
 	struct evbus_slice key, tenant_id, event_key, origin;
 	struct evbus_slice payload; /* any bytes; data NULL: no bytes */
 	uint32_t returns;
-	uint64_t offset;
+	uint64_t offset;                /* the position */
+	struct evbus_slice offset_text; /* data NULL: the offset is the position in decimal */
 	int64_t time_us; /* when it was published */
 };
 

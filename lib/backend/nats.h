@@ -111,7 +111,7 @@ enum evbus_code nats_topic_create(struct backend *backend, const char *name, con
 				  struct backend_topic **topic, bool *created, struct evbus_err *err);
 void nats_topic_close(struct backend_topic *topic);
 enum evbus_code nats_topic_keep(const struct backend_topic *topic, struct evbus_err *err);
-enum evbus_code nats_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err);
+enum evbus_code nats_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err);
 enum evbus_code nats_topic_names(struct backend *backend, const char *pattern, char ***names, struct evbus_err *err);
 
 /* ---- messages ---- */

@@ -37,9 +37,8 @@ enum evbus_code nats_place_of(const struct backend_topic *topic, int32_t partiti
 {
 	const struct nats_topic *opened = nats_topic_of(topic);
 
-	if (partition < 0 || (uint32_t)partition >= topic->partitions)
-		return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
-			       topic->name, partition, topic->partitions);
+	if (!topic_has_partition(topic, partition))
+		return topic_no_partition(topic, partition, err);
 	if (!opened->nats->stream) {
 		(void)name_place(opened->nats, topic->name, (uint32_t)partition, place);
 		return EVBUS_OK;
@@ -211,7 +210,7 @@ enum evbus_code nats_topic_keep(const struct backend_topic *topic, struct evbus_
 	return EVBUS_OK;
 }
 
-enum evbus_code nats_topic_check(const struct backend_topic *topic, const char *doing, struct evbus_err *err)
+enum evbus_code nats_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err)
 {
 	const struct nats_topic *opened = nats_topic_of(topic);
 	CLEANUP(nats_look_done) jsStreamInfo *info = NULL;
@@ -219,8 +218,11 @@ enum evbus_code nats_topic_check(const struct backend_topic *topic, const char *
 
 	TRY(nats_place_of(topic, 0, &place, err));
 	enum evbus_code code = nats_look(opened->nats, place.stream, &info, err);
-	if (code == EVBUS_OK && info->Created == opened->created_ns)
+	if (code == EVBUS_OK && info->Created == opened->created_ns) {
+		uint32_t says = opened->nats->stream ? 0 : partitions_of(info->Config->Description);
+		topic->partitions = says > topic->partitions ? says : topic->partitions;
 		return EVBUS_OK;
+	}
 	if (code != EVBUS_OK && code != EVBUS_NONE)
 		return code;
 	return err_set(err, EVBUS_CONFLICT, 0, "topic '%s' was %s while it was %s: its stream is '%s'", topic->name,

@@ -32,7 +32,8 @@ const struct group_entry *group_entry(const struct group *group, size_t i)
 enum evbus_code group_add(struct group *group, const struct line_body *body, uint64_t offset, int64_t time_us,
 			  struct evbus_err *err)
 {
-	struct group_entry entry = { .at = (uint32_t)group->lines.len, .offset = offset, .time_us = time_us };
+	struct group_entry entry = { .at = (uint32_t)group->lines.len, .offset = offset, .time_us = time_us,
+				     .partition = -1 };
 
 	TRY(buf_reserve(&group->entries, sizeof entry, err));
 	enum evbus_code code = line_add(&group->lines, body, offset, time_us, &entry.split, err);
@@ -134,6 +135,33 @@ enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, s
 	return is_stamped_each(group, offsets) ? EVBUS_OK : restamp(group, offsets, 0, 0, err);
 }
 
+enum evbus_code group_stamp_places(struct group *group, const struct group_place *places, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf lines = { 0 };
+	size_t count = group_count(group);
+	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
+
+	TRY(buf_reserve(&lines, group->lines.len + count * EVBUS_OFFSET_MAX_BYTES, err));
+	for (size_t i = 0; i < count; i++) {
+		struct group_entry *entry = &entries[i];
+		struct evbus_slice old = { group->lines.data + entry->at, entry->len };
+		struct evbus_slice offset = { places[i].offset, strlen(places[i].offset) };
+		size_t at = lines.len;
+		if (offset.len)
+			TRY(line_readd_text(&lines, old, &entry->split, offset, entry->time_us, err));
+		else
+			TRY(buf_add(&lines, old.data, old.len, err));
+		entry->at = (uint32_t)at;
+		entry->len = (uint32_t)(lines.len - at);
+		entry->offset = offset.len ? UINT64_MAX : entry->offset;
+		entry->partition = offset.len ? places[i].partition : -1;
+	}
+	struct buf swap = group->lines;
+	group->lines = lines;
+	lines = swap;
+	return EVBUS_OK;
+}
+
 static bool has_passed(clockid_t clock, int64_t time_us)
 {
 	struct timespec now;
@@ -157,5 +185,6 @@ void group_record(const struct group *group, size_t i, struct evbus_slice topic,
 	const struct group_entry *entry = group_entry(group, i);
 	struct evbus_slice text = { group->lines.data + entry->at, entry->len - 1 };
 
-	line_receipt(text, entry->split, entry->payload_len, topic, partition, record);
+	line_receipt(text, entry->split, entry->payload_len, topic,
+		     entry->partition < 0 ? partition : entry->partition, record);
 }

@@ -78,10 +78,11 @@ static char *put(char *to, const void *from, size_t len)
 
 #define PUT(to, literal) put(to, literal, sizeof(literal) - 1)
 
-static char *put_head(char *to, uint64_t offset, int64_t time_us)
+/* text: in place of the offset; data NULL: none. */
+static char *put_head(char *to, uint64_t offset, struct evbus_slice text, int64_t time_us)
 {
 	to = PUT(to, HEAD_A "00000000" HEAD_B);
-	to += decimal_format(offset, to);
+	to = text.data ? put(to, text.data, text.len) : to + decimal_format(offset, to);
 	to = PUT(to, HEAD_C);
 	clock_format(time_us, to);
 	return to + TIME_TEXT_LEN;
@@ -140,8 +141,8 @@ enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t
 {
 	size_t start = out->len, payload_len = (body->payload.data ? body->payload : body->payload_base64).len;
 
-	TRY(buf_reserve(out, LINE_HEAD_MAX + 64 + payload_len, err));
-	char *to = PUT(put_head(out->data + start, offset, time_us), HEAD_D);
+	TRY(buf_reserve(out, LINE_HEAD_MAX + 64 + body->offset_text.len + payload_len, err));
+	char *to = PUT(put_head(out->data + start, offset, body->offset_text, time_us), HEAD_D);
 	if (!body->key.data)
 		to = PUT(to, "null");
 	out->len = (size_t)(to - out->data);
@@ -158,16 +159,17 @@ enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t
 	return EVBUS_OK;
 }
 
-enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset, int64_t time_us,
-			   uint64_t batch_first, uint64_t batch_last, struct evbus_err *err)
+static enum evbus_code readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset,
+			     struct evbus_slice offset_text, int64_t time_us, uint64_t batch_first,
+			     uint64_t batch_last, struct evbus_err *err)
 {
 	size_t start = out->len;
 	const char *rest = memchr(old.data + OFFSET_AT, '"', old.len - OFFSET_AT);
 
 	assert(rest);
 	rest += sizeof HEAD_C - 1 + TIME_TEXT_LEN;    /* from the quote that ends published_at_utc */
-	TRY(buf_reserve(out, old.len + LINE_HEAD_MAX + 64, err));
-	char *to = put_head(out->data + start, offset, time_us);
+	TRY(buf_reserve(out, old.len + LINE_HEAD_MAX + 64 + offset_text.len, err));
+	char *to = put_head(out->data + start, offset, offset_text, time_us);
 	to = put(to, rest, (size_t)(old.data + *split - rest));
 	uint32_t new_split = (uint32_t)(to - out->data - (ptrdiff_t)start);
 	if (batch_first <= batch_last) {
@@ -184,10 +186,25 @@ enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint32_t *sp
 	return EVBUS_OK;
 }
 
+enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset, int64_t time_us,
+			   uint64_t batch_first, uint64_t batch_last, struct evbus_err *err)
+{
+	static const struct evbus_slice none = { NULL, 0 };
+
+	return readd(out, old, split, offset, none, time_us, batch_first, batch_last, err);
+}
+
+enum evbus_code line_readd_text(struct buf *out, struct evbus_slice old, uint32_t *split, struct evbus_slice offset_text,
+				int64_t time_us, struct evbus_err *err)
+{
+	return readd(out, old, split, 0, offset_text, time_us, 1, 0, err);
+}
+
 /* ---- reading ---- */
 
 struct scan {
 	const char *at, *end;
+	bool texts;                    /* an offset may be any number of digits */
 };
 
 static inline bool expect(struct scan *scan, const char *text, size_t len)
@@ -312,7 +329,10 @@ static inline bool take_offset(struct scan *scan, struct line *line)
 	/* Fewer than eight digits are a number, and none that is too great. */
 	if (count < 8 && line->offset_text.len && line->offset_text.data[0] != '0')
 		return true;
-	return decimal_parse(line->offset_text, &line->offset);
+	if (decimal_parse(line->offset_text, &line->offset))
+		return true;
+	return scan->texts && line->offset_text.len && line->offset_text.data[0] != '0' &&
+	       line->offset_text.len <= EVBUS_OFFSET_MAX_BYTES;
 }
 
 static inline bool take_time(struct scan *scan, struct clock_minute *minute, struct line *line)
@@ -360,9 +380,9 @@ static const char *take_payload(struct scan *scan, struct line *line)
 	return take_base64(scan, line) ? NULL : "its payload is not an object";
 }
 
-const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute, struct line *line)
+static inline const char *parse(struct evbus_slice text, struct clock_minute *minute, bool texts, struct line *line)
 {
-	struct scan scan = { text.data, text.data + text.len };
+	struct scan scan = { text.data, text.data + text.len, texts };
 	static const struct evbus_slice absent = { NULL, 0 };
 
 	/* What every line has is set below: to clear all of it first would cost as much as to read it. */
@@ -383,6 +403,11 @@ const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute
 	return take_payload(&scan, line);
 }
 
+const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute, struct line *line)
+{
+	return parse(text, minute, false, line);
+}
+
 const char *line_parse(struct evbus_slice text, struct line *line)
 {
 	struct clock_minute minute = { .us = 0 };
@@ -390,9 +415,18 @@ const char *line_parse(struct evbus_slice text, struct line *line)
 	return line_parse_near(text, &minute, line);
 }
 
+const char *line_parse_text(struct evbus_slice text, uint64_t position, struct line *line)
+{
+	struct clock_minute minute = { .us = 0 };
+	const char *why = parse(text, &minute, true, line);
+
+	line->offset = position;
+	return why;
+}
+
 bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us)
 {
-	struct scan scan = { text, text + len };
+	struct scan scan = { text, text + len, false };
 	struct clock_minute minute = { .us = 0 };
 	struct line line;
 
@@ -447,7 +481,7 @@ void line_to_record(const struct line *line, struct evbus_slice topic, int32_t p
 /* From a partition key up to where a batch would stand: the key, and what a line of idempotent publishing has there. */
 static void take_identity(struct evbus_slice text, struct line *line)
 {
-	struct scan scan = { text.data, text.data + text.len + 1 };    /* a comma follows */
+	struct scan scan = { text.data, text.data + text.len + 1, false };    /* a comma follows */
 	bool got = take_key(&scan, line);
 
 	while (got && scan.at < text.data + text.len)

@@ -34,6 +34,10 @@ const char *line_parse_near(struct evbus_slice text, struct clock_minute *minute
 /* The same of a line that ends where text ends, and before which the newline was lost: false where there is none. */
 bool line_parse_last(struct evbus_slice text, struct line *line);
 
+/* The same of a line whose offset is any number of up to EVBUS_OFFSET_MAX_BYTES digits; line->offset becomes the position,
+ * which whoever made it of what a server has (backend.h) knows. */
+const char *line_parse_text(struct evbus_slice text, uint64_t position, struct line *line);
+
 /* Only the offset and the time that the head of a line claims, unproved: for searching. false: it is no such head. */
 bool line_peek(const char *text, size_t len, uint64_t *offset, int64_t *time_us);
 
@@ -45,6 +49,7 @@ struct line_body {
 	struct evbus_slice payload;          /* one JSON object without a newline; data NULL: what is none, as */
 	struct evbus_slice payload_base64;
 	struct evbus_slice tenant_id, event_key;
+	struct evbus_slice offset_text;      /* data NULL: the offset as a number, else these digits in its place */
 };
 
 /* Appends a whole line with a blank head to out; *split is where, relative to its beginning, "batch" would go. */
@@ -55,6 +60,10 @@ CHECKED enum evbus_code line_add(struct buf *out, const struct line_body *body, 
  * none). *split becomes that of the new line. */
 CHECKED enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset,
 				   int64_t time_us, uint64_t batch_first, uint64_t batch_last, struct evbus_err *err);
+
+/* The same with these digits as its offset, without a batch. */
+CHECKED enum evbus_code line_readd_text(struct buf *out, struct evbus_slice old, uint32_t *split,
+					struct evbus_slice offset_text, int64_t time_us, struct evbus_err *err);
 
 /* Decimal digits; returns how many. text has room for 20. */
 size_t decimal_format(uint64_t value, char *text);

@@ -35,8 +35,9 @@ struct group {
 struct group_entry {
 	uint32_t at, len, split; /* within lines; len with the newline; split: see line_add() */
 	uint32_t payload_len;
-	uint64_t offset;         /* as it stands in the line */
+	uint64_t offset;         /* as it stands in the line; UINT64_MAX: that is none below 2^63 */
 	int64_t time_us;
+	int32_t partition;       /* that took it; -1: the one that it was meant for */
 };
 
 void group_clear(struct group *group);
@@ -52,6 +53,14 @@ CHECKED enum evbus_code group_stamp(struct group *group, uint64_t next, int64_t 
 /* The same where a server chose the offsets, one for each line; times stay, and none is of a batch. */
 CHECKED enum evbus_code group_stamp_each(struct group *group, const uint64_t *offsets, struct evbus_err *err);
 
+/* The same where a server says which partition took a line, and where in it: digits, of any length. What was not taken
+ * has none, and stays as it is. */
+struct group_place {
+	int32_t partition;
+	char offset[EVBUS_OFFSET_MAX_BYTES + 1];
+};
+CHECKED enum evbus_code group_stamp_places(struct group *group, const struct group_place *places, struct evbus_err *err);
+
 /* EVBUS_AGAIN: its deadline has passed, by either clock. name: of what it was to be appended to, for the message. */
 CHECKED enum evbus_code group_check_deadline(const struct group *group, const char *name, struct evbus_err *err);
 
@@ -59,7 +68,7 @@ CHECKED enum evbus_code group_check_deadline(const struct group *group, const ch
 void group_drop(struct group *group, size_t i);
 void group_squeeze(struct group *group);
 
-/* The i-th line as a record; its slices live as long as the group is not changed. */
+/* The i-th line as a record; its slices live as long as the group is not changed. partition: which it was meant for. */
 void group_record(const struct group *group, size_t i, struct evbus_slice topic, int32_t partition,
 		  struct evbus_record *record);
 
