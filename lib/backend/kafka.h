@@ -76,8 +76,8 @@ CHECKED enum evbus_code kafka_offset(struct kafka *kafka, const char *full_name,
 rd_kafka_resp_err_t kafka_ask_offset(rd_kafka_t *handle, const char *full_name, int32_t partition, int64_t time_ms,
 				     int timeout_ms, int64_t *offset);
 
-/* How large an event may be with its texts, as far as the brokers say so; else 0. */
-size_t kafka_message_max(const struct kafka_topic *topic);
+/* How large an event may be with its texts; 0: the brokers do not say. */
+CHECKED enum evbus_code kafka_message_max(const struct kafka_topic *topic, size_t *max, struct evbus_err *err);
 
 /* ---- struct backend_ops ---- */
 

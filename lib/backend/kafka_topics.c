@@ -10,8 +10,7 @@
 
 #define KAFKA_NAME_MAX 249u /* org.apache.kafka.common.internals.Topic */
 #define PAUSE_US 20000
-#define ASK_MAX_MS 1000           /* what may also be left unknown is not waited for longer */
-#define BATCH_ROOM_BYTES 4096u    /* of a batch of one record: what is neither payload nor text */
+#define BATCH_ROOM_BYTES 4096u /* of a batch of one record: what is neither payload nor text */
 
 /* ---- one topic ------------------------------------------------------------------------------------------------- */
 
@@ -236,8 +235,7 @@ static size_t find_max(const rd_kafka_event_t *event)
 		event ? rd_kafka_event_DescribeConfigs_result((rd_kafka_event_t *)(uintptr_t)event) : NULL;
 	const rd_kafka_ConfigResource_t **found =
 		result ? rd_kafka_DescribeConfigs_result_resources(result, &resources) : NULL;
-	const rd_kafka_ConfigEntry_t **entry =
-		resources ? rd_kafka_ConfigResource_configs(found[0], &entries) : NULL;
+	const rd_kafka_ConfigEntry_t **entry = resources ? rd_kafka_ConfigResource_configs(found[0], &entries) : NULL;
 
 	for (size_t i = 0; i < entries; i++) {
 		const char *value = rd_kafka_ConfigEntry_value(entry[i]);
@@ -247,10 +245,10 @@ static size_t find_max(const rd_kafka_event_t *event)
 	return max > BATCH_ROOM_BYTES ? (size_t)max - BATCH_ROOM_BYTES : 0;
 }
 
-size_t kafka_message_max(const struct kafka_topic *topic)
+/* NULL: no answer. */
+static rd_kafka_event_t *ask_settings(const struct kafka_topic *topic, int timeout_ms)
 {
 	rd_kafka_t *handle = topic->kafka->consumers->handle;
-	int timeout_ms = topic->kafka->timeout_ms < ASK_MAX_MS ? topic->kafka->timeout_ms : ASK_MAX_MS;
 	rd_kafka_ConfigResource_t *asked = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic->full_name);
 	rd_kafka_AdminOptions_t *options = rd_kafka_AdminOptions_new(handle, RD_KAFKA_ADMIN_OP_DESCRIBECONFIGS);
 	rd_kafka_queue_t *queue = rd_kafka_queue_new(handle);
@@ -259,13 +257,32 @@ size_t kafka_message_max(const struct kafka_topic *topic)
 	rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, why, sizeof why);
 	rd_kafka_DescribeConfigs(handle, &asked, 1, options, queue);
 	rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms);
-	size_t max = find_max(event);
-	if (event)
-		rd_kafka_event_destroy(event);
 	rd_kafka_queue_destroy(queue);
 	rd_kafka_AdminOptions_destroy(options);
 	rd_kafka_ConfigResource_destroy(asked);
-	return max;
+	return event;
+}
+
+/* Brokers may keep it to themselves, and must say so: whoever took silence for that would have an event that is too large
+ * refused together with those beside it. */
+enum evbus_code kafka_message_max(const struct kafka_topic *topic, size_t *max, struct evbus_err *err)
+{
+	int64_t end_us = os_monotonic_us() + (int64_t)topic->kafka->timeout_ms * 1000;
+
+	for (;;) {
+		int left_ms = (int)((end_us - os_monotonic_us()) / 1000);
+		rd_kafka_event_t *event = left_ms > 0 ? ask_settings(topic, left_ms) : NULL;
+		rd_kafka_resp_err_t why = event ? rd_kafka_event_error(event) : RD_KAFKA_RESP_ERR__TIMED_OUT;
+		*max = why ? 0 : find_max(event);
+		if (event)
+			rd_kafka_event_destroy(event);
+		if (why == RD_KAFKA_RESP_ERR__TIMED_OUT)
+			return kafka_failed(topic->kafka, why, NULL, err, "learn what topic '%s' takes",
+					    topic->full_name);
+		if (why != RD_KAFKA_RESP_ERR__TRANSPORT)
+			return EVBUS_OK;
+		rd_kafka_poll(topic->kafka->consumers->handle, PAUSE_US / 1000);
+	}
 }
 
 /* ---- all topics ------------------------------------------------------------------------------------------------ */

@@ -152,7 +152,7 @@ enum evbus_code kafka_writer_open(const struct backend_topic *topic, int32_t par
 		.base = { .ops = &backend_kafka, .topic = topic, .partition = partition, .waiter = waiter },
 		.kafka = kafka_topic_of(topic)->kafka,
 	};
-	opened->base.message_max_bytes = kafka_message_max(kafka_topic_of(topic));
+	TRY(kafka_message_max(kafka_topic_of(topic), &opened->base.message_max_bytes, err));
 	TRY(join(opened, err));
 	*writer = &opened->base;
 	opened = NULL;
