@@ -5,7 +5,7 @@ import socket, struct
 from helper import HOST, Failed
 
 PATIENCE_S = 10
-METADATA, CREATE_TOPICS = (3, 4), (19, 2)   # request and version: of those before the tagged fields
+LIST_OFFSETS, METADATA, CREATE_TOPICS = (2, 2), (3, 4), (19, 2)   # request and version: of those before the tagged fields
 
 
 def text(word):
@@ -60,6 +60,22 @@ def leads(port):
 
     topics = a.array(lambda: (a.number("h"), a.text(), a.number("?"), a.array(partition)))
     return bool(brokers) and all(code == 0 and all(partitions) for code, _, _, partitions in topics)
+
+
+def end(port, name, committed):
+    """Of partition 0, for those who read what is committed, or all."""
+    a = ask(port, LIST_OFFSETS, struct.pack(">ib", -1, committed) + array([text(name) + array([struct.pack(">iq", 0, -1)])]))
+    a.number("i")
+    (_, [(_, code, _, offset)]), = a.array(lambda: (
+        a.text(), a.array(lambda: (a.number("i"), a.number("h"), a.number("q"), a.number("q")))))
+    if code != 0:
+        raise Failed(f"cannot find the end of topic '{name}': {code}")
+    return offset
+
+
+def settled(port, name):
+    """No transaction is open: what ends one stands there a while after the broker said that it has ended."""
+    return end(port, name, True) == end(port, name, False)
 
 
 def create_topic(port, name, partitions, settings):
