@@ -35,24 +35,26 @@ platform-smoke: all                 ## install what is missing, build, and run t
 
 test: with-tests                    ## run the tests, or only those named by TESTS="version publish"
 	@ninja -C $(BUILD)
-	@EVBUS_TEST_QUICK=1 meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $(ABREAST) $(TESTS)
+	@EVBUS_TEST_QUICK=1 tests/told $(BUILD) \
+		meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $(ABREAST) $(TESTS)
 
 # NATS from Debian's packages and Kafka from Maven's, which nothing else here needs.
 test-servers: with-tests            ## start the servers of the backends, and run the tests that need them
 	@tests/deps servers || echo 'some of the servers cannot be had: their tests say so'
 	@ninja -C $(BUILD)
-	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite servers $(TESTS)
-	@sed -n 's/^ok.* - \(.*\) # SKIP \(.*\)/skipped: \1: \2/p' $(BUILD)/meson-logs/testlog.txt
+	@tests/told $(BUILD) meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite servers $(TESTS)
 
 torture: with-tests                 ## run the fault harness with its full counts, or TESTS="fault-power" of it
 	@ninja -C $(BUILD)
-	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $(ABREAST) --suite fault $(TESTS)
+	@tests/told $(BUILD) \
+		meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $(ABREAST) --suite fault $(TESTS)
 	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt
 
 # Hours: by another seed each time, which a failure prints.
 torture-night: with-tests           ## make a million states that a power cut may leave, and kill at each call
 	@ninja -C $(BUILD)
-	@EVBUS_TEST_STATES=$(STATES) meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite night -t 0
+	@EVBUS_TEST_STATES=$(STATES) tests/told $(BUILD) \
+		meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite night -t 0
 	@sed -n '/: ran [0-9]* of [0-9]*$$/p' $(BUILD)/meson-logs/testlog.txt
 
 branches:                           ## list the failures in lib/log, lib/store, lib/delivery that no test brings about
