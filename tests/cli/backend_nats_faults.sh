@@ -200,7 +200,7 @@ expect_same seen <(seq 1 30000)
 t 'who follows goes on when the server comes back'
 begin
 evbus topic-create -q -t t >/dev/null
-evbus tail -f -t t --max 4 --timeout 30s --format '{event_id}\n' >seen 2>err &
+evbus tail -f -t t -o beginning --max 4 --timeout 30s --format '{event_id}\n' >seen 2>err &
 reader=$!
 events 1 2 | evbus publish -q -t t
 wait_for 10 grep -q 2 seen
@@ -282,7 +282,7 @@ done
 t 'a topic that is removed, and made again, while it is read and published to'
 begin
 events 1 3 | evbus publish -q -t t
-evbus tail -f -t t --timeout 20s >seen 2>err &
+evbus tail -f -t t -o beginning --timeout 20s >seen 2>err &
 reader=$!
 mkfifo in
 evbus publish -t t <in >receipts 2>perr &
