@@ -30,8 +30,13 @@ CHECKED enum evbus_code bus_reach(struct evbus *bus, bool create, struct evbus_e
 size_t bus_scheme_len(const char *url);
 
 /* The directory of the state of a bus that is there, made where it is missing: claims lie in it, and the default store.
- * Where the bus is no directory, it is that of the store. */
+ * Where the bus is no directory, it is that of the store; where that is on a server, one of the user's. */
 CHECKED enum evbus_code bus_state(struct evbus *bus, int *fd, struct evbus_err *err);
+
+/* A claim of the group, where those who share the store find it: on its server, or in that directory, which is opened
+ * unless *state is not -1. once: for who asks again and again. */
+CHECKED enum evbus_code bus_claim(struct evbus *bus, int *state, const char *group, const char *topic,
+				  int32_t partition_id, bool once, struct evbus_claim **claim, struct evbus_err *err);
 
 /* EVBUS_CONFIG where topics are not files: there is nothing like this. */
 CHECKED enum evbus_code bus_need_files(const struct evbus *bus, const char *what, struct evbus_err *err);

@@ -4,6 +4,7 @@
  * machine share them, whatever bus they have. */
 #include "bus.h"
 
+#include "store/claim.h"
 #include "store/file.h"
 
 #include <errno.h>
@@ -72,6 +73,19 @@ enum evbus_code bus_state(struct evbus *bus, int *fd, struct evbus_err *err)
 	/* Who uses one store finds the claims of the others beside it. */
 	size_t scheme = bus_scheme_len(bus->store_url);
 	return store_file_dir(AT_FDCWD, bus->store_url + scheme + (scheme > 0), bus->file_mode, fd, err);
+}
+
+enum evbus_code bus_claim(struct evbus *bus, int *state, const char *group, const char *topic, int32_t partition_id,
+			  bool once, struct evbus_claim **claim, struct evbus_err *err)
+{
+	TRY(find_store(bus, err));
+	if (bus->store_url && store_is_on_server(bus->store_url)) {
+		TRY(bus_store(bus, err));
+		return claim_take_shared(bus->store, group, topic, partition_id, once, claim, err);
+	}
+	if (*state < 0)
+		TRY(bus_state(bus, state, err));
+	return (once ? claim_try : claim_take)(*state, bus->file_mode, group, topic, partition_id, claim, err);
 }
 
 enum evbus_code bus_open_store(struct evbus *bus, struct store **store, struct evbus_err *err)

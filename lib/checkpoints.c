@@ -5,7 +5,6 @@
 #include "delivery/position.h"
 #include "event/subject.h"
 #include "log/line.h"
-#include "store/claim.h"
 
 #include <errno.h>
 #include <string.h>
@@ -53,8 +52,7 @@ enum evbus_code evbus_claim_take(struct evbus *bus, const char *group, const cha
 
 	TRY(check_names(group, topic, err));
 	TRY(bus_reach(bus, false, err));
-	TRY(bus_state(bus, &state, err));
-	return claim_take(state, bus->file_mode, group, topic, partition_id, claim, err);
+	return bus_claim(bus, &state, group, topic, partition_id, false, claim, err);
 }
 
 static void release_claim(struct evbus_claim **claim)

@@ -110,6 +110,7 @@ struct lane {
 	struct backend_topic *topic;
 	struct partition_reader *reader;
 	struct evbus_claim *claim;     /* NULL: another process has it */
+	unsigned renewals;             /* of the claim, up to which the checkpoint in the store was ours */
 	bool appeared;                 /* while following */
 	bool over;                     /* another process has done it, or will */
 	uint64_t end;                  /* exclusive */

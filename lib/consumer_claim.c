@@ -164,11 +164,10 @@ static enum evbus_code try_lane(struct evbus_consumer *consumer, struct lane *la
 {
 	const char *name = lane->topic->name;
 	int32_t partition = lane->reader->partition;
-	mode_t mode = consumer->bus->file_mode;
 
 	/* The first time it is worth a moment to learn who has it. */
-	enum evbus_code code = (consumer->claim_told ? claim_try : claim_take)(
-		consumer->state, mode, consumer->group, name, partition, &lane->claim, held);
+	enum evbus_code code = bus_claim(consumer->bus, &consumer->state, consumer->group, name, partition,
+					 consumer->claim_told, &lane->claim, held);
 	if (code == EVBUS_AGAIN)
 		return look_whether_over(consumer, lane, err);
 	if (code) {
@@ -176,6 +175,7 @@ static enum evbus_code try_lane(struct evbus_consumer *consumer, struct lane *la
 			*err = *held;
 		return code;
 	}
+	lane->renewals = claim_renewals(lane->claim);
 	code = begin(consumer, lane, err);
 	if (code) {
 		consumer_forget_earlier(lane);
@@ -192,11 +192,8 @@ enum evbus_code consumer_take_claims(struct evbus_consumer *consumer, struct evb
 
 	for (size_t i = 0; i < consumer->lane_count; i++) {
 		struct lane *lane = consumer->lanes[i];
-		if (!lane->claim && !lane->over) {
-			if (consumer->state < 0)
-				TRY(bus_state(consumer->bus, &consumer->state, err));
+		if (!lane->claim && !lane->over)
 			TRY(try_lane(consumer, lane, &held, err));
-		}
 		claimed += lane->claim != NULL;
 		if (lane->claim || lane->over)
 			continue;

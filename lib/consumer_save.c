@@ -185,7 +185,29 @@ static enum evbus_code write_entry(struct evbus_consumer *consumer, const struct
 	return EVBUS_OK;
 }
 
-static enum evbus_code write_lane(struct evbus_consumer *consumer, const struct lane *lane, const char *now,
+/* The claim went with a connection and was taken again: what was saved since may be another process's. */
+static enum evbus_code check_untouched(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *err)
+{
+	struct evbus_checkpoint there;
+	uint64_t next;
+	enum evbus_code code = store_checkpoint_get(consumer->bus->store, consumer->group, lane->topic->name,
+						    lane->reader->partition, &there, err);
+
+	if (code != EVBUS_NONE) {
+		TRY(code);
+		struct evbus_slice text = { there.next_offset, strlen(there.next_offset) };
+		if (strcmp(there.log_id, lane->topic->log_id) != 0 || !decimal_parse(text, &next) ||
+		    next != lane->saved)
+			return err_set(err, EVBUS_CONFLICT, 0,
+				       "the claim of the group '%s' on partition %d of the topic '%s' went with the "
+				       "connection to the store, and somebody else has saved a checkpoint since",
+				       consumer->group, lane->reader->partition, lane->topic->name);
+	}
+	lane->renewals = claim_renewals(lane->claim);
+	return EVBUS_OK;
+}
+
+static enum evbus_code write_lane(struct evbus_consumer *consumer, struct lane *lane, const char *now,
 				  struct evbus_err *err)
 {
 	struct evbus_checkpoint checkpoint = { .partition_id = lane->reader->partition };
@@ -193,6 +215,8 @@ static enum evbus_code write_lane(struct evbus_consumer *consumer, const struct 
 
 	/* Here, as late as can be: what another process does from now on, it does from this checkpoint on. */
 	TRY(claim_check(lane->claim, consumer->state, err));
+	if (claim_renewals(lane->claim) != lane->renewals)
+		TRY(check_untouched(consumer, lane, err));
 	snprintf(checkpoint.next_offset, sizeof checkpoint.next_offset, "%llu", (unsigned long long)lane->low);
 	if (lane->sweep_to)
 		TRY(retries_sweep(consumer->bus->store, &place, text_slice(checkpoint.next_offset), err));

@@ -5,6 +5,7 @@
  * the lock, so that those it keeps out can name it, and empties the file when it lets go. */
 #include "store/claim.h"
 
+#include "store/claim_shared.h"
 #include "store/file.h"
 
 #include "base/os.h"
@@ -16,13 +17,6 @@
 #include <unistd.h>
 
 #define TRIES_MAX 100
-#define PLACE_MAX (sizeof "claims/" + 2u * EVBUS_TOPIC_MAX_BYTES + sizeof "/=2147483647")
-
-struct evbus_claim {
-	int fd;
-	pid_t pid;
-	char place[];              /* below the state directory */
-};
 
 /* What is asked for. */
 struct wanted {
@@ -31,7 +25,7 @@ struct wanted {
 	const char *group;
 	const char *topic;
 	int32_t partition_id;
-	char place[PLACE_MAX];     /* below state_dir */
+	char place[CLAIM_PLACE_MAX];     /* below state_dir */
 };
 
 /* ---- the holder ------------------------------------------------------------------------------------------------ */
@@ -62,6 +56,16 @@ static bool read_name(pid_t pid, char name[32])
 	return true;
 }
 
+enum evbus_code claim_held(const char *group, const char *topic, int32_t partition_id, const char *who,
+			   struct evbus_err *err)
+{
+	if (partition_id < 0)
+		return err_set(err, EVBUS_AGAIN, 0, "the dead letters of '%s' are being retried by %s", group, who);
+	return err_set(err, EVBUS_AGAIN, 0,
+		       "the group '%s' is being consumed by %s on partition %" PRId32 " of the topic '%s'", group, who,
+		       partition_id, topic);
+}
+
 /* Who has just taken it has not written its id yet: told is false until there is one of a living process. */
 static enum evbus_code held(const struct wanted *wanted, int fd, bool *told, struct evbus_err *err)
 {
@@ -71,12 +75,7 @@ static enum evbus_code held(const struct wanted *wanted, int fd, bool *told, str
 	*told = pid > 0 && read_name(pid, name);
 	if (*told)
 		snprintf(who, sizeof who, "process %d (%s)", (int)pid, name);
-	if (wanted->partition_id < 0)
-		return err_set(err, EVBUS_AGAIN, 0, "the dead letters of '%s' are being retried by %s", wanted->group,
-			       who);
-	return err_set(err, EVBUS_AGAIN, 0,
-		       "the group '%s' is being consumed by %s on partition %" PRId32 " of the topic '%s'",
-		       wanted->group, who, wanted->partition_id, wanted->topic);
+	return claim_held(wanted->group, wanted->topic, wanted->partition_id, who, err);
 }
 
 static void write_holder(int fd)
@@ -184,7 +183,7 @@ static enum evbus_code take(int state_dir, mode_t file_mode, const char *group, 
 	struct evbus_claim *taken = os.realloc(NULL, sizeof *taken + size);
 	if (!taken)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot claim '%s'", wanted.place);
-	taken->pid = getpid();
+	*taken = (struct evbus_claim){ .pid = getpid() };
 	memcpy(taken->place, wanted.place, size);
 	enum evbus_code code = keep_trying(&wanted, tries, &taken->fd, err);
 	if (code) {
@@ -211,6 +210,9 @@ enum evbus_code claim_check(const struct evbus_claim *claim, int state_dir, stru
 {
 	bool in_place;
 
+	/* That of a server was renewed when the transaction began, and ends with it. */
+	if (claim->fd < 0)
+		return EVBUS_OK;
 	TRY(look_in_place(state_dir, claim->place, claim->fd, &in_place, err));
 	if (in_place)
 		return EVBUS_OK;
@@ -223,8 +225,10 @@ void evbus_claim_release(struct evbus_claim *claim)
 	if (!claim)
 		return;
 	/* In a forked child the lock goes on to be the parent's. */
-	if (claim->pid == getpid())
+	if (claim->pid == getpid() && claim->fd < 0)
+		claim_release_shared(claim);
+	else if (claim->pid == getpid())
 		(void)os.ftruncate(claim->fd, 0);
-	os.close(claim->fd);
+	os_close_cleanup(&claim->fd);
 	free(claim);
 }

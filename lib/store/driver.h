@@ -55,6 +55,10 @@ struct store_driver {
 	const char *serial_type;   /* of a primary key that counts up and never gives a number out twice */
 	const char *now_text;      /* SQL: the time as text, as evbus_time_format() writes it */
 
+	/* Of servers, else NULL. SQL: a row with 1 if the session has got the claim named "?" now, with 0 if another one has
+	 * it; and who that is, in words. */
+	const char *claim, *claim_holder;
+
 	/* place: the absolute path of a file that is there (the mode is right, it is no link), or a server's URL. A guest's
 	 * database is somebody else's: no setting of it is changed and no WAL checkpointed; commits are durable all the
 	 * same. */
@@ -63,6 +67,10 @@ struct store_driver {
 
 	/* Of servers, else NULL. Within the transaction that makes the first tables: what they lie in. */
 	enum evbus_code (*make)(struct db *db, struct evbus_err *err);
+	/* Of servers, else NULL: which connection it is, after a break another one, without one 0. Claims end with it. */
+	uint64_t (*session)(const struct db *db);
+	/* Gives a claim back, if there is a connection. */
+	void (*unclaim)(struct db *db, const char *name);
 	/* Of servers, else NULL: the URL that leads here, from wherever, with nothing secret in it. */
 	enum evbus_code (*place)(struct db *db, struct buf *place, struct evbus_err *err);
 

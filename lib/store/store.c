@@ -1,4 +1,5 @@
 /* store.c: from a URL to a database with our tables in it. */
+#include "store/claim.h"
 #include "store/file.h"
 #include "store/schema.h"
 #include "store/server.h"
@@ -35,6 +36,7 @@ struct store {
 	struct store_file file;    /* from here on only while db is not NULL */
 	struct db *db;
 	int64_t version;           /* of the tables, as far as we know */
+	struct evbus_claim *claims;
 };
 
 /* ---- the URL --------------------------------------------------------------------------------------------------- */
@@ -160,6 +162,7 @@ void store_close(struct store *store)
 {
 	if (!store)
 		return;
+	claims_forget(store);
 	disconnect(store);
 	forget_place(store);
 	free(store->resolved);
@@ -320,9 +323,33 @@ enum evbus_code table_begin(struct store *store, struct evbus_err *err)
 	assert(ready);
 	TRY(store->db->driver->begin(store->db, err));
 	enum evbus_code code = still_ours(store, err);
+	if (!code)
+		code = claims_renew(store, err);
 	if (code)
 		table_rollback(store);
 	return code;
+}
+
+enum evbus_code table_reach(struct store *store, struct evbus_err *err)
+{
+	bool ready;
+
+	return make_ready(store, false, &ready, err);
+}
+
+uint64_t table_session(const struct store *store)
+{
+	return store->db->driver->session(store->db);
+}
+
+void table_unclaim(struct store *store, const char *name)
+{
+	store->db->driver->unclaim(store->db, name);
+}
+
+struct evbus_claim **table_claims(struct store *store)
+{
+	return &store->claims;
 }
 
 enum evbus_code table_write(struct store *store, struct query *query, struct evbus_err *err)

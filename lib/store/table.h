@@ -17,6 +17,13 @@ CHECKED enum evbus_code table_write(struct store *store, struct query *query, st
 CHECKED enum evbus_code table_commit(struct store *store, struct evbus_err *err);
 void table_rollback(struct store *store);
 
+/* Connects to a server, as reading would. */
+CHECKED enum evbus_code table_reach(struct store *store, struct evbus_err *err);
+/* Of a server that was reached: see driver.h. Claims: the first one that was taken by this handle. */
+uint64_t table_session(const struct store *store);
+void table_unclaim(struct store *store, const char *name);
+struct evbus_claim **table_claims(struct store *store);
+
 /* For what is said differently to each database; NULL as long as none was found or made. */
 const struct store_driver *table_driver(const struct store *store);
 CHECKED enum evbus_code table_in_danger(struct store *store, bool *danger, struct evbus_err *err);
