@@ -332,6 +332,8 @@ CHECKED enum evbus_code partitioning_named(struct call *call, const char *name, 
 /* text without what may be a password: user:***@, password=***. Cut to the size of masked. */
 #define MASKED_MAX_BYTES 1024u
 void mask_secrets(const char *text, char masked[MASKED_MAX_BYTES]);
+/* scheme://user:password@host, or a parameter password=. */
+bool holds_password(const char *url);
 
 /* ---- the process ----------------------------------------------------------------------------------------------- */
 

@@ -16,20 +16,6 @@ static bool begins_with(const char *text, const char *prefix)
 	return !strncmp(text, prefix, strlen(prefix));
 }
 
-/* scheme://user:password@host, or a parameter password=. */
-static bool holds_password(const char *value)
-{
-	const char *authority = strstr(value, "://");
-
-	if (strcasestr(value, "password="))
-		return true;
-	if (!authority)
-		return false;
-	authority += strlen("://");
-	const char *at = memrchr(authority, '@', strcspn(authority, "/?#"));
-	return at && memchr(authority, ':', (size_t)(at - authority));
-}
-
 static bool is_passed_on(const char *entry)
 {
 	return !begins_with(entry, "EVENT_") && !(begins_with(entry, "EVBUS_") && holds_password(entry));

@@ -59,6 +59,15 @@ static void unknown_option(struct parse *parse, const char *word, size_t len)
 		     name_of(parse->call->command->name).text);
 }
 
+/* ps shows a command line to everybody. */
+static bool shows_password(const struct opt *opt, const char *value)
+{
+	bool is_url = opt->kind != KIND_FLAG && !strncmp(opt->value, "URL", 3);
+
+	return is_url && (!strncmp(value, "postgres://", 11) || !strncmp(value, "postgresql://", 13)) &&
+	       holds_password(value);
+}
+
 static void set(struct parse *parse, const struct opt *opt, const char *value)
 {
 	size_t index = (size_t)(opt - parse->call->command->opts);
@@ -67,6 +76,10 @@ static void set(struct parse *parse, const struct opt *opt, const char *value)
 	parse->call->given |= UINT64_C(1) << index;
 	if (opt->kind == KIND_FLAG)
 		*(bool *)(parse->args + opt->at) = true;
+	else if (shows_password(opt, value))
+		FAIL(parse, "option '--%s': a password in it is seen by everybody: put it into a passfile (~/.pgpass), a "
+			    "service file or PGPASSWORD, or the URL into the environment or the configuration",
+		     name_of(opt->member).text);
 	else if (!value_parse(opt, value, parse->args + opt->at, why))
 		FAIL(parse, "option '--%s': '%s' %s", name_of(opt->member).text, value, why);
 }

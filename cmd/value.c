@@ -250,6 +250,19 @@ static void show(struct masked *masked, const char *text, size_t len)
 	masked->text[masked->len] = '\0';
 }
 
+bool holds_password(const char *url)
+{
+	const char *authority = strstr(url, "://");
+
+	if (strcasestr(url, "password="))
+		return true;
+	if (!authority)
+		return false;
+	authority += strlen("://");
+	const char *at = memrchr(authority, '@', strcspn(authority, "/?#"));
+	return at && memchr(authority, ':', (size_t)(at - authority));
+}
+
 /* Of what stands between :// and the last @ (a password may have any character) the name of a user with a password is
  * shown; a name alone may be a token. Returns what follows. */
 static const char *mask_user(struct masked *masked, const char *text)

@@ -142,6 +142,13 @@ static enum evbus_code check_url(const struct pg *pg, struct evbus_err *err)
 			       "%%xx for what is special",
 			       pg->shown);
 	PQconninfoFree(options);
+	/* The port would be a part of the password, and libpq would tell it. */
+	const char *at = memchr(pg->url, '@', strcspn(pg->url, "?"));
+	const char *slash = strchr(strstr(pg->url, "//") + 2, '/');
+	if (at && slash && slash < at)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the store '%s' cannot be read: in a user and a password, / is written %%2F and @ is %%40",
+			       pg->shown);
 	return EVBUS_OK;
 }
 
