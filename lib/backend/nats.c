@@ -20,6 +20,7 @@
 #define RECONNECT_WAIT_MS 100
 #define PING_LEAST_MS 500
 #define PINGS_OUT 2
+#define DENIED_MS 500 /* by then the server has said that something is not permitted */
 #define SERVERS_MAX 32u
 #define PREFIX_MAX_BYTES 64u
 #define REPLICAS_MAX 5u
@@ -77,28 +78,60 @@ static const char *last_error(void)
 	return behind ? behind + 3 : text;
 }
 
-static const char *reason(const struct nats_backend *nats, natsStatus *status, char room[128])
+bool nats_denied(natsConnection *connection, const char *what)
 {
 	const char *text = NULL;
 
-	/* What is not permitted is told beside, and then nobody answers. */
-	if (*status == NATS_TIMEOUT && nats->connection &&
-	    natsConnection_GetLastError(nats->connection, &text) == NATS_NOT_PERMITTED) {
+	if (natsConnection_GetLastError(connection, &text) != NATS_NOT_PERMITTED || !text)
+		return false;
+	if (strstr(text, "Subscription"))
+		return true;
+	const char *found = strstr(text, what);
+	const char *behind = found ? found + strlen(what) : "";
+	return *behind == '"' || (*behind == '.' && !strchr(what, '.'));
+}
+
+void nats_question_begin(const struct nats_backend *nats, struct nats_question *question)
+{
+	jsOptions_Init(&question->options);
+	question->options.Wait = nats->timeout_ms < DENIED_MS ? nats->timeout_ms : DENIED_MS;
+	question->end_ms = nats_now_ms() + nats->timeout_ms;
+	question->repeated = false;
+}
+
+bool nats_question_again(const struct nats_backend *nats, struct nats_question *question, const char *what,
+			 natsStatus *status)
+{
+	int64_t left_ms = question->end_ms - nats_now_ms();
+
+	if (*status == NATS_TIMEOUT && nats_denied(nats->connection, what))
 		*status = NATS_NOT_PERMITTED;
-		return text && *text ? text : natsStatus_GetText(*status);
-	}
-	if (*status == NATS_TIMEOUT) {
+	if (*status != NATS_TIMEOUT || question->repeated || left_ms <= 0)
+		return false;
+	question->options.Wait = left_ms;
+	question->repeated = true;
+	return true;
+}
+
+static const char *reason(const struct nats_backend *nats, natsStatus status, char room[128])
+{
+	const char *text = NULL;
+
+	if (status == NATS_NOT_PERMITTED && nats->connection &&
+	    natsConnection_GetLastError(nats->connection, &text) == status && text)
+		return text;
+	if (status == NATS_TIMEOUT) {
 		snprintf(room, 128, "no answer within %d ms", nats->timeout_ms);
 		return room;
 	}
-	if (*status == NATS_NO_RESPONDERS)
+	if (status == NATS_NO_RESPONDERS)
 		return "nobody answers for JetStream there: it is not enabled, or has no leader now";
-	if (*status == NATS_SECURE_CONNECTION_REQUIRED)
+	if (status == NATS_SECURE_CONNECTION_REQUIRED)
 		return "it wants TLS: add tls=1 to the URL";
-	if (*status == NATS_SECURE_CONNECTION_WANTED)
+	if (status == NATS_SECURE_CONNECTION_WANTED)
 		return "it has no TLS: leave tls=1 and the other tls_ options out";
 	text = last_error();
-	return text && *text ? text : natsStatus_GetText(*status);
+	return text && *text ? text : natsStatus_GetText(status);
 }
 
 enum evbus_code nats_failed(const struct nats_backend *nats, natsStatus status, jsErrCode why, struct evbus_err *err,
@@ -110,7 +143,7 @@ enum evbus_code nats_failed(const struct nats_backend *nats, natsStatus status, 
 	va_start(args, format);
 	vsnprintf(what, sizeof what, format, args);
 	va_end(args);
-	const char *text = reason(nats, &status, room);
+	const char *text = reason(nats, status, room);
 	return err_set(err, code_of(status, why), 0, "%s: '%s': %s", what, nats->url.shown, text);
 }
 

@@ -75,6 +75,29 @@ static inline const struct nats_topic *nats_topic_of(const struct backend_topic 
 enum evbus_code nats_failed(const struct nats_backend *nats, natsStatus status, jsErrCode why, struct evbus_err *err,
 			    const char *format, ...) __attribute__((format(printf, 5, 6)));
 
+/* ---- what is not permitted ----
+ *
+ * The server says so beside, to the connection, and to the question nobody answers. */
+
+/* Whether it has said so of this subject, of one of the API with this stream in it, or of where answers are heard. */
+bool nats_denied(natsConnection *connection, const char *what);
+
+/* Of the server's API. It is waited for shortly, and then again until the time-out, unless it is not permitted:
+ *
+ *	nats_question_begin(nats, &question);
+ *	do
+ *		status = js_Something(..., &question.options, &why);
+ *	while (nats_question_again(nats, &question, stream, &status)); */
+struct nats_question {
+	jsOptions options;
+	int64_t end_ms;
+	bool repeated;
+};
+
+void nats_question_begin(const struct nats_backend *nats, struct nats_question *question);
+bool nats_question_again(const struct nats_backend *nats, struct nats_question *question, const char *what,
+			 natsStatus *status);
+
 /* ---- connections ---- */
 
 /* Signals are for the threads of the program: those of libnats inherit what is blocked where they are made. */

@@ -60,8 +60,10 @@ static natsStatus subscribe(struct nats_reader *reader)
 /* from_us: from that time on; INT64_MIN: from `next`. *pending: how many there are from there on. */
 static natsStatus add_consumer(struct nats_reader *reader, int64_t from_us, uint64_t *pending, jsErrCode *why)
 {
+	struct nats_question question;
 	jsConsumerInfo *info = NULL;
 	jsConsumerConfig config;
+	natsStatus status;
 
 	jsConsumerConfig_Init(&config);
 	config.AckPolicy = js_AckNone;
@@ -73,7 +75,12 @@ static natsStatus add_consumer(struct nats_reader *reader, int64_t from_us, uint
 		config.OptStartSeq = reader->base.next;
 	else
 		config.OptStartTime = from_us * 1000;
-	natsStatus status = js_AddConsumer(&info, reader->nats->streams, reader->place.stream, &config, NULL, why);
+	/* Of two the server removes the one that nobody asks. */
+	nats_question_begin(reader->nats, &question);
+	do
+		status = js_AddConsumer(&info, reader->nats->streams, reader->place.stream, &config, &question.options,
+					why);
+	while (nats_question_again(reader->nats, &question, reader->place.stream, &status));
 	if (status != NATS_OK)
 		return status;
 	*pending = info->NumPending;
@@ -188,12 +195,17 @@ enum evbus_code nats_take(struct nats_reader *reader, int64_t timeout_ms, bool *
 /* Whether what the consumer has delivered is here, and nothing more will come of what is there now. */
 static enum evbus_code has_delivered_all(struct nats_reader *reader, bool *all, struct evbus_err *err)
 {
+	struct nats_question question;
 	jsConsumerInfo *info = NULL;
+	natsStatus status;
 	jsErrCode why = 0;
-	natsStatus status =
-		js_GetConsumerInfo(&info, reader->nats->streams, reader->place.stream, reader->consumer, NULL, &why);
 
 	*all = false;
+	nats_question_begin(reader->nats, &question);
+	do
+		status = js_GetConsumerInfo(&info, reader->nats->streams, reader->place.stream, reader->consumer,
+					    &question.options, &why);
+	while (nats_question_again(reader->nats, &question, reader->place.stream, &status));
 	if (status == NATS_NOT_FOUND) {
 		nats_consumer_close(reader);
 		return EVBUS_OK;
@@ -238,6 +250,8 @@ enum evbus_code nats_hold_next(struct nats_reader *reader, int64_t from_us, bool
 		}
 		TRY(nats_ask(reader, err));
 		TRY(nats_take(reader, QUIET_MS, &came, err));
+		if (!came && nats_denied(reader->nats->connection, reader->place.stream))
+			return nats_cannot_read(reader, NATS_NOT_PERMITTED, 0, err);
 		if (!came)
 			TRY(while_quiet(reader, none, err));
 		if (!reader->held && !*none && nats_now_ms() > deadline)

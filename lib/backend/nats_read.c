@@ -187,11 +187,16 @@ static enum evbus_code last_time(const struct nats_reader *reader, int64_t *time
 {
 	CLEANUP(buf_release) struct buf room = { 0 };
 	struct message message = { .time_us = reader->last_us };
+	struct nats_question question;
 	natsMsg *last = NULL;
+	natsStatus status;
 	jsErrCode why = 0;
-	natsStatus status =
-		js_GetMsg(&last, reader->nats->streams, reader->place.stream, reader->base.end - 1, NULL, &why);
 
+	nats_question_begin(reader->nats, &question);
+	do
+		status = js_GetMsg(&last, reader->nats->streams, reader->place.stream, reader->base.end - 1,
+				   &question.options, &why);
+	while (nats_question_again(reader->nats, &question, reader->place.stream, &status));
 	if (status != NATS_OK && status != NATS_NOT_FOUND)
 		return nats_cannot_read(reader, status, why, err);
 	enum evbus_code code = status == NATS_OK ? nats_message_read(last, &room, &message, err) : EVBUS_OK;

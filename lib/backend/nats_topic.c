@@ -61,9 +61,14 @@ static enum evbus_code is_only_topic(const struct nats_backend *nats, const char
 enum evbus_code nats_look(const struct nats_backend *nats, const char *stream, jsStreamInfo **info,
 			  struct evbus_err *err)
 {
+	struct nats_question question;
+	natsStatus status;
 	jsErrCode why = 0;
-	natsStatus status = js_GetStreamInfo(info, nats->streams, stream, NULL, &why);
 
+	nats_question_begin(nats, &question);
+	do
+		status = js_GetStreamInfo(info, nats->streams, stream, &question.options, &why);
+	while (nats_question_again(nats, &question, stream, &status));
 	if (status == NATS_OK)
 		return EVBUS_OK;
 	return nats_failed(nats, status, why, err, "cannot look at stream '%s'", stream);
@@ -236,8 +241,10 @@ static enum evbus_code add_stream(const struct nats_backend *nats, const struct 
 				  const char *description, bool *used, struct evbus_err *err)
 {
 	const char *subjects[] = { place->subject };
-	jsErrCode why = 0;
+	struct nats_question question;
 	jsStreamConfig config;
+	natsStatus status;
+	jsErrCode why = 0;
 
 	jsStreamConfig_Init(&config);
 	config.Name = place->stream;
@@ -248,7 +255,11 @@ static enum evbus_code add_stream(const struct nats_backend *nats, const struct 
 	config.Retention = js_LimitsPolicy;
 	config.Replicas = (int64_t)nats->replicas;
 	config.Duplicates = (int64_t)nats->window_s * 1000000000;
-	natsStatus status = js_AddStream(NULL, nats->streams, &config, NULL, &why);
+	/* A second time it is the same stream. */
+	nats_question_begin(nats, &question);
+	do
+		status = js_AddStream(NULL, nats->streams, &config, &question.options, &why);
+	while (nats_question_again(nats, &question, place->stream, &status));
 	*used = status != NATS_OK && why == NAME_IN_USE;
 	if (status == NATS_OK || *used)
 		return EVBUS_OK;
@@ -346,14 +357,16 @@ static void names_done(jsStreamNamesList **list)
 static enum evbus_code list_streams(const struct nats_backend *nats, jsStreamNamesList **list, struct evbus_err *err)
 {
 	char below[PREFIX_ROOM];
+	struct nats_question question;
+	natsStatus status;
 	jsErrCode why = 0;
-	jsOptions options;
 
-	jsOptions_Init(&options);
-	options.Wait = nats->timeout_ms;
 	snprintf(below, sizeof below, "%s.>", nats->prefix);
-	options.Stream.Info.SubjectsFilter = below;
-	natsStatus status = js_StreamNames(list, nats->streams, &options, &why);
+	nats_question_begin(nats, &question);
+	question.options.Stream.Info.SubjectsFilter = below;
+	do
+		status = js_StreamNames(list, nats->streams, &question.options, &why);
+	while (nats_question_again(nats, &question, "STREAM.NAMES", &status));
 	if (status == NATS_OK || (status == NATS_NOT_FOUND && !why))
 		return EVBUS_OK;
 	return nats_failed(nats, status, why, err, "cannot list the topics");

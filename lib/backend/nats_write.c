@@ -296,6 +296,16 @@ static bool can_send_again(const struct nats_writer *writer)
 	return nats_now_ms() - writer->sent_ms < nats_topic_of(writer->base.topic)->window_ms;
 }
 
+/* None of them was taken. */
+static enum evbus_code not_permitted(const struct nats_writer *writer, struct evbus_err *err)
+{
+	const char *text = "";
+
+	(void)natsConnection_GetLastError(writer->link->connection, &text);
+	return err_set(err, EVBUS_PERMISSION, 0, "cannot publish to topic '%s', partition %d: '%s': %s",
+		       writer->base.topic->name, writer->base.partition, writer->nats->url.shown, text);
+}
+
 static bool goes_on(const struct nats_writer *writer)
 {
 	const struct waiter *waiter = writer->base.waiter;
@@ -342,6 +352,8 @@ static enum evbus_code take_one(struct nats_writer *writer, const struct group *
 	natsMsg_Destroy(message);
 	if (status == NATS_OK)
 		return EVBUS_OK;
+	if (nats_denied(writer->link->connection, writer->place.subject))
+		return not_permitted(writer, err);
 	TRY(check_patience(writer, err));
 	if (status != NATS_TIMEOUT || natsConnection_IsClosed(writer->link->connection))
 		return begin_again(writer, group, err);
