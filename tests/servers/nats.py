@@ -14,6 +14,12 @@ def trust(authority, certificate=None, key=None):
     return context
 
 
+def info(port):
+    """What the server says of itself to anybody."""
+    with socket.create_connection((HOST, port), PATIENCE_S) as server, server.makefile("rb") as file:
+        return json.loads(file.readline().removeprefix(b"INFO ") or b"{}")
+
+
 class Client:
     def __init__(self, port, user=None, tls=None):
         self.socket = socket.create_connection((HOST, port), PATIENCE_S)
