@@ -189,6 +189,11 @@ static inline struct backend_partition topic_partition(const struct backend_topi
 	return topic->list ? topic->list[i] : (struct backend_partition){ (int32_t)i, { -1, -1 } };
 }
 
+static inline bool partition_is_parent(const struct backend_partition *child, int32_t number)
+{
+	return child->parents[0] == number || child->parents[1] == number;
+}
+
 bool topic_has_partition(const struct backend_topic *topic, int32_t number);
 /* Says that it is not one of them, which is EVBUS_NONE. */
 enum evbus_code topic_no_partition(const struct backend_topic *topic, int32_t number, struct evbus_err *why);

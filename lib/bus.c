@@ -273,8 +273,8 @@ enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32
 	};
 	TRY(partition_describe(reader, &found, err));
 	snprintf(found.log_id, sizeof found.log_id, "%s", opened->log_id);
-	snprintf(found.first_offset, sizeof found.first_offset, "%llu", (unsigned long long)reader->first);
-	snprintf(found.next_offset, sizeof found.next_offset, "%llu", (unsigned long long)reader->end);
+	TRY(partition_offset_text(reader, reader->first, found.first_offset, err));
+	TRY(partition_offset_text(reader, reader->end, found.next_offset, err));
 	*info = found;
 	return EVBUS_OK;
 }

@@ -69,13 +69,7 @@ static enum evbus_code resolve(struct place *place, const char *text, uint64_t *
 	if (position.kind == POSITION_STORED)
 		return err_set(err, EVBUS_USAGE, 0, "a checkpoint cannot be set to 'stored': it is that");
 	TRY(position_resolve(&position, place->reader, next, err));
-	const struct partition_reader *reader = place->reader;
-	if (*next >= reader->first && *next <= reader->end)
-		return EVBUS_OK;
-	return err_set(err, EVBUS_CONFLICT, 0,
-		       "offset %llu is not in topic '%s', partition %d, which goes from %llu to %llu (exclusive)",
-		       (unsigned long long)*next, place->topic->name, reader->partition,
-		       (unsigned long long)reader->first, (unsigned long long)reader->end);
+	return position_check(place->reader, *next, err);
 }
 
 enum evbus_code evbus_checkpoint_set(struct evbus *bus, const char *group, const char *topic, int32_t partition_id,
@@ -195,7 +189,9 @@ enum evbus_code evbus_checkpoint_lag(struct evbus *bus, const struct evbus_check
 	if (code == EVBUS_NONE || code == EVBUS_CONFLICT)
 		return EVBUS_OK;
 	TRY(code);
-	lag->records = (int64_t)(place.reader->end - next);
+	/* Where offsets are texts, positions count nothing. */
+	lag->records = place.reader->ops->offset_text && next < place.reader->end ? -1 :
+										    (int64_t)(place.reader->end - next);
 	lag->seconds = 0;
 	if (lag->records == 0)
 		return EVBUS_OK;

@@ -230,7 +230,7 @@ static struct lane *lane_to_watch(const struct evbus_consumer *consumer, int64_t
 		if (!lane->claim)
 			continue;
 		held++;
-		if (lane->reader->next >= lane->reader->end)
+		if (lane->reader->next >= lane->reader->end && !lane->reader->closed)
 			watched = lane;
 	}
 	*look_us = held > 1 ? LOOK_MANY_US : watched ? LOOK_US : LOOK_NONE_US;

@@ -16,7 +16,8 @@
 #include "store/outcomes.h"
 
 #define WINDOW_BYTES (16u * 1024 * 1024)      /* of the records that are looked at, over all partitions together */
-#define TEND_US 500000                        /* between two looks for claims that are free, and topics that are new */
+#define TEND_US 500000                        /* between two looks for claims that are free, and what is new */
+#define CHUNK_LESS_BYTES (16u * 1024)         /* read at once where there are many partitions, so that memory stays bounded */
 
 struct entry;
 struct lane;
@@ -108,10 +109,12 @@ struct earlier {
 
 struct lane {
 	struct backend_topic *topic;
+	struct backend_partition place;    /* its number, and its parents */
 	struct partition_reader *reader;
-	struct evbus_claim *claim;     /* NULL: another process has it */
+	struct evbus_claim *claim;     /* NULL: another process has it, or it does not begin yet */
 	unsigned renewals;             /* of the claim, up to which the checkpoint in the store was ours */
-	bool appeared;                 /* while following */
+	bool begins;                   /* its parents are done */
+	bool appeared;                 /* since the group was here: from its beginning */
 	bool over;                     /* another process has done it, or will */
 	uint64_t end;                  /* exclusive */
 	uint64_t low;                  /* all that stands below is done */
@@ -152,7 +155,7 @@ struct evbus_consumer {
 	struct lane **lanes;
 	size_t lane_count, turn;
 	int64_t tended_us, letters_us;
-	bool topics_looked_for, waiting_told, claim_told, id_told;
+	bool topics_looked_for, waiting_told, claim_told, parent_told, id_told;
 
 	struct queues keys_and_ids;
 	struct queue *done_ids, *last_done_id;
@@ -175,7 +178,7 @@ int64_t consumer_now_us(void);     /* of boot time */
 
 /* ---- consumer_open.c ---- */
 
-/* Takes claims that have become free, and looks for topics that are new. */
+/* Takes claims that have become free, and looks for topics and partitions that are new. */
 CHECKED enum evbus_code consumer_tend(struct evbus_consumer *consumer, struct evbus_err *err);
 
 /* ---- consumer_claim.c ---- */
@@ -184,6 +187,16 @@ CHECKED enum evbus_code consumer_tend(struct evbus_consumer *consumer, struct ev
  * time, there is none for us, and it is not to be waited. */
 CHECKED enum evbus_code consumer_take_claims(struct evbus_consumer *consumer, struct evbus_err *err);
 void consumer_forget_earlier(struct lane *lane);
+
+/* ---- consumer_parents.c ---- */
+
+/* Sets lane->begins when the group has done the partition's parents. *held: what it waits for, where that is not ours. */
+CHECKED enum evbus_code consumer_ask_parents(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *held,
+					     struct evbus_err *err);
+/* Whether the group has a checkpoint on a parent. */
+CHECKED enum evbus_code consumer_was_here_before(struct evbus_consumer *consumer, const struct backend_topic *topic,
+						 const struct backend_partition *place, bool *was,
+						 struct evbus_err *err);
 
 /* ---- consumer_read.c ---- */
 
@@ -196,6 +209,8 @@ void consumer_free_entry(struct evbus_consumer *consumer, struct entry *entry);
 /* The lane's window begins at the lowest entry that is not done. */
 void consumer_advance(struct lane *lane);
 void consumer_lane_changed(struct evbus_consumer *consumer, struct lane *lane);
+/* It is closed, and all of it is done. */
+bool consumer_lane_is_done(const struct lane *lane);
 
 /* ---- consumer_queue.c ---- */
 

@@ -10,14 +10,6 @@
 
 /* ---- where a lane begins ---- */
 
-static enum evbus_code outside(const struct lane *lane, uint64_t offset, struct evbus_err *err)
-{
-	return err_set(err, EVBUS_CONFLICT, 0,
-		       "offset %llu is not in topic '%s', partition %d, which goes from %llu to %llu (exclusive)",
-		       (unsigned long long)offset, lane->topic->name, lane->reader->partition,
-		       (unsigned long long)lane->reader->first, (unsigned long long)lane->reader->end);
-}
-
 /* Of a group that was never here. What is durable was looked at when the lane was opened, and that is what "end" means,
  * however long it had to be waited for the claim. */
 static enum evbus_code begin_anew(const struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *err)
@@ -30,8 +22,7 @@ static enum evbus_code begin_anew(const struct evbus_consumer *consumer, struct 
 	if (position.kind == POSITION_STORED)
 		position.kind = POSITION_BEGINNING;
 	TRY(position_resolve(&position, lane->reader, &lane->low, err));
-	if (lane->low < lane->reader->first || lane->low > lane->reader->end)
-		return outside(lane, lane->low, err);
+	TRY(position_check(lane->reader, lane->low, err));
 	TRY(checkpoint_make(lane->reader, consumer->group, lane->low, &checkpoint, err));
 	memcpy(lane->fingerprint, checkpoint.fingerprint, sizeof lane->fingerprint);
 	/* A place that was asked for is kept, also where nothing comes after it. */
@@ -89,8 +80,10 @@ static enum evbus_code take_earlier(void *context, const struct retry_row *row, 
 
 	earlier.dead = at.len == strlen(RETRY_NEVER) && !memcmp(at.data, RETRY_NEVER, at.len);
 	bool has_time = at.len == TIME_TEXT_LEN && clock_parse_exact(at.data, &earlier.due_at_us);
-	if (!decimal_parse(row->offset, &earlier.offset) || (!earlier.dead && !has_time))
+	enum evbus_code code = partition_offset_find(lane->reader, row->offset, &earlier.offset, err);
+	if (code == EVBUS_DATA || (code == EVBUS_OK && !earlier.dead && !has_time))
 		return damaged(lane, err);
+	TRY(code);
 	if (earlier.offset < lane->low)
 		return EVBUS_OK;
 	struct earlier *larger = os.realloc(lane->earlier, (lane->earlier_count + 1) * sizeof(*larger));
@@ -146,8 +139,13 @@ static enum evbus_code look_whether_over(struct evbus_consumer *consumer, struct
 		return EVBUS_OK;
 	TRY(code);
 	struct evbus_slice text = { checkpoint.next_offset, strlen(checkpoint.next_offset) };
-	lane->over = strcmp(checkpoint.log_id, lane->topic->log_id) == 0 && decimal_parse(text, &next) &&
-		     next >= lane->end;
+	if (strcmp(checkpoint.log_id, lane->topic->log_id) != 0)
+		return EVBUS_OK;
+	code = partition_offset_find(lane->reader, text, &next, err);
+	if (code == EVBUS_DATA)
+		return EVBUS_OK;
+	TRY(code);
+	lane->over = next >= lane->end;
 	return EVBUS_OK;
 }
 
@@ -159,7 +157,7 @@ static void tell_claimed(struct evbus_consumer *consumer, const struct evbus_err
 }
 
 /* *held: who has it, where somebody else does. */
-static enum evbus_code try_lane(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *held,
+static enum evbus_code claim_lane(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *held,
 				struct evbus_err *err)
 {
 	const char *name = lane->topic->name;
@@ -185,6 +183,24 @@ static enum evbus_code try_lane(struct evbus_consumer *consumer, struct lane *la
 	return code;
 }
 
+/* The same of one that may not begin yet. */
+static enum evbus_code try_lane(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *held,
+				struct evbus_err *err)
+{
+	TRY(consumer_ask_parents(consumer, lane, held, err));
+	if (!lane->begins)
+		return EVBUS_OK;
+	if (consumer->state < 0)
+		TRY(bus_state(consumer->bus, &consumer->state, err));
+	TRY(claim_lane(consumer, lane, held, err));
+	if (lane->claim || lane->over)
+		return EVBUS_OK;
+	tell_claimed(consumer, held);
+	/* One who follows takes over what becomes free in any case. */
+	lane->over = consumer->no_wait && !consumer->follow;
+	return EVBUS_OK;
+}
+
 enum evbus_code consumer_take_claims(struct evbus_consumer *consumer, struct evbus_err *err)
 {
 	struct evbus_err held = { 0 };
@@ -195,11 +211,6 @@ enum evbus_code consumer_take_claims(struct evbus_consumer *consumer, struct evb
 		if (!lane->claim && !lane->over)
 			TRY(try_lane(consumer, lane, &held, err));
 		claimed += lane->claim != NULL;
-		if (lane->claim || lane->over)
-			continue;
-		tell_claimed(consumer, &held);
-		/* One who follows takes over what becomes free in any case. */
-		lane->over = consumer->no_wait && !consumer->follow;
 	}
 	if (claimed || !consumer->lane_count || !consumer->no_wait || consumer->tended_us)
 		return EVBUS_OK;

@@ -25,20 +25,16 @@ struct found {
 	struct entry *entry;
 };
 
-static void offset_or_zero(struct evbus_slice text, uint64_t *offset)
-{
-	if (!decimal_parse(text, offset))
-		*offset = 0;
-}
-
 /* The line as it stands in the log, as far as a letter knows it. What was no event when it died is none now. */
 static enum evbus_code make_line(const struct letter_row *row, struct buf *text, struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf room = { 0 };
-	struct line_body body = { .key = row->partition_key, .payload = row->payload, .tenant_id = row->tenant_id };
+	struct line_body body = { .key = row->partition_key,
+				  .payload = row->payload,
+				  .tenant_id = row->tenant_id,
+				  .offset_text = row->offset };
 	struct json_fault fault;
 	int64_t time_us = 0;
-	uint64_t offset;
 	uint32_t split;
 
 	if (!json_scan(row->payload, NULL, 0, &fault)) {
@@ -46,11 +42,10 @@ static enum evbus_code make_line(const struct letter_row *row, struct buf *text,
 		body.payload = (struct evbus_slice){ NULL, 0 };
 		body.payload_base64 = (struct evbus_slice){ room.data, evbus_base64_encode(row->payload, room.data) };
 	}
-	offset_or_zero(row->offset, &offset);
 	if (row->published_at.len == TIME_TEXT_LEN && !clock_parse_exact(row->published_at.data, &time_us))
 		time_us = 0;
 	text->len = 0;
-	return line_add(text, &body, offset, time_us, &split, err);
+	return line_add(text, &body, 0, time_us, &split, err);
 }
 
 static enum evbus_code take_row(void *context, const struct letter_row *row, struct evbus_err *err)
@@ -61,7 +56,7 @@ static enum evbus_code take_row(void *context, const struct letter_row *row, str
 	struct line line;
 
 	TRY(make_line(row, &text, err));
-	const char *why = line_parse((struct evbus_slice){ text.data, text.len - 1 }, &line);
+	const char *why = line_parse_text((struct evbus_slice){ text.data, text.len - 1 }, 0, &line);
 	if (why)
 		return err_set(err, EVBUS_IO, 0, "dead letter %lld in the store is damaged: %s", (long long)row->id, why);
 	TRY(consumer_make_entry(found->consumer, found->lane, &line, &entry, err));

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #define CHUNK_BYTES (256u * 1024)      /* read at once from each of the first few partitions */
-#define CHUNK_LESS_BYTES (16u * 1024)  /* and from each further one, so that memory stays bounded */
 #define CHUNK_FEW 32u
 #define WINDOW_RECORDS 1024u
 #define COMMIT_INTERVAL_MS 1000
@@ -64,8 +63,8 @@ static enum evbus_code no_memory(struct evbus_err *err)
 	return err_set(err, EVBUS_IO, ENOMEM, "cannot open a consumer");
 }
 
-static enum evbus_code add_lane(struct evbus_consumer *consumer, struct backend_topic *topic, int32_t partition,
-				struct evbus_err *err)
+static enum evbus_code add_lane(struct evbus_consumer *consumer, struct backend_topic *topic,
+				struct backend_partition place, struct evbus_err *err)
 {
 	size_t chunk = consumer->lane_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
 
@@ -73,11 +72,50 @@ static enum evbus_code add_lane(struct evbus_consumer *consumer, struct backend_
 	CLEANUP(free_cleanup) struct lane *lane = os.realloc(NULL, sizeof *lane);
 	if (!lane)
 		return no_memory(err);
-	*lane = (struct lane){ .topic = topic, .appeared = consumer->topics_looked_for };
-	TRY(partition_open(topic, partition, chunk, false, &lane->reader, err));
+	*lane = (struct lane){ .topic = topic, .place = place, .appeared = consumer->topics_looked_for };
+	if (consumer->from && !lane->appeared)
+		TRY(consumer_was_here_before(consumer, topic, &place, &lane->appeared, err));
+	TRY(partition_open(topic, place.number, chunk, false, &lane->reader, err));
 	lane->end = consumer->follow ? UINT64_MAX : lane->reader->end;
 	consumer->lanes[consumer->lane_count++] = lane;
 	lane = NULL;
+	return EVBUS_OK;
+}
+
+/* at: where to look first, for they stand in the order of the topic. */
+static bool has_lane(const struct evbus_consumer *consumer, const struct backend_topic *topic, int32_t partition,
+		     size_t *at)
+{
+	for (size_t n = 0; n < consumer->lane_count; n++) {
+		size_t i = (*at + n) % consumer->lane_count;
+		if (consumer->lanes[i]->topic != topic || consumer->lanes[i]->place.number != partition)
+			continue;
+		*at = i + 1;
+		return true;
+	}
+	return false;
+}
+
+/* Adds a lane for each that is asked for and has none. */
+static enum evbus_code look_for_partitions(struct evbus_consumer *consumer, struct backend_topic *topic,
+					   struct evbus_err *err)
+{
+	size_t at = 0;
+
+	for (uint32_t i = 0; i < topic->partitions; i++) {
+		struct backend_partition place = topic_partition(topic, i);
+		if ((consumer->partition_id >= 0 && place.number != consumer->partition_id) ||
+		    has_lane(consumer, topic, place.number, &at))
+			continue;
+		struct evbus_err why;
+		enum evbus_code code = add_lane(consumer, topic, place, &why);
+		/* One that appeared may not be ready. */
+		if (code == EVBUS_NONE && consumer->topics_looked_for)
+			continue;
+		if (code && err)
+			*err = why;
+		TRY(code);
+	}
 	return EVBUS_OK;
 }
 
@@ -88,14 +126,9 @@ static enum evbus_code add_topic(struct evbus_consumer *consumer, const char *na
 	TRY(backend->ops->topic_open(backend, name, &consumer->topics[consumer->topic_count], err));
 	struct backend_topic *kept = consumer->topics[consumer->topic_count++];
 	/* Of a pattern those topics are meant that have it. */
-	if (consumer->partition_id >= 0 && consumer->is_pattern &&
-	    (uint32_t)consumer->partition_id >= kept->partitions)
-		return EVBUS_OK;
-	if (consumer->partition_id >= 0)
-		return add_lane(consumer, kept, consumer->partition_id, err);
-	for (uint32_t i = 0; i < kept->partitions; i++)
-		TRY(add_lane(consumer, kept, (int32_t)i, err));
-	return EVBUS_OK;
+	if (consumer->partition_id >= 0 && !consumer->is_pattern && !topic_has_partition(kept, consumer->partition_id))
+		return topic_no_partition(kept, consumer->partition_id, err);
+	return look_for_partitions(consumer, kept, err);
 }
 
 static bool has_topic(const struct evbus_consumer *consumer, const char *name)
@@ -143,8 +176,11 @@ enum evbus_code consumer_tend(struct evbus_consumer *consumer, struct evbus_err 
 
 	if (now_us - consumer->tended_us < TEND_US)
 		return EVBUS_OK;
-	for (size_t i = 0; i < consumer->topic_count; i++)
+	for (size_t i = 0; i < consumer->topic_count; i++) {
 		TRY(consumer->topics[i]->ops->topic_check(consumer->topics[i], "consumed", err));
+		if (consumer->follow)
+			TRY(look_for_partitions(consumer, consumer->topics[i], err));
+	}
 	TRY(look_for_topics(consumer, err));
 	TRY(consumer_take_claims(consumer, err));
 	consumer->tended_us = now_us;

@@ -115,9 +115,10 @@ static void tell_no_id(struct evbus_consumer *consumer, const struct entry *entr
 		return;
 	consumer->id_told = true;
 	bus_notice(consumer->bus,
-		   "topic '%s', partition %d, offset %llu: the event has no event id, so the inbox cannot tell "
+		   "topic '%s', partition %d, offset %.*s: the event has no event id, so the inbox cannot tell "
 		   "whether it was done before",
-		   entry->lane->topic->name, entry->lane->reader->partition, (unsigned long long)entry->offset);
+		   entry->lane->topic->name, entry->lane->reader->partition, (int)entry->record.offset.len,
+		   entry->record.offset.data);
 }
 
 static enum evbus_code queue_of_id(struct evbus_consumer *consumer, struct entry *entry, struct evbus_err *err)

@@ -136,6 +136,13 @@ void consumer_lane_changed(struct evbus_consumer *consumer, struct lane *lane)
 	lane->dirty = true;
 	if (!consumer->dirty_us)
 		consumer->dirty_us = consumer_now_us();
+	/* Others may wait for it. */
+	consumer->urgent = consumer->urgent || consumer_lane_is_done(lane);
+}
+
+bool consumer_lane_is_done(const struct lane *lane)
+{
+	return lane->reader->closed && lane->low >= lane->reader->end;
 }
 
 /* What the store knows of this record: attempts that failed in an earlier run. NULL: none. */
@@ -271,6 +278,8 @@ static enum evbus_code read_lane(struct evbus_consumer *consumer, struct lane *l
 	}
 	if (lane->reader->next >= lane->reader->end)
 		TRY(partition_refresh(lane->reader, err));
+	if (lane->reader->closed && lane->end > lane->reader->end)
+		lane->end = lane->reader->end;
 	for (size_t i = 0; i < most && *took < TAKE_AT_ONCE && *looked < LOOK_AT_ONCE;) {
 		if (lane->count && consumer->window_bytes >= WINDOW_BYTES)
 			return EVBUS_OK;

@@ -188,16 +188,16 @@ static enum evbus_code write_entry(struct evbus_consumer *consumer, const struct
 /* The claim went with a connection and was taken again: what was saved since may be another process's. */
 static enum evbus_code check_untouched(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *err)
 {
+	char saved[EVBUS_OFFSET_MAX_BYTES + 1] = "";
 	struct evbus_checkpoint there;
-	uint64_t next;
 	enum evbus_code code = store_checkpoint_get(consumer->bus->store, consumer->group, lane->topic->name,
 						    lane->reader->partition, &there, err);
 
 	if (code != EVBUS_NONE) {
 		TRY(code);
-		struct evbus_slice text = { there.next_offset, strlen(there.next_offset) };
-		if (strcmp(there.log_id, lane->topic->log_id) != 0 || !decimal_parse(text, &next) ||
-		    next != lane->saved)
+		if (lane->saved != UINT64_MAX)
+			TRY(partition_offset_text(lane->reader, lane->saved, saved, err));
+		if (strcmp(there.log_id, lane->topic->log_id) != 0 || strcmp(there.next_offset, saved) != 0)
 			return err_set(err, EVBUS_CONFLICT, 0,
 				       "the claim of the group '%s' on partition %d of the topic '%s' went with the "
 				       "connection to the store, and somebody else has saved a checkpoint since",
@@ -217,7 +217,7 @@ static enum evbus_code write_lane(struct evbus_consumer *consumer, struct lane *
 	TRY(claim_check(lane->claim, consumer->state, err));
 	if (claim_renewals(lane->claim) != lane->renewals)
 		TRY(check_untouched(consumer, lane, err));
-	snprintf(checkpoint.next_offset, sizeof checkpoint.next_offset, "%llu", (unsigned long long)lane->low);
+	TRY(partition_offset_text(lane->reader, lane->low, checkpoint.next_offset, err));
 	if (lane->sweep_to)
 		TRY(retries_sweep(consumer->bus->store, &place, text_slice(checkpoint.next_offset), err));
 	if (lane->low == lane->saved)
@@ -271,6 +271,9 @@ static void forget_saved(struct evbus_consumer *consumer)
 		lane->dirty = false;
 		lane->saved = lane->low;
 		lane->sweep_to = lane->sweep_to > lane->low ? lane->sweep_to : 0;
+		/* Its children may begin. */
+		if (consumer_lane_is_done(lane))
+			consumer->tended_us = 1;
 	}
 	consumer_ids_saved(consumer);
 	for (struct entry *entry = consumer->noted, *next; entry; entry = next) {

@@ -76,6 +76,44 @@ enum evbus_code reader_advance(struct evbus_reader *reader, struct source *sourc
 	return EVBUS_OK;
 }
 
+/* ---- partitions that come and go ---- */
+
+bool reader_has_read(const struct evbus_reader *reader, const struct source *source)
+{
+	const struct partition_reader *from = source->reader;
+
+	if (source->has_line || reader->given == source)
+		return false;
+	return from->next >= source->end || (from->closed && from->next >= from->end);
+}
+
+/* A parent that is not read here, as it is gone, or was not asked for, holds nobody up. */
+static bool waits_for_parents(const struct evbus_reader *reader, const struct source *child)
+{
+	for (size_t i = 0; i < reader->source_count; i++) {
+		const struct source *source = reader->sources[i];
+		bool is_parent = source->topic == child->topic && partition_is_parent(&child->place, source->place.number);
+		if (is_parent && !reader_has_read(reader, source))
+			return true;
+	}
+	return false;
+}
+
+enum evbus_code reader_begin_children(struct evbus_reader *reader, struct evbus_err *err)
+{
+	/* A child may have nothing, and children. */
+	for (size_t i = 0; i < reader->source_count && reader->waiting; i++) {
+		struct source *source = reader->sources[i];
+		if (!source->waits || waits_for_parents(reader, source))
+			continue;
+		source->waits = false;
+		reader->waiting--;
+		TRY(reader_advance(reader, source, err));
+		i = (size_t)-1;
+	}
+	return EVBUS_OK;
+}
+
 /* ---- next ---- */
 
 static int64_t now_ms(void)
@@ -85,21 +123,41 @@ static int64_t now_ms(void)
 	return os.clock_gettime(CLOCK_MONOTONIC, &now) ? 0 : (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* Looks whether anything came; topics that appeared, every LOOK_MS. */
-static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err *err)
+static void tell_closed(struct evbus_reader *reader, const struct source *source)
+{
+	if (reader->partition_id < 0 || reader->closed_told || !source->reader->closed)
+		return;
+	reader->closed_told = true;
+	bus_notice(reader->bus, "topic '%s', partition %d is closed: nothing more will come to it", source->topic->name,
+		   source->reader->partition);
+}
+
+/* Looks whether anything came. */
+static enum evbus_code look_for_lines(struct evbus_reader *reader, struct evbus_err *err)
 {
 	for (size_t i = 0; i < reader->source_count; i++) {
 		struct source *source = reader->sources[i];
-		if (source->has_line || source->reader->next >= source->end)
+		if (source->has_line || source->waits || reader_has_read(reader, source))
 			continue;
 		TRY(partition_refresh(source->reader, err));
+		tell_closed(reader, source);
 		TRY(reader_advance(reader, source, err));
 	}
+	return reader_begin_children(reader, err);
+}
+
+/* And every LOOK_MS for partitions and topics that appeared. */
+static enum evbus_code look_again(struct evbus_reader *reader, struct evbus_err *err)
+{
+	TRY(look_for_lines(reader, err));
 	if (now_ms() - reader->looked_at_ms < LOOK_MS && reader->looked_at_ms)
 		return EVBUS_OK;
 	reader->looked_at_ms = now_ms();
-	for (size_t i = 0; i < reader->topic_count; i++)
+	for (size_t i = 0; i < reader->topic_count; i++) {
 		TRY(reader->topics[i]->ops->topic_check(reader->topics[i], "read", err));
+		if (!reader->bounded)
+			TRY(reader_look_for_partitions(reader, reader->topics[i], NULL, err));
+	}
 	if (!reader->is_pattern && reader->source_count)
 		return EVBUS_OK;
 	enum evbus_code code = reader_look_for_topics(reader, NULL, err);
@@ -122,20 +180,31 @@ bool evbus_reader_finished(const struct evbus_reader *reader)
 	if (!reader->follow || is_past_until(reader))
 		return true;
 	for (size_t i = 0; i < reader->source_count; i++)
-		if (reader->sources[i]->reader->next < reader->sources[i]->end)
+		if (!reader_has_read(reader, reader->sources[i]))
 			return false;
-	return reader->source_count > 0 && !reader->is_pattern;
+	/* Where all partitions are read, children may come of those that are closed. */
+	return reader->source_count > 0 && !reader->is_pattern && (reader->bounded || reader->partition_id >= 0);
+}
+
+/* One that more may come of. NULL: there is none. */
+static struct source *source_to_watch(const struct evbus_reader *reader)
+{
+	for (size_t i = 0; i < reader->source_count; i++)
+		if (!reader->sources[i]->waits && !reader_has_read(reader, reader->sources[i]))
+			return reader->sources[i];
+	return NULL;
 }
 
 /* false: a signal came. */
 static bool wait_for_more(const struct evbus_reader *reader, int timeout_ms)
 {
-	int most = reader->source_count > 1 ? LOOK_MANY_MS : reader->source_count ? LOOK_MS : LOOK_NONE_MS;
+	const struct source *watched = source_to_watch(reader);
+	int most = !watched ? LOOK_NONE_MS : reader->source_count > 1 ? LOOK_MANY_MS : LOOK_MS;
 	int wait = timeout_ms < 0 || timeout_ms > most ? most : timeout_ms;
 	struct timespec time = { wait / 1000, (long)(wait % 1000) * 1000000 };
 
-	if (reader->source_count)
-		return partition_wait(reader->sources[0]->reader, wait);
+	if (watched)
+		return partition_wait(watched->reader, wait);
 	return nanosleep(&time, NULL) == 0 || errno != EINTR;
 }
 
@@ -163,6 +232,8 @@ static enum evbus_code next_line(struct evbus_reader *reader, int timeout_ms, in
 		struct source *given = reader->given;
 		reader->given = NULL;
 		TRY(reader_advance(reader, given, err));
+		if (reader->waiting && !given->has_line)
+			TRY(reader_begin_children(reader, err));
 	}
 	*source = NULL;
 	if (reader->heap_count == 0 && reader->follow)

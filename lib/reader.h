@@ -13,12 +13,15 @@ struct source {
 	uint64_t skip_below;             /* began beyond the end of the log, while following */
 	struct line line;                /* the next one, if has_line */
 	bool has_line;
+	struct backend_partition place;  /* its parents */
+	bool waits;                      /* for them to be read */
 };
 
 struct evbus_reader {
 	struct evbus *bus;
 	char *topic_name;
-	bool is_pattern, follow, waiting_told;
+	bool is_pattern, follow, waiting_told, closed_told;
+	bool bounded;                    /* by `to`: what partitions there are is settled when it is opened */
 	int32_t partition_id;
 	int64_t since_us, until_us;      /* INT64_MIN, INT64_MAX: none */
 	struct evbus_filter filter;
@@ -27,7 +30,7 @@ struct evbus_reader {
 	struct backend_topic **topics;
 	size_t topic_count;
 	struct source **sources;
-	size_t source_count;
+	size_t source_count, waiting;    /* waiting: of them, those that wait */
 	struct source **heap;            /* those that have a line, the earliest first */
 	size_t heap_count;
 	struct source *given;            /* whose line the caller has */
@@ -40,6 +43,12 @@ struct evbus_reader {
 	struct evbus_record record;
 };
 
+/* Whether nothing more comes of it. */
+bool reader_has_read(const struct evbus_reader *reader, const struct source *source);
+
+/* Begins with the partitions whose parents have been read by now. */
+CHECKED enum evbus_code reader_begin_children(struct evbus_reader *reader, struct evbus_err *err);
+
 /* Reads the source's next line and puts it into the heap; nothing where it has none now. */
 CHECKED enum evbus_code reader_advance(struct evbus_reader *reader, struct source *source, struct evbus_err *err);
 
@@ -47,6 +56,10 @@ CHECKED enum evbus_code reader_advance(struct evbus_reader *reader, struct sourc
  * their beginning. EVBUS_NONE: there is no such topic, or no bus. */
 CHECKED enum evbus_code reader_look_for_topics(struct evbus_reader *reader, const struct evbus_selection *selection,
 					       struct evbus_err *err);
+
+/* Opens the partitions of a topic that are asked for and not open yet; selection as above. */
+CHECKED enum evbus_code reader_look_for_partitions(struct evbus_reader *reader, struct backend_topic *topic,
+						   const struct evbus_selection *selection, struct evbus_err *err);
 
 /* Makes room for one more in an array of `count` elements of this size. */
 CHECKED enum evbus_code reader_grow(void *array, size_t count, size_t size, struct evbus_err *err);

@@ -76,16 +76,18 @@ static enum evbus_code stored_position(struct evbus_reader *reader, struct sourc
 static enum evbus_code resolve(struct evbus_reader *reader, struct source *source, const char *text, const char *group,
 			       uint64_t *offset, struct evbus_err *err)
 {
+	char end[EVBUS_OFFSET_MAX_BYTES + 1];
 	struct position position;
 
 	TRY(position_parse(text, &position, err));
 	if (position.kind == POSITION_STORED)
 		return stored_position(reader, source, group, offset, err);
 	TRY(position_resolve(&position, source->reader, offset, err));
-	if (*offset > source->reader->end)
-		bus_notice(reader->bus, "offset %llu is behind the end of topic '%s', partition %d, which is %llu",
-			    (unsigned long long)*offset, source->topic->name, source->reader->partition,
-			    (unsigned long long)source->reader->end);
+	if (*offset <= source->reader->end)
+		return EVBUS_OK;
+	TRY(partition_offset_text(source->reader, source->reader->end, end, err));
+	bus_notice(reader->bus, "offset %s is behind the end of topic '%s', partition %d, which is %s", text,
+		   source->topic->name, source->reader->partition, end);
 	return EVBUS_OK;
 }
 
@@ -158,8 +160,9 @@ static enum evbus_code set_range(struct evbus_reader *reader, struct source *sou
 	return partition_seek(from, start < next ? start : next, err);
 }
 
-static enum evbus_code add_source(struct evbus_reader *reader, struct backend_topic *topic, int32_t partition,
-				  const struct evbus_selection *selection, struct evbus_err *err)
+static enum evbus_code add_source(struct evbus_reader *reader, struct backend_topic *topic,
+				  struct backend_partition place, const struct evbus_selection *selection,
+				  struct evbus_err *err)
 {
 	uint64_t left;
 
@@ -168,10 +171,10 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct backend_to
 	CLEANUP(free_cleanup) struct source *source = os.realloc(NULL, sizeof *source);
 	if (!source)
 		return no_memory(err);
-	*source = (struct source){ .topic = topic, .end = UINT64_MAX };
+	*source = (struct source){ .topic = topic, .end = UINT64_MAX, .place = place };
 	size_t chunk = reader->source_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
 	/* One of them reads ahead, so that a reader has one thread at most. */
-	TRY(partition_open(topic, partition, chunk, reader->source_count == 0, &source->reader, err));
+	TRY(partition_open(topic, place.number, chunk, reader->source_count == 0, &source->reader, err));
 	enum evbus_code code = selection ? set_range(reader, source, selection, err) : EVBUS_OK;
 	if (code == EVBUS_OK)
 		code = partition_bytes_left(source->reader, &left, err);
@@ -180,25 +183,11 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct backend_to
 		return code;
 	}
 	reader->progress.bytes_total += left;
+	/* Whether there is a parent to wait for is looked at when all are open. */
+	source->waits = reader->partition_id < 0 && (place.parents[0] >= 0 || place.parents[1] >= 0);
+	reader->waiting += source->waits;
 	reader->sources[reader->source_count++] = source;
 	source = NULL;
-	return EVBUS_OK;
-}
-
-static enum evbus_code add_topic(struct evbus_reader *reader, const char *name,
-				 const struct evbus_selection *selection, struct evbus_err *err)
-{
-	TRY(reader_grow(&reader->topics, reader->topic_count, sizeof *reader->topics, err));
-	struct backend *backend = reader->bus->backend;
-	TRY(backend->ops->topic_open(backend, name, &reader->topics[reader->topic_count], err));
-	struct backend_topic *kept = reader->topics[reader->topic_count++];
-	/* Of a pattern those topics are meant that have it. */
-	if (reader->partition_id >= 0 && reader->is_pattern && (uint32_t)reader->partition_id >= kept->partitions)
-		return EVBUS_OK;
-	if (reader->partition_id >= 0)
-		return add_source(reader, kept, reader->partition_id, selection, err);
-	for (uint32_t i = 0; i < kept->partitions; i++)
-		TRY(add_source(reader, kept, (int32_t)i, selection, err));
 	return EVBUS_OK;
 }
 
@@ -221,6 +210,60 @@ static enum evbus_code check_numbers(const struct evbus_reader *reader, const st
 				       texts[i]);
 	}
 	return EVBUS_OK;
+}
+
+/* at: where to look first, for they stand in the order of the topic. */
+static bool has_source(const struct evbus_reader *reader, const struct backend_topic *topic, int32_t partition,
+		       size_t *at)
+{
+	for (size_t n = 0; n < reader->source_count; n++) {
+		size_t i = (*at + n) % reader->source_count;
+		if (reader->sources[i]->topic != topic || reader->sources[i]->place.number != partition)
+			continue;
+		*at = i + 1;
+		return true;
+	}
+	return false;
+}
+
+enum evbus_code reader_look_for_partitions(struct evbus_reader *reader, struct backend_topic *topic,
+					   const struct evbus_selection *selection, struct evbus_err *err)
+{
+	size_t had = reader->source_count, at = 0;
+
+	for (uint32_t i = 0; i < topic->partitions; i++) {
+		struct backend_partition place = topic_partition(topic, i);
+		if ((reader->partition_id >= 0 && place.number != reader->partition_id) ||
+		    has_source(reader, topic, place.number, &at))
+			continue;
+		struct evbus_err why;
+		enum evbus_code code = add_source(reader, topic, place, selection, &why);
+		/* One that appeared may not be ready. */
+		if (code == EVBUS_NONE && !selection)
+			continue;
+		if (code && err)
+			*err = why;
+		TRY(code);
+	}
+	for (size_t i = had; i < reader->source_count; i++)
+		if (!reader->sources[i]->waits)
+			TRY(reader_advance(reader, reader->sources[i], err));
+	return reader_begin_children(reader, err);
+}
+
+static enum evbus_code add_topic(struct evbus_reader *reader, const char *name,
+				 const struct evbus_selection *selection, struct evbus_err *err)
+{
+	TRY(reader_grow(&reader->topics, reader->topic_count, sizeof *reader->topics, err));
+	struct backend *backend = reader->bus->backend;
+	TRY(backend->ops->topic_open(backend, name, &reader->topics[reader->topic_count], err));
+	struct backend_topic *kept = reader->topics[reader->topic_count++];
+	if (selection)
+		TRY(check_numbers(reader, selection, err));
+	/* Of a pattern those topics are meant that have it. */
+	if (reader->partition_id >= 0 && !reader->is_pattern && !topic_has_partition(kept, reader->partition_id))
+		return topic_no_partition(kept, reader->partition_id, err);
+	return reader_look_for_partitions(reader, kept, selection, err);
 }
 
 static bool has_topic(const struct evbus_reader *reader, const char *name)
@@ -249,12 +292,7 @@ enum evbus_code reader_look_for_topics(struct evbus_reader *reader, const struct
 	for (size_t i = 0; i < count; i++) {
 		if (has_topic(reader, list[i]))
 			continue;
-		size_t had = reader->source_count;
 		TRY(add_topic(reader, list[i], selection, err));
-		if (selection)
-			TRY(check_numbers(reader, selection, err));
-		for (size_t s = had; s < reader->source_count; s++)
-			TRY(reader_advance(reader, reader->sources[s], err));
 	}
 	return EVBUS_OK;
 }
@@ -317,6 +355,7 @@ static enum evbus_code take_selection(struct evbus_reader *reader, const struct 
 	memcpy(reader->topic_name, selection->topic, size);
 	reader->partition_id = selection->partition_id;
 	reader->follow = selection->follow;
+	reader->bounded = selection->to != NULL;
 	reader->go_on = selection->go_on;
 	reader->go_on_context = selection->go_on_context;
 	if (selection->since)

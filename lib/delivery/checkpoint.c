@@ -31,7 +31,7 @@ enum evbus_code checkpoint_make(struct partition_reader *reader, const char *gro
 	snprintf(made.offset_kind, sizeof made.offset_kind, "%s", reader->ops->offset_kind);
 	snprintf(made.group, sizeof made.group, "%s", group);
 	snprintf(made.topic, sizeof made.topic, "%s", reader->topic->name);
-	snprintf(made.next_offset, sizeof made.next_offset, "%llu", (unsigned long long)next);
+	TRY(partition_offset_text(reader, next, made.next_offset, err));
 	snprintf(made.log_id, sizeof made.log_id, "%s", reader->topic->log_id);
 	evbus_time_format(os_now_us(), made.updated_at_utc);
 	TRY(fingerprint_at(reader, next, made.fingerprint, err));
@@ -51,20 +51,24 @@ static enum evbus_code conflict(const struct evbus_checkpoint *checkpoint, const
 enum evbus_code checkpoint_check(struct partition_reader *reader, const struct evbus_checkpoint *checkpoint,
 				 uint64_t *next, struct evbus_err *err)
 {
-	char found[160], fingerprint[9];
+	char found[160 + EVBUS_OFFSET_MAX_BYTES], fingerprint[9], end[EVBUS_OFFSET_MAX_BYTES + 1];
+	struct evbus_slice text = { checkpoint->next_offset, strlen(checkpoint->next_offset) };
+	enum evbus_code code = EVBUS_DATA;
 	uint64_t at;
 
-	if (strcmp(checkpoint->offset_kind, reader->ops->offset_kind) != 0 ||
-	    !decimal_parse((struct evbus_slice){ checkpoint->next_offset, strlen(checkpoint->next_offset) }, &at)) {
+	if (strcmp(checkpoint->offset_kind, reader->ops->offset_kind) == 0)
+		code = partition_offset_find(reader, text, &at, err);
+	if (code == EVBUS_DATA) {
 		snprintf(found, sizeof found, "that is no position of a %s bus", reader->ops->scheme);
 		return conflict(checkpoint, found, err);
 	}
+	TRY(code);
 	if (strcmp(checkpoint->log_id, reader->topic->log_id) != 0)
 		return conflict(checkpoint, "that was another log under the same name: the topic was removed and made again",
 				err);
 	if (at > reader->end) {
-		snprintf(found, sizeof found, "the log ends at offset %llu: it was cut or restored",
-			 (unsigned long long)reader->end);
+		TRY(partition_offset_text(reader, reader->end, end, err));
+		snprintf(found, sizeof found, "the log ends at offset %s: it was cut or restored", end);
 		return conflict(checkpoint, found, err);
 	}
 	TRY(fingerprint_at(reader, at, fingerprint, err));

@@ -13,6 +13,14 @@ static enum evbus_code not_a_position(const char *text, struct evbus_err *err)
 		       text);
 }
 
+/* Whether a bus could have it. */
+static bool is_offset(const char *text)
+{
+	size_t len = strspn(text, "0123456789");
+
+	return len && !text[len] && len <= EVBUS_OFFSET_MAX_BYTES && (text[0] != '0' || len == 1);
+}
+
 enum evbus_code position_parse(const char *text, struct position *position, struct evbus_err *err)
 {
 	static const struct {
@@ -33,9 +41,12 @@ enum evbus_code position_parse(const char *text, struct position *position, stru
 		*position = parsed;
 		return EVBUS_OK;
 	}
-	bool back = text[0] == '-';
-	parsed.kind = back ? POSITION_BEFORE_END : POSITION_OFFSET;
-	if (!decimal_parse((struct evbus_slice){ text + back, strlen(text + back) }, &parsed.number))
+	if (is_offset(text)) {
+		*position = (struct position){ .kind = POSITION_OFFSET, .text = text };
+		return EVBUS_OK;
+	}
+	parsed.kind = POSITION_BEFORE_END;
+	if (text[0] != '-' || !decimal_parse((struct evbus_slice){ text + 1, strlen(text + 1) }, &parsed.number))
 		return not_a_position(text, err);
 	*position = parsed;
 	return EVBUS_OK;
@@ -88,6 +99,16 @@ enum evbus_code position_before(struct partition_reader *reader, uint64_t stop, 
 	return pass(reader, start, stop, found - *count, &skipped, offset, err);
 }
 
+static enum evbus_code find_offset(const char *text, struct partition_reader *reader, uint64_t *offset,
+				   struct evbus_err *err)
+{
+	enum evbus_code code = partition_offset_find(reader, (struct evbus_slice){ text, strlen(text) }, offset, err);
+
+	if (code != EVBUS_DATA)
+		return code;
+	return err_set(err, EVBUS_USAGE, 0, "'%s' is not an offset that topic '%s' can have", text, reader->topic->name);
+}
+
 enum evbus_code position_resolve(const struct position *position, struct partition_reader *reader, uint64_t *offset,
 				 struct evbus_err *err)
 {
@@ -95,8 +116,7 @@ enum evbus_code position_resolve(const struct position *position, struct partiti
 
 	switch (position->kind) {
 	case POSITION_OFFSET:
-		*offset = position->number;
-		return EVBUS_OK;
+		return find_offset(position->text, reader, offset, err);
 	case POSITION_BEGINNING:
 		*offset = first;
 		return EVBUS_OK;
@@ -112,4 +132,18 @@ enum evbus_code position_resolve(const struct position *position, struct partiti
 	default:
 		return err_set(err, EVBUS_USAGE, 0, "'stored' needs a group: say which with --group");
 	}
+}
+
+enum evbus_code position_check(const struct partition_reader *reader, uint64_t position, struct evbus_err *err)
+{
+	char text[EVBUS_OFFSET_MAX_BYTES + 1], first[EVBUS_OFFSET_MAX_BYTES + 1], end[EVBUS_OFFSET_MAX_BYTES + 1];
+
+	if (position >= reader->first && position <= reader->end)
+		return EVBUS_OK;
+	TRY(partition_offset_text(reader, position, text, err));
+	TRY(partition_offset_text(reader, reader->first, first, err));
+	TRY(partition_offset_text(reader, reader->end, end, err));
+	return err_set(err, EVBUS_CONFLICT, 0,
+		       "offset %s is not in topic '%s', partition %d, which goes from %s to %s (exclusive)", text,
+		       reader->topic->name, reader->partition, first, end);
 }

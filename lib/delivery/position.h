@@ -15,17 +15,21 @@ enum position_kind {
 
 struct position {
 	enum position_kind kind;
-	uint64_t number;
+	uint64_t number;             /* of POSITION_BEFORE_END */
+	const char *text;            /* of POSITION_OFFSET: the caller's */
 	int64_t time_us;
 };
 
 /* EVBUS_USAGE names the forms that there are. */
 CHECKED enum evbus_code position_parse(const char *text, struct position *position, struct evbus_err *err);
 
-/* The offset that it is in a log, which for POSITION_OFFSET may lie outside; not for POSITION_STORED. May move the
+/* The position that it is in a log, which for POSITION_OFFSET may lie outside; not for POSITION_STORED. May move the
  * reader. */
 CHECKED enum evbus_code position_resolve(const struct position *position, struct partition_reader *reader,
 					 uint64_t *offset, struct evbus_err *err);
+
+/* EVBUS_CONFLICT: a position lies outside of what is there. */
+CHECKED enum evbus_code position_check(const struct partition_reader *reader, uint64_t position, struct evbus_err *err);
 
 /* The position of the n-th record before `stop`, or of the first that is there; *count: how many stand from there to
  * stop. What is not our own log is read for it. stop is at most reader->end. Moves the reader. */

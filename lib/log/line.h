@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/decimal.h"
 
 #define LINE_MAX_BYTES (4u * 1024 * 1024)    /* with its newline */
 #define LINE_CRC_AT 11u                      /* where the eight digits of the checksum stand */
@@ -64,11 +65,6 @@ CHECKED enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint
 /* The same with these digits as its offset, without a batch. */
 CHECKED enum evbus_code line_readd_text(struct buf *out, struct evbus_slice old, uint32_t *split,
 					struct evbus_slice offset_text, int64_t time_us, struct evbus_err *err);
-
-/* Decimal digits; returns how many. text has room for 20. */
-size_t decimal_format(uint64_t value, char *text);
-/* All of text, no sign, no leading zero except "0" itself, at most UINT64_MAX - 1. */
-bool decimal_parse(struct evbus_slice text, uint64_t *value);
 
 /* The record of a line that was just made (line_add or line_readd), without reading it again. payload_len: of the base64
  * where the payload is no JSON object. */

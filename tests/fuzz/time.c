@@ -88,22 +88,25 @@ static void check_forms(const char *text)
 		MUST(time_us <= TIME_MAX_US + 86400000000);
 }
 
-static void print_position(const struct position *position, char text[64])
+#define PRINTED_MAX (EVBUS_OFFSET_MAX_BYTES + 1)
+
+static void print_position(const struct position *position, char text[PRINTED_MAX])
 {
 	char time[28];
 
 	evbus_time_format(position->time_us, time);
 	switch (position->kind) {
 	case POSITION_OFFSET:
+		snprintf(text, PRINTED_MAX, "%s", position->text);
+		return;
 	case POSITION_BEFORE_END:
-		snprintf(text, 64, "%s%llu", position->kind == POSITION_OFFSET ? "" : "-",
-			 (unsigned long long)position->number);
+		snprintf(text, PRINTED_MAX, "-%llu", (unsigned long long)position->number);
 		return;
 	case POSITION_TIME:
-		snprintf(text, 64, "@%s", time);
+		snprintf(text, PRINTED_MAX, "@%s", time);
 		return;
 	default:
-		snprintf(text, 64, "%s",
+		snprintf(text, PRINTED_MAX, "%s",
 			 position->kind == POSITION_BEGINNING ? "beginning"
 			 : position->kind == POSITION_END     ? "end"
 							      : "stored");
@@ -115,7 +118,7 @@ static void check_position(const char *text)
 {
 	struct position position, again;
 	struct evbus_err err;
-	char printed[64];
+	char printed[PRINTED_MAX];
 	enum evbus_code code = position_parse(text, &position, &err);
 
 	if (code) {
