@@ -163,20 +163,21 @@ expect_same found <(seq 1 20000)
 
 t 'who follows goes on when the broker comes back'
 evbus publish -q -t followed <<<'{"n":1}'
-evbus tail -f -t followed -o beginning --max 2 -X timeout=90s --format '{/n}\n' >found &
+evbus tail -f -t followed -o beginning --max 2 -X timeout=90s --format '{/n}\n' >went-on &
 reader=$!
-wait_for 20 test -s found
+wait_for 20 test -s went-on
 tell broker kill
 sleep 0.5
 tell broker start
 evbus publish -q -t followed <<<'{"n":2}'
 wait "$reader"
-expect_equal "$? $(paste -sd ' ' found)" '0 1 2' 'the status, and what was followed'
+expect_equal "$? $(paste -sd ' ' went-on)" '0 1 2' 'the status, and what was followed'
 
 t 'who follows, or waits for a broker, ends by a signal at once'
-evbus tail -f -t followed -o 1 >found &
+# Not before it follows: a signal that meets the shell that is to become it is lost.
+evbus tail -f -t followed -o 1 >following &
 reader=$!
-wait_for 20 test -s found
+wait_for 20 test -s following
 SECONDS=0
 kill -TERM "$reader"
 wait "$reader"
