@@ -111,6 +111,7 @@ enum evbus_code store_checkpoint_list(struct store *store, const char *group, st
 enum evbus_code outcomes_checkpoint(struct store *store, const struct evbus_checkpoint *c, struct evbus_err *err)
 {
 	struct query query = { .sql = upsert,
+			       .later = true,
 			       ARGS(value_text(c->group), value_text(c->topic), value_integer(c->partition_id),
 				    value_text(c->next_offset), value_text(c->offset_kind), value_text(c->log_id),
 				    value_text(c->fingerprint), value_text(c->updated_at_utc)) };

@@ -40,6 +40,7 @@ enum evbus_code decisions_put(struct store *store, const char *outbox, int64_t s
 			      struct evbus_err *err)
 {
 	struct query query = { .sql = upsert,
+			       .later = true,
 			       ARGS(value_text(outbox), value_integer(seq), value_text(by), value_text(at)) };
 
 	return table_write(store, &query, err);

@@ -31,6 +31,9 @@ struct query {
 	 * ends the query, which returns it. */
 	enum evbus_code (*row)(void *context, const struct value *columns, size_t count, struct evbus_err *err);
 	void *context;
+	/* Within a transaction, for what gives no rows: neither an answer nor `changed` is waited for, and a failure is that of
+	 * a later call, at the latest of commit(). */
+	bool later;
 	int64_t changed;           /* out: rows that were inserted, updated or deleted */
 };
 

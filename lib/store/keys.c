@@ -208,6 +208,7 @@ enum evbus_code store_keys_replace(struct store *store, const char *topic, const
 {
 	struct offset_text offset = offset_of(place->offset);
 	struct query query = { .sql = update,
+			       .later = true,
 			       ARGS(value_text(place->log_id), value_integer(place->partition_id),
 				    value_text(offset.text), value_text(place->published_at), value_text(topic),
 				    value_slice(name->tenant_id), value_slice(name->event_key)) };
@@ -217,8 +218,8 @@ enum evbus_code store_keys_replace(struct store *store, const char *topic, const
 
 enum evbus_code store_keys_clear(struct store *store, const char *topic, struct evbus_err *err)
 {
-	struct query keys = { .sql = delete_keys, ARGS(value_text(topic)) };
-	struct query progress = { .sql = delete_progress, ARGS(value_text(topic)) };
+	struct query keys = { .sql = delete_keys, .later = true, ARGS(value_text(topic)) };
+	struct query progress = { .sql = delete_progress, .later = true, ARGS(value_text(topic)) };
 
 	TRY(table_write(store, &keys, err));
 	return table_write(store, &progress, err);
@@ -281,6 +282,7 @@ enum evbus_code store_key_progress_set(struct store *store, const char *topic, i
 {
 	struct offset_text to = offset_of(progress->indexed_to);
 	struct query query = { .sql = upsert_progress,
+			       .later = true,
 			       ARGS(value_text(topic), value_integer(partition_id), value_text(progress->log_id),
 				    value_text(to.text), value_text(progress->fingerprint)) };
 

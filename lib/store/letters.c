@@ -168,7 +168,7 @@ static enum evbus_code take_counter(void *context, const struct value *columns, 
 
 static enum evbus_code next_id(struct store *store, int64_t *id, struct evbus_err *err)
 {
-	struct query up = { .sql = count_up };
+	struct query up = { .sql = count_up, .later = true };
 	struct query select = { .sql = select_counter, .row = take_counter, .context = id };
 
 	TRY(table_write(store, &up, err));
@@ -182,6 +182,7 @@ static enum evbus_code put_new(struct store *store, const struct letter_row *row
 	TRY(next_id(store, &new, err));
 	struct query query = {
 		.sql = insert,
+		.later = true,
 		ARGS(value_integer(new), value_slice(row->group), value_slice(row->tenant_id), value_slice(row->topic),
 		     value_integer(row->partition_id), value_slice(row->offset), value_slice(row->offset_kind),
 		     value_slice(row->log_id), value_slice(row->published_at), value_slice(row->partition_key),
@@ -202,6 +203,7 @@ static enum evbus_code put_again(struct store *store, const struct known *known,
 
 	TRY(history_join(&history, (struct evbus_slice){ known->history.data, known->history.len }, row->history, err));
 	struct query query = { .sql = die_again,
+			       .later = true,
 			       ARGS(value_integer(row->attempts),
 				    value_slice((struct evbus_slice){ history.data, history.len }),
 				    value_slice(row->reason), filled(row->error), value_slice(row->updated_at),
@@ -344,6 +346,7 @@ enum evbus_code letters_exist(struct store *store, int64_t id, bool *exist, stru
 enum evbus_code letters_change(struct store *store, const struct letter_row *row, struct evbus_err *err)
 {
 	struct query query = { .sql = change,
+			       .later = true,
 			       ARGS(value_slice(row->state), value_slice(row->reason), filled(row->error),
 				    value_integer(row->attempts), filled(row->history), value_integer(row->returns),
 				    value_slice(row->updated_at), value_slice(row->resolved_by),

@@ -88,7 +88,9 @@ enum evbus_code inbox_add(struct store *store, const char *group, const struct i
 {
 	struct value args[ARGS_MAX];
 	size_t filled_to = fill(args, events, count);
-	struct query query = { .sql = count == 1 ? add_one : add_all, .args = args, .arg_count = filled_to + 2 };
+	struct query query = {
+		.sql = count == 1 ? add_one : add_all, .later = true, .args = args, .arg_count = filled_to + 2
+	};
 
 	args[filled_to] = value_text(group);
 	args[filled_to + 1] = value_text(now);
@@ -154,6 +156,7 @@ enum evbus_code retries_put(struct store *store, const struct retry_place *place
 			    struct evbus_err *err)
 {
 	struct query query = { .sql = upsert_retry,
+			       .later = true,
 			       ARGS(value_text(place->group), value_text(place->topic),
 				    value_integer(place->partition_id), filled(row->offset), value_text(place->log_id),
 				    value_integer(row->attempts), filled(row->next_attempt_at), filled(row->last_error),
@@ -166,6 +169,7 @@ enum evbus_code retries_remove(struct store *store, const struct retry_place *pl
 			       struct evbus_err *err)
 {
 	struct query query = { .sql = delete_retry,
+			       .later = true,
 			       ARGS(value_text(place->group), value_text(place->topic),
 				    value_integer(place->partition_id), filled(offset)) };
 
@@ -176,6 +180,7 @@ enum evbus_code retries_sweep(struct store *store, const struct retry_place *pla
 			      struct evbus_err *err)
 {
 	struct query query = { .sql = delete_old_retries,
+			       .later = true,
 			       ARGS(value_text(place->group), value_text(place->topic),
 				    value_integer(place->partition_id), value_text(place->log_id),
 				    value_integer((int64_t)below.len), value_integer((int64_t)below.len),

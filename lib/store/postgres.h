@@ -19,6 +19,29 @@ struct pg_kept {
 	bool ready;
 };
 
+#define PG_LATER_MAX 96u
+#define PG_STEPS_MAX (PG_LATER_MAX + 8)
+
+enum pg_what {
+	PG_ALONE,                  /* what gives neither rows nor a count that matters */
+	PG_PREPARE,
+	PG_QUERY,
+};
+
+struct pg_step {
+	enum pg_what what;
+	unsigned number;           /* of what is prepared */
+};
+
+/* Statements that are under way together, whose answers come in that order. */
+struct pg_flight {
+	struct pg_step steps[PG_STEPS_MAX];
+	size_t count;
+	struct query *query;       /* of PG_QUERY, which is the last one */
+	bool given;                /* a row was */
+	bool committed;            /* the last one was COMMIT, and did not roll back */
+};
+
 enum pg_transaction {
 	PG_OUTSIDE,
 	PG_ASKED, /* begin() was called, and the server does not know yet: it goes with what comes first */
@@ -41,6 +64,7 @@ struct pg {
 	unsigned last_number;
 	struct pg_kept kept[PG_KEPT_MAX];
 	size_t kept_next;
+	struct pg_flight flight;
 	struct buf args;           /* texts of arguments, each with its NUL */
 };
 
@@ -61,6 +85,15 @@ CHECKED enum evbus_code pg_lost(struct pg *pg, struct evbus_err *err);
 
 /* The failure that a result is. */
 enum evbus_code pg_failed(const struct pg *pg, const PGresult *result, struct evbus_err *err);
+
+/* ---- postgres_flight.c: statements that are sent together ------------------------------------------------------ */
+
+/* Each gives EVBUS_UNAVAILABLE where there is no connection any more. */
+CHECKED enum evbus_code pg_send_text(struct pg *pg, enum pg_what what, const char *text, struct evbus_err *err);
+/* And BEGIN before it, if that was asked for. */
+CHECKED enum evbus_code pg_send_query(struct pg *pg, struct query *query, struct evbus_err *err);
+/* Ends the flight, and waits for its answers: the first failure among them is its own. */
+CHECKED enum evbus_code pg_land(struct pg *pg, struct evbus_err *err);
 
 /* ---- postgres_value.c: rows and arguments ---------------------------------------------------------------------- */
 

@@ -449,4 +449,5 @@ void pg_disconnect(struct pg *pg)
 	memset(pg->kept, 0, sizeof pg->kept);
 	PQfinish(pg->conn);
 	pg->conn = NULL;
+	pg->flight.count = 0;
 }

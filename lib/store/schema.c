@@ -136,25 +136,33 @@ static enum evbus_code take_existence(void *context, const struct value *columns
 	return EVBUS_OK;
 }
 
-enum evbus_code schema_version(struct db *db, const char *name, int64_t *version, struct evbus_err *err)
+enum evbus_code schema_version_again(struct db *db, const char *name, int64_t *version, struct evbus_err *err)
 {
-	bool exists = false;
 	int64_t found = 0;
-	struct query table = { .sql = db->driver->table_exists,
-			       ARGS(value_text("evbus_schema")),
-			       .row = take_existence,
-			       .context = &exists };
 	struct query select = { .sql = select_version, .row = take_version, .context = &found };
 
-	TRY(db->driver->query(db, &table, err));
-	if (exists)
-		TRY(db->driver->query(db, &select, err));
+	TRY(db->driver->query(db, &select, err));
 	if (found > SCHEMA_VERSION)
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the store '%s' has tables of version %" PRId64
 			       ", and this evbus knows them up to %d: use a newer evbus",
 			       name, found, SCHEMA_VERSION);
 	*version = found;
+	return EVBUS_OK;
+}
+
+enum evbus_code schema_version(struct db *db, const char *name, int64_t *version, struct evbus_err *err)
+{
+	bool exists = false;
+	struct query table = { .sql = db->driver->table_exists,
+			       ARGS(value_text("evbus_schema")),
+			       .row = take_existence,
+			       .context = &exists };
+
+	TRY(db->driver->query(db, &table, err));
+	if (exists)
+		return schema_version_again(db, name, version, err);
+	*version = 0;
 	return EVBUS_OK;
 }
 

@@ -9,6 +9,9 @@
 /* 0 where there are no tables of ours. EVBUS_CONFIG where they are of a newer version; name is for the message. */
 CHECKED enum evbus_code schema_version(struct db *db, const char *name, int64_t *version, struct evbus_err *err);
 
+/* The same where there were some. */
+CHECKED enum evbus_code schema_version_again(struct db *db, const char *name, int64_t *version, struct evbus_err *err);
+
 /* Brings the tables to SCHEMA_VERSION, from nothing or from an older one, in one transaction. */
 CHECKED enum evbus_code schema_migrate(struct db *db, const char *name, struct evbus_err *err);
 

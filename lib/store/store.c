@@ -312,7 +312,7 @@ static enum evbus_code still_ours(struct store *store, struct evbus_err *err)
 	TRY(check_handle(store, err));
 	if (store->options.guest)
 		return EVBUS_OK;
-	return schema_version(store->db, store->shown, &store->version, err);
+	return schema_version_again(store->db, store->shown, &store->version, err);
 }
 
 enum evbus_code table_begin(struct store *store, struct evbus_err *err)

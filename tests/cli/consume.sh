@@ -11,10 +11,6 @@ events() { # FIRST LAST
 at() {
 	evbus checkpoint-get -g "$1" -t "$2" -p "${3:-0}" --format tsv 2>/dev/null | cut -f 4
 }
-# sql STATEMENT: in the store
-sql() {
-	sqlite3 -cmd '.timeout 5000' event_bus/.evbus/state.db "$1"
-}
 is_gone() { # PID
 	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
 }
@@ -98,7 +94,7 @@ expect_out "$(events 0 4)"
 expect_err_has "record orders/0/2 is a dead letter: 'sh' ended with status 65: no such customer"
 expect_err_has "1 dead letter was made: see 'evbus dlq-list -g g'"
 expect_equal "$(at g orders)" 5 'the checkpoint'
-expect_equal "$(sql 'SELECT reason, error, attempts, record_offset, payload FROM dlq')" 'refused|no such customer|1|2|{"id":"2"}' 'the letter'
+expect_equal "$(sql "SELECT reason, error, attempts, record_offset, $(bytes_of payload) FROM dlq")" 'refused|no such customer|1|2|{"id":"2"}' 'the letter'
 
 t 'any other is tried again, before what follows, and a dead letter in the end'
 expect_status 1 evbus consume -t orders -g h "${soon[@]}" --retry-max 2 -- sh -c 'echo "$EVENT_OFFSET/$EVENT_ATTEMPT"; [ "$EVENT_OFFSET" != 1 ]'

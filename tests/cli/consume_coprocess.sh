@@ -10,9 +10,6 @@ events() { # FIRST LAST
 at() { # GROUP TOPIC
 	evbus checkpoint-get -g "$1" -t "$2" --format tsv 2>/dev/null | cut -f 4
 }
-sql() { # STATEMENT
-	sqlite3 -cmd '.timeout 5000' event_bus/.evbus/state.db "$1"
-}
 is_gone() { # PID
 	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
 }

@@ -12,9 +12,6 @@ partitions=3 events=$((partitions * each))
 retries=1
 poisons=(poison.refuses poison.dies poison.hangs)
 
-sql() { # STATEMENT
-	sqlite3 -cmd '.timeout 20000' event_bus/.evbus/state.db "$1"
-}
 
 is_alive() { # PID
 	[ -d "/proc/$1" ] && ! grep -q '^State:.Z' "/proc/$1/status"

@@ -27,6 +27,9 @@
 # A file runs in a scratch directory of its own, which goes when it ends (KEEP=1: stays, and is named); fresh enters a
 # new empty one below it. evbus is the one of $EVBUS. The environment holds none of evbus's variables, and a HOME of its
 # own. ROOT is the source tree, DATA its tests/data, WEBHOOKS a file of real events, or empty. What the last expect_status left: $OUT, $ERR (files).
+#
+# EVBUS_TEST_STORE=postgres: the state is in a Postgres that ends with the file, a schema for each directory that is entered,
+# instead of in the bus. sql STATEMENT asks that, or the SQLite of the bus; what is about SQLite's files says `needs_sqlite`.
 set -u
 # Who is started in the background of a script, "make test &", ignores these for ever, and so would those that are to be
 # stopped by them here.
@@ -55,6 +58,7 @@ OUT=$tests_dir/out ERR=$tests_dir/err
 mkdir "$tests_dir/home" "$tests_dir/scratch"
 export HOME=$tests_dir/home
 cd "$tests_dir/scratch" || exit 1
+tests_database=
 
 # plan N: how many cases there are.
 plan() {
@@ -181,6 +185,29 @@ release_lock() {
 # fresh: a new empty directory to work in.
 fresh() {
 	cd "$(mktemp -d "$tests_dir/scratch/XXXXXX")" || exit 1
+	[ -z "$tests_database" ] || tests_set_store "${PWD##*/}"
+}
+
+# sql STATEMENT: to the store, in words that both databases read; columns have | between them.
+sql() {
+	if [ -n "$tests_database" ]; then
+		PGOPTIONS="-c search_path=$tests_schema" psql -XAtq -v ON_ERROR_STOP=1 -d "$tests_database" -c "$1"
+	else
+		sqlite3 -batch -cmd '.timeout 20000' event_bus/.evbus/state.db "$1"
+	fi
+}
+# bytes_of COLUMN: in a statement, a payload as text.
+bytes_of() {
+	if [ -n "$tests_database" ]; then echo "convert_from($1, 'UTF8')"; else echo "$1"; fi
+}
+# needs_sqlite: the case is about its files.
+needs_sqlite() {
+	[ -z "$tests_database" ] || { skip 'it is about the files of SQLite' && false; }
+}
+
+tests_set_store() { # NAME
+	tests_schema=\"$1\" EVBUS_STORE="$tests_database?schema=$1"
+	export EVBUS_STORE
 }
 
 # What a file holds, where nothing failed in this case before: once is enough.
@@ -243,3 +270,11 @@ trap tests_end EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 trap 'exit 141' PIPE
+
+if [ "${EVBUS_TEST_STORE:-}" = postgres ]; then
+	# shellcheck source=tests/servers/lib.sh
+	. "$ROOT/tests/servers/lib.sh"
+	serve store server postgres || { echo "1..0 # SKIP $WHY" && exit 0; }
+	tests_database=${ANSWER%% *}
+	tests_set_store scratch
+fi

@@ -1,6 +1,6 @@
 /* make_letters BUS <LINES: puts dead letters into the store of a bus, in one transaction; for tests of the dlq commands.
  *
- * A line is a JSON object with what matters; the rest has defaults. The payload is text, so it may be anything:
+ * EVBUS_STORE is where they go if it is set. A line is a JSON object with what matters; the rest has defaults. The payload is text, so it may be anything:
  *
  *	{"group":"billing","topic":"orders","offset":"42","payload":"{\"id\":\"1\"}","age":"3600","returns":"2"}
  */
@@ -95,6 +95,7 @@ int main(int argc, char **argv)
 {
 	char url[4096], modules[4096], *line = NULL;
 	const struct store_options options = { .module_dir = modules };
+	const char *elsewhere = getenv("EVBUS_STORE");
 	struct store *store;
 	size_t size = 0;
 	ssize_t len;
@@ -104,7 +105,7 @@ int main(int argc, char **argv)
 		return 64;
 	snprintf(url, sizeof url, "sqlite:%s/.evbus/state.db", argv[1]);
 	snprintf(modules, sizeof modules, "%s/lib", getenv("EVBUS_TEST_BUILD"));
-	check(store_open(AT_FDCWD, url, &options, &store, &err));
+	check(store_open(AT_FDCWD, elsewhere ? elsewhere : url, &options, &store, &err));
 	check(table_begin(store, &err));
 	while ((len = getline(&line, &size, stdin)) > 0)
 		put(store, (struct evbus_slice){ line, (size_t)len - 1 }, count++);

@@ -15,9 +15,6 @@ lines() { # TOPIC [PARTITION]
 ids() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
 }
-sql() {
-	sqlite3 event_bus/.evbus/state.db "$@"
-}
 have_sqlite() {
 	command -v sqlite3 >/dev/null || { skip 'there is no sqlite3' && false; }
 }

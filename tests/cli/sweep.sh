@@ -6,9 +6,6 @@ plan 8
 letters() {
 	printf '%s\n' "$@" | "${EVBUS_TEST_BUILD:-${EVBUS%/cmd/*}}/tests/cli/make_letters" event_bus
 }
-sql() {
-	sqlite3 -batch event_bus/.evbus/state.db "$@"
-}
 rows() { # TABLE
 	sql "SELECT count(*) FROM $1"
 }
