@@ -137,10 +137,14 @@ expect_true "$repeated repeated effects" test $repeated -le $killed
 
 t 'effects in the store: the checkpoint never passes what is neither done nor dead'
 fresh
+in_the_store="sqlite3 -bail -cmd '.timeout 20000' event_bus/.evbus/state.db"
+if [ -n "$tests_database" ]; then
+	in_the_store="PGOPTIONS='-c search_path=$tests_schema' psql -Xq -v ON_ERROR_STOP=1 -d '$tests_database' -c"
+fi
 {
 	cat "$common"
+	printf '%s "BEGIN%s;\n' "$in_the_store" "$([ -n "$tests_database" ] || echo ' IMMEDIATE')"
 	cat <<'X'
-sqlite3 -bail -cmd '.timeout 20000' event_bus/.evbus/state.db "BEGIN IMMEDIATE;
 	INSERT INTO inbox (group_name, tenant_id, topic, event_id, processed_at)
 		VALUES ('$EVENT_GROUP', '', '$EVENT_TOPIC', '$EVENT_ID', '$EVENT_PUBLISHED_AT_UTC');
 	INSERT INTO effects VALUES ('$EVENT_ID');
@@ -160,4 +164,4 @@ expect_outcome 'effects in the store'
 
 t 'effects in the store: none is repeated'
 expect_equal "$(effects | sort | uniq -d)" '' 'repeated effects'
-expect_equal "$(sql 'PRAGMA integrity_check')" ok 'the store'
+[ -n "$tests_database" ] || expect_equal "$(sql 'PRAGMA integrity_check')" ok 'the store'

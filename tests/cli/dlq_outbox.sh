@@ -123,7 +123,7 @@ bus
 evbus outbox-init -q --outbox sqlite:other.db >/dev/null
 rows other.db "('x', 'orders', 't', 'x', NULL)"
 EVBUS_OUTBOX='' evbus outbox-init -q >/dev/null
-sqlite3 event_bus/.evbus/state.db "INSERT INTO outbox (id, topic, event_type, payload) VALUES ('own', 'orders', 't', 'y')"
+sql "INSERT INTO outbox (id, topic, event_type, payload) VALUES ('own', 'orders', 't', 'y')"
 EVBUS_OUTBOX='' evbus outbox-drain -q >/dev/null 2>&1
 unset EVBUS_OUTBOX
 expect_equal "$(ids --source outbox)" 'outbox:1' 'those of the outbox in the store'

@@ -80,6 +80,7 @@ ok() {
 }
 # fail REASON: the case fails; it goes on, so that one run shows all that is wrong.
 fail() {
+	[ ! -e "$tests_dir/excused" ] || return 0
 	printf '%s\n' "$1" >>"$tests_dir/failed"
 	echo >"$tests_dir/shown"
 }
@@ -200,9 +201,11 @@ sql() {
 bytes_of() {
 	if [ -n "$tests_database" ]; then echo "convert_from($1, 'UTF8')"; else echo "$1"; fi
 }
-# needs_sqlite: the case is about its files.
+# needs_sqlite [WHY]: with another store the case is not judged, whatever it does.
 needs_sqlite() {
-	[ -z "$tests_database" ] || { skip 'it is about the files of SQLite' && false; }
+	[ -n "$tests_database" ] || return 0
+	skip "${1:-it is about the files of SQLite}"
+	echo >"$tests_dir/excused"
 }
 
 tests_set_store() { # NAME
@@ -245,7 +248,7 @@ tests_end_case() {
 			printf 'ok %d - %s\n' "$tests_begun" "$tests_sentence"
 		fi
 	fi
-	rm -f "$tests_dir/failed" "$tests_dir/skipped" "$tests_dir/expected" "$tests_dir/shown"
+	rm -f "$tests_dir/failed" "$tests_dir/skipped" "$tests_dir/expected" "$tests_dir/shown" "$tests_dir/excused"
 }
 
 tests_end() {
@@ -275,6 +278,7 @@ if [ "${EVBUS_TEST_STORE:-}" = postgres ]; then
 	# shellcheck source=tests/servers/lib.sh
 	. "$ROOT/tests/servers/lib.sh"
 	serve store server postgres || { echo "1..0 # SKIP $WHY" && exit 0; }
+	disown # for wait
 	tests_database=${ANSWER%% *}
 	tests_set_store scratch
 fi

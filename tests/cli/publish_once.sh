@@ -215,6 +215,7 @@ expect_err_has 'event_key'
 
 t 'the store is made when much was published, and lost it is made again'
 fresh
+needs_sqlite
 ids 1 10 | once -q -t orders
 expect_true 'none for little' test ! -e event_bus/.evbus/state.db
 ids 1 3000 | expect_status 0 once -t orders --format '{duplicate}\n'
@@ -227,6 +228,7 @@ ids 1 6000 | expect_status 0 once -t orders --format '{duplicate}\n'
 expect_equal "$(sort -u "$OUT")" true 'repeats'
 
 t 'an older store loses nothing'
+needs_sqlite
 cp older.db event_bus/.evbus/state.db
 ids 1 6000 | expect_status 0 once -t orders --format '{duplicate}\n'
 expect_equal "$(sort -u "$OUT")" true 'repeats'
@@ -284,6 +286,7 @@ expect_out_has 'left as it is'
 
 t 'a store that cannot be used is told, and nothing is published'
 fresh
+needs_sqlite
 ids 1 2 | once -q -t orders
 mkdir -p event_bus/.evbus && echo 'this is no database, but it is long enough to be looked at' >event_bus/.evbus/state.db
 ids 3 3 | expect_status 74 once -t orders
