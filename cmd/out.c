@@ -343,6 +343,14 @@ void out_payload(const struct evbus_record *record)
 		}
 }
 
+/* A target says no offset, and has no record that could be read. */
+static void out_target_receipt(const struct evbus_record *record)
+{
+	out_text("\"offset\":null,\"published_at_utc\":\"");
+	out_bytes(record->published_at_utc.data, record->published_at_utc.len);
+	out_text("\"}");
+}
+
 /* members begins with "offset":"…","published_at_utc":"…" */
 static size_t receipt_len(const struct evbus_record *record)
 {
@@ -355,7 +363,9 @@ static void out_json(const struct evbus_record *record, bool receipt)
 	struct evbus_slice prefix = record_prefix(record);
 
 	out_bytes(prefix.data, prefix.len);
-	if (receipt) {
+	if (receipt && !record->members.data) {
+		out_target_receipt(record);
+	} else if (receipt) {
 		out_bytes(record->members.data, receipt_len(record));
 		out_text(record->duplicate ? ",\"duplicate\":true}" : "}");
 	} else {

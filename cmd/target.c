@@ -182,13 +182,15 @@ enum evbus_code target_open(struct target *target, struct evbus *source, const c
 	struct call *call = target->call;
 	const struct evbus_publisher_options publishing = { .key_from = target->key_from, .go_on = not_stopped };
 
-	target->keeps_partition =
-		!target->topic && !target->key && !target->key_from && target->partition == EVBUS_PARTITION_ANY;
 	mask_secrets(target->url, target->name);
 	enum evbus_code code = bus_open_other(call, target->url, PAYLOAD_MAX_BYTES, &target->bus);
 	if (code)
 		return write_failed(target, code);
-	if (!target->topic)
+	/* A target has no topics that could be prepared, and no partitions to be kept. */
+	bool keeps_topic = !target->topic && !evbus_is_target(target->bus);
+	target->keeps_partition =
+		keeps_topic && !target->key && !target->key_from && target->partition == EVBUS_PARTITION_ANY;
+	if (keeps_topic)
 		TRY(evbus_topic_list(source, pattern, &names, &call->err));
 	for (char **name = names; name && *name; name++)
 		TRY(prepare_topic(target, source, source_url, *name));

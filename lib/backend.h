@@ -107,6 +107,8 @@ struct backend_ops {
 	bool keeps_lines;                /* a log of ours: a record stays the same line, no offset is left out, and
 	                                    times do not go back; else a fingerprint is the log id alone */
 	bool expects;                    /* append() sees to `expect` exactly, whoever else publishes */
+	bool writes_only;                /* a target: nothing of it can be read again, and records get no offset there; what
+	                                    is read fails with EVBUS_CONFIG */
 
 	/* ---- the bus ---- */
 

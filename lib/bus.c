@@ -27,11 +27,13 @@ static const struct {
 	const char *scheme;
 	const struct backend_ops *built_in;    /* NULL: a module of that name has it */
 	const char *dev_package;
+	bool tls;                              /* its scheme with an s behind it is the same over TLS */
 } kinds[] = {
-	{ "file", &backend_file, NULL },
-	{ "memory", &backend_memory, NULL },
-	{ "nats", NULL, "libnats-dev" },
-	{ "kafka", NULL, "librdkafka-dev" },
+	{ "file", &backend_file, NULL, false },
+	{ "memory", &backend_memory, NULL, false },
+	{ "nats", NULL, "libnats-dev", false },
+	{ "kafka", NULL, "librdkafka-dev", false },
+	{ "amqp", NULL, "librabbitmq-dev", true },
 };
 
 /* ---- open and close ---- */
@@ -76,13 +78,15 @@ static enum evbus_code find_backend(const char *url, const struct backend_ops **
 
 	*rest = scheme ? url + scheme + 1 : url;
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-		if (scheme && !is_scheme(url, scheme, kinds[i].scheme))
+		bool tls = scheme && kinds[i].tls && (url[scheme - 1] | 32) == 's';
+		if (scheme && !is_scheme(url, tls ? scheme - 1 : scheme, kinds[i].scheme))
 			continue;
 		*ops = kinds[i].built_in;
 		return *ops ? EVBUS_OK : load_backend(kinds[i].scheme, kinds[i].dev_package, ops, err);
 	}
 	return err_set(err, EVBUS_CONFIG, 0,
-		       "there is no backend '%.*s': the bus is file:DIR, memory:, nats://HOST, kafka://HOST, or a path "
+		       "there is no backend '%.*s': the bus is file:DIR, memory:, nats://HOST, kafka://HOST, amqp://HOST "
+		       "(to publish to), or a path "
 		       "(./%.*s:… for one with a colon)",
 		       (int)scheme, url, (int)scheme, url);
 }
@@ -176,6 +180,11 @@ enum evbus_code evbus_open(const char *url, const struct evbus_options *options,
 		return code;
 	GIVE(bus, opened);
 	return EVBUS_OK;
+}
+
+bool evbus_is_target(const struct evbus *bus)
+{
+	return bus->backend->ops->writes_only;
 }
 
 void evbus_close(struct evbus *bus)

@@ -116,6 +116,10 @@ EVBUS_CHECKED enum evbus_code evbus_open(const char *url, const struct evbus_opt
 EVBUS_API void evbus_close(struct evbus *bus);
 EVBUS_API const char *evbus_version(void);
 
+/* Whether it only takes events, as RabbitMQ does (amqp:). Whatever reads fails with EVBUS_CONFIG there, and so does
+ * publishing idempotently; receipts have no offset, and topics one partition. */
+EVBUS_API bool evbus_is_target(const struct evbus *bus);
+
 /* The backends that there are, counted from 0: the scheme of its URLs, NULL behind the last. *there: it is built in, or its
  * module is installed. */
 EVBUS_API const char *evbus_backend(size_t index, bool *there);
@@ -218,8 +222,8 @@ EVBUS_CHECKED enum evbus_code evbus_topic_check(const char *name, bool pattern, 
 struct evbus_record {
 	struct evbus_slice topic;
 	int32_t partition_id;
-	const char *offset_kind;               /* "file_line", "memory_index" */
-	struct evbus_slice offset;             /* decimal digits */
+	const char *offset_kind;               /* "file_line", "memory_index"; "none" in a receipt of a target, */
+	struct evbus_slice offset;             /* decimal digits; data NULL there, */
 	struct evbus_slice published_at_utc;   /* 2026-01-29T12:00:00.123456Z */
 	struct evbus_slice partition_key;      /* as JSON: null, or a string with its quotes */
 	struct evbus_slice tenant_id;          /* these four as JSON too; data NULL where absent */
@@ -232,7 +236,7 @@ struct evbus_record {
 	struct evbus_slice payload_base64;     /* of what others wrote to a server and is not one JSON object, where
 	                                          payload.data is NULL: its bytes in base64, without quotes */
 	struct evbus_slice members;            /* of the stored line, from "offset" to the last brace, for printing */
-	struct evbus_slice stored;             /* the line as it lies, without the newline */
+	struct evbus_slice stored;             /* the line as it lies, without the newline; data NULL there, as of members */
 };
 
 /* ---- publishing ------------------------------------------------------------------------------------------------ */

@@ -288,6 +288,9 @@ static bool take_receipt(struct evbus_publisher *publisher, const struct slot *s
 	else if (publisher_first(slot, ticket->entry, topic, &publisher->receipt) != EVBUS_OK)
 		return false;
 	publisher->receipt.offset_kind = lane->topic->ops->offset_kind;
+	if (lane->topic->ops->writes_only)
+		publisher->receipt.offset = publisher->receipt.members = publisher->receipt.stored =
+			(struct evbus_slice){ NULL, 0 };
 	publisher->receipt.duplicate = repeat;
 	return true;
 }
@@ -337,10 +340,26 @@ static enum evbus_code take_pointers(const char *pointers, char **copy, struct e
 	return envelope_key_from(SLICE("{}"), *copy, room, &len, err);
 }
 
+/* Of what cannot be read nobody knows what is there. */
+static enum evbus_code check_target(const struct evbus_publisher *publisher, struct evbus_err *err)
+{
+	const struct backend_ops *ops = publisher->bus->backend->ops;
+
+	if (ops->writes_only && publisher->options.idempotent)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "on the target '%s' nothing can be published idempotently, as it cannot be read: leave "
+			       "--idempotent out; by its message_id a consumer knows an event again",
+			       ops->scheme);
+	if (ops->writes_only && publisher->options.expect_offset)
+		return err_set(err, EVBUS_CONFIG, 0, "the target '%s' has no offsets to be expected", ops->scheme);
+	return EVBUS_OK;
+}
+
 static enum evbus_code take_options(struct evbus_publisher *publisher, struct evbus_err *err)
 {
 	const char *expect = publisher->options.expect_offset;
 
+	TRY(check_target(publisher, err));
 	publisher->expect = UINT64_MAX;
 	if (expect && !decimal_parse((struct evbus_slice){ expect, strlen(expect) }, &publisher->expect))
 		return err_set(err, EVBUS_USAGE, 0, "'%s' is not an offset: a number from 0", expect);

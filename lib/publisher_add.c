@@ -279,6 +279,12 @@ static enum evbus_code make_room(struct evbus_publisher *publisher, const struct
 	return slot->bytes && slot->bytes + more > most ? publisher_hand_over(publisher, err) : EVBUS_OK;
 }
 
+/* On a target the key is for whoever consumes there, who may get an event twice. */
+static bool is_named(const struct evbus_publisher *publisher, const struct evbus_event *event)
+{
+	return publisher->bus->backend->ops->writes_only && event->event_key.data;
+}
+
 static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus_event *event, struct evbus_err *err)
 {
 	bool raw = !event->payload.data && event->payload_base64.data;
@@ -295,7 +301,7 @@ static enum evbus_code add(struct evbus_publisher *publisher, const struct evbus
 	if (raw)
 		body.payload_base64 = event->payload_base64;
 	TRY(choose_key(publisher, event, room, &body.key, err));
-	if (publisher->options.idempotent) {
+	if (publisher->options.idempotent || is_named(publisher, event)) {
 		TRY(publisher_identify(publisher, event, &identity, err));
 		body.tenant_id = identity.tenant_id;
 		body.event_key = identity.event_key;

@@ -78,8 +78,20 @@ static enum evbus_code set_user(struct url *url, char *user, struct evbus_err *e
 	return EVBUS_OK;
 }
 
+static enum evbus_code set_path(struct url *url, char *servers, bool paths, struct evbus_err *err)
+{
+	char *path = cut(servers, '/');
+
+	if (path && !paths)
+		return refuse(url, "nothing stands behind the servers but '?' and options", err);
+	if (path && !decode(path))
+		return refuse(url, "behind the server stands a '%' that two hex digits do not follow", err);
+	url->path = path && *path ? path : NULL;
+	return EVBUS_OK;
+}
+
 /* text is ours to cut up. */
-static enum evbus_code parse(struct url *url, char *text, char *shown, struct evbus_err *err)
+static enum evbus_code parse(struct url *url, char *text, char *shown, bool paths, struct evbus_err *err)
 {
 	char *options = cut(text, '?'), *rest = strchr(text, ':') + 1, *servers = rest;
 
@@ -91,13 +103,13 @@ static enum evbus_code parse(struct url *url, char *text, char *shown, struct ev
 	servers += *rest ? 2 : 0;
 	/* A password may have any character, as long as it is escaped or no '?'. */
 	char *at = strrchr(servers, '@');
-	url->servers = at ? at + 1 : servers;
-	if (*url->servers)
-		snprintf(shown, strlen(url->servers) + 3, "//%s", url->servers);
+	char *behind = at ? at + 1 : servers;
+	url->servers = behind;
+	if (*behind)
+		snprintf(shown, strlen(behind) + 3, "//%s", behind);
 	if (at)
 		*at = '\0';
-	if (strchr(url->servers, '/'))
-		return refuse(url, "nothing stands behind the servers but '?' and options", err);
+	TRY(set_path(url, behind, paths, err));
 	if (at)
 		TRY(set_user(url, servers, err));
 	for (char *option = options; option && *option; option = options) {
@@ -107,7 +119,7 @@ static enum evbus_code parse(struct url *url, char *text, char *shown, struct ev
 	return EVBUS_OK;
 }
 
-enum evbus_code url_parse(const char *url, struct url *parsed, struct evbus_err *err)
+static enum evbus_code parse_copy(const char *url, struct url *parsed, bool paths, struct evbus_err *err)
 {
 	size_t size = strlen(url) + 1;
 	char *text = os.realloc(NULL, 2 * size + 2);
@@ -115,10 +127,20 @@ enum evbus_code url_parse(const char *url, struct url *parsed, struct evbus_err 
 	if (!text)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a bus");
 	*parsed = (struct url){ .text = text };
-	enum evbus_code code = parse(parsed, memcpy(text, url, size), text + size, err);
+	enum evbus_code code = parse(parsed, memcpy(text, url, size), text + size, paths, err);
 	if (code != EVBUS_OK)
 		url_release(parsed);
 	return code;
+}
+
+enum evbus_code url_parse(const char *url, struct url *parsed, struct evbus_err *err)
+{
+	return parse_copy(url, parsed, false, err);
+}
+
+enum evbus_code url_parse_path(const char *url, struct url *parsed, struct evbus_err *err)
+{
+	return parse_copy(url, parsed, true, err);
 }
 
 /* There may be a password in it. */

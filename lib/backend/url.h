@@ -1,6 +1,6 @@
 /* url.h: the URL of a bus that lives on servers: SCHEME://USER:PASSWORD@HOST:PORT,HOST:PORT?NAME=VALUE&...
  *
- * Percent escapes (RFC 3986, section 2.1) are decoded in the user, the password, names and values. What goes into
+ * Percent escapes (RFC 3986, section 2.1) are decoded in the user, the password, the path, names and values. What goes into
  * messages is `shown`, which has neither user nor options: either may be a secret. */
 #ifndef EVBUS_BACKEND_URL_H
 #define EVBUS_BACKEND_URL_H
@@ -19,12 +19,15 @@ struct url {
 	const char *shown;               /* "nats://HOST:PORT,HOST:PORT" */
 	const char *user, *password;     /* NULL: none */
 	const char *servers;             /* "HOST:PORT,HOST:PORT", as it was written; "" where there are none */
+	const char *path;                /* what stands behind them and a '/', decoded; NULL: nothing */
 	struct url_option options[URL_OPTIONS_MAX];
 	size_t option_count;
 };
 
 /* url as evbus_open() got it. EVBUS_CONFIG: it has another shape, a broken escape, an option twice, or too many. */
 CHECKED enum evbus_code url_parse(const char *url, struct url *parsed, struct evbus_err *err);
+/* The same of a scheme that has paths. */
+CHECKED enum evbus_code url_parse_path(const char *url, struct url *parsed, struct evbus_err *err);
 void url_release(struct url *url);
 
 /* The value of an option, and the option counts as known; NULL: it was not given. */

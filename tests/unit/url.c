@@ -55,6 +55,22 @@ Test(url, has_servers_a_user_and_options)
 	cr_expect_eq(url.option_count, 1);
 }
 
+Test(url, has_a_path_where_the_scheme_has_paths)
+{
+	cr_assert_eq(url_parse_path("amqp://u:p@h:1/a%2Fb?x=1", &url, &err), EVBUS_OK, "%s", err.text);
+	cr_expect_str_eq(url.servers, "h:1");
+	cr_expect_str_eq(url.path, "a/b");
+	cr_expect_str_eq(url.shown, "amqp://h:1/a%2Fb");
+	cr_expect_str_eq(url_option(&url, "x"), "1");
+	url_release(&url);
+	cr_assert_eq(url_parse_path("amqp://h/", &url, &err), EVBUS_OK, "%s", err.text);
+	cr_expect_null(url.path);
+	url_release(&url);
+	cr_assert_eq(url_parse_path("amqp:", &url, &err), EVBUS_OK, "%s", err.text);
+	cr_expect(!url.path && !*url.servers);
+	cr_expect_eq(url_parse_path("amqp://h/%zz", &url, &err), EVBUS_CONFIG);
+}
+
 Test(url, of_another_shape_is_refused_without_its_secrets)
 {
 	refused("nats:host", "write SCHEME://HOST:PORT");
