@@ -5,6 +5,7 @@
  * that no two of them take rows of one key is the work of the leases, as it is between processes. */
 #include "out.h"
 #include "outboxes.h"
+#include "pace.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BATCH_MAX 4096
@@ -28,12 +28,12 @@
 struct args {
 	struct common common;
 	struct outbox_args outbox;
-	bool follow;
+	const char *to_bus;
+	bool follow, dry_run;
 	int64_t batch, concurrency, max;
 	struct duration lease, interval, timeout;
 	struct retry_args retry;
 	struct size max_payload;
-	bool dry_run;
 	struct record_format format;
 };
 
@@ -52,6 +52,7 @@ COMMAND(outbox_drain,
 		OPT(0, max, "N", "stop when so many rows are SENT or FAILED", .min = 1),
 		OPT(0, timeout, "DURATION", "give up after this time, with 75", .unset = -1),
 		MAX_PAYLOAD_OPT,
+		OPT(0, to_bus, "URL", "publish to this bus; the other one only says where the store is"),
 		OPT(0, dry_run, "", "print how many rows would be claimed now, and claim none"),
 		RECORD_FORMAT_OPT, OUTBOX_OPTS,
 		OPT('q', common.quiet, "", "print no receipts, and on stderr only warnings and errors"),
@@ -92,7 +93,7 @@ struct worker {
 	struct drain *drain;
 	struct call call;            /* with an err of its own */
 	pthread_t thread;
-	struct evbus *bus;
+	struct evbus *bus, *to;      /* to: of --to-bus, or NULL */
 	struct evbus_outbox *outbox;
 	int64_t look_ms;
 	int64_t failures;            /* of the bus, one after the other; 0: it is there */
@@ -101,10 +102,7 @@ struct worker {
 
 static int64_t now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return monotonic_ns() / 1000000;
 }
 
 static int64_t smaller(int64_t a, int64_t b)
@@ -324,13 +322,16 @@ static enum evbus_code worker_open(struct worker *worker)
 	const struct args *args = worker->drain->args;
 	const struct evbus_options options = { .payload_max_bytes = (uint32_t)args->max_payload.bytes };
 
+
 	TRY(bus_open(&worker->call, &options, &worker->bus));
-	return outbox_open(&worker->call, worker->bus, &args->outbox, &worker->outbox);
+	return outbox_open_to(&worker->call, worker->bus, &args->outbox, args->to_bus, options.payload_max_bytes,
+			      &worker->to, &worker->outbox);
 }
 
 static void worker_release(struct worker *worker)
 {
 	outbox_cleanup(&worker->outbox);
+	bus_cleanup(&worker->to);
 	bus_cleanup(&worker->bus);
 }
 

@@ -19,6 +19,11 @@ struct outbox_args {
 
 CHECKED enum evbus_code outbox_open(struct call *call, struct evbus *bus, const struct outbox_args *args,
 				    struct evbus_outbox **outbox);
+/* The same, with rows published to another bus, which *to has then and which is to be closed after the outbox; to_bus NULL:
+ * to this one. */
+CHECKED enum evbus_code outbox_open_to(struct call *call, struct evbus *bus, const struct outbox_args *args,
+				       const char *to_bus, uint32_t payload_max_bytes, struct evbus **to,
+				       struct evbus_outbox **outbox);
 void outbox_cleanup(struct evbus_outbox **outbox);
 
 #endif

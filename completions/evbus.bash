@@ -81,8 +81,8 @@ _evbus_options() {
 		values='--state:PENDING|PROCESSING|SENT|FAILED --topic:TOPIC -t:TOPIC --tenant: --max: --format:table|json|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	outbox-drain)
-		options='--follow -f --batch --concurrency --lease --interval --retry-max --retry-delay --retry-factor --retry-cap --max --timeout --max-payload --dry-run --format --outbox --map --wrap --quiet -q --bus -b --bus-option -X --store --config --profile --log --verbose -v --help -h'
-		values='--batch: --concurrency: --lease: --interval: --retry-max: --retry-delay: --retry-factor: --retry-cap: --max: --timeout: --max-payload: --format:json|payload|stored|pretty|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
+		options='--follow -f --batch --concurrency --lease --interval --retry-max --retry-delay --retry-factor --retry-cap --max --timeout --max-payload --to-bus --dry-run --format --outbox --map --wrap --quiet -q --bus -b --bus-option -X --store --config --profile --log --verbose -v --help -h'
+		values='--batch: --concurrency: --lease: --interval: --retry-max: --retry-delay: --retry-factor: --retry-cap: --max: --timeout: --max-payload: --to-bus: --format:json|payload|stored|pretty|tsv --outbox: --map: --bus: -b: --bus-option: -X: --store: --config:FILE --profile: --log:text|json'
 		operands='' ;;
 	dlq-list)
 		options='--topic -t --group -g --source --type --tenant --reason --older-than --newer-than --id --state --by --max --payload --format --outbox --map --bus -b --bus-option -X --store --config --profile --log --quiet -q --verbose -v --help -h'

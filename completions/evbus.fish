@@ -296,6 +296,7 @@ complete -c evbus -n '__evbus_command outbox-drain' -l retry-cap -x -d 'but neve
 complete -c evbus -n '__evbus_command outbox-drain' -l max -x -d 'stop when so many rows are SENT or FAILED'
 complete -c evbus -n '__evbus_command outbox-drain' -l timeout -x -d 'give up after this time, with 75'
 complete -c evbus -n '__evbus_command outbox-drain' -l max-payload -x -d 'refuse larger events, at most 3M'
+complete -c evbus -n '__evbus_command outbox-drain' -l to-bus -x -d 'publish to this bus; the other one only says where the store is'
 complete -c evbus -n '__evbus_command outbox-drain' -l dry-run -d 'print how many rows would be claimed now, and claim none'
 complete -c evbus -n '__evbus_command outbox-drain' -l format -x -a 'json payload stored pretty tsv' -d 'json, payload, stored, pretty, tsv or a template: \'{topic} {offset} {/id}\\n\''
 complete -c evbus -n '__evbus_command outbox-drain' -l outbox -x -d 'which outbox, sqlite:FILE or a name of the configuration (default: a table in the store)'

@@ -576,6 +576,9 @@ struct evbus_outbox_options {
 	const char *map;           /* other names: "payload=body,topic='crm.{type}',state.SENT=COMPLETED"; NULL: ours */
 	bool wrap;                 /* the payload is only a body: the envelope is made of id, type, created_at, tenant and
 	                              the body's bytes as they are */
+	struct evbus *to;          /* where rows are published; it must live as long. NULL: to the bus, which otherwise only
+	                              says where the store is. What a target (evbus_is_target()) has refused is the row's
+	                              fault, and after a crash it gets what was under way twice */
 };
 
 enum evbus_outbox_state {

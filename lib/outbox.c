@@ -64,7 +64,10 @@ enum evbus_code evbus_outbox_open(struct evbus *bus, const char *url, const stru
 	opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the outbox '%s'", url ? url : "outbox");
-	*opened = (struct evbus_outbox){ .bus = bus, .wrap = options->wrap, .soonest_us = INT64_MAX };
+	*opened = (struct evbus_outbox){ .bus = bus,
+					 .to = options->to ? options->to : bus,
+					 .wrap = options->wrap,
+					 .soonest_us = INT64_MAX };
 	TRY(outbox_map_parse(options->map, &opened->map, err));
 	opened->url = url ? copy_text(url, strlen(url)) : NULL;
 	if (url && !opened->url)

@@ -47,9 +47,12 @@ static enum evbus_code update(struct marking *marking, enum outbox_sql update, c
 /* As it is printed, around the offset. */
 static void format_receipt(const struct evbus_record *record, char begin[512], char end[128])
 {
-	snprintf(begin, 512, "{\"topic\":\"%.*s\",\"partition_id\":%" PRId32 ",\"offset_kind\":\"%s\",\"offset\":\"",
-		 (int)record->topic.len, record->topic.data, record->partition_id, record->offset_kind);
-	snprintf(end, 128, "\",\"published_at_utc\":\"%.*s\"%s}", (int)record->published_at_utc.len,
+	const char *quote = record->offset.data ? "\"" : "";
+
+	snprintf(begin, 512, "{\"topic\":\"%.*s\",\"partition_id\":%" PRId32 ",\"offset_kind\":\"%s\",\"offset\":%s",
+		 (int)record->topic.len, record->topic.data, record->partition_id, record->offset_kind,
+		 record->offset.data ? quote : "null");
+	snprintf(end, 128, "%s,\"published_at_utc\":\"%.*s\"%s}", quote, (int)record->published_at_utc.len,
 		 record->published_at_utc.data, record->duplicate ? ",\"duplicate\":true" : "");
 }
 
@@ -64,9 +67,9 @@ static enum evbus_code mark_done(struct marking *marking, struct outbox_job *job
 	};
 
 	format_receipt(receipt, begin, end);
-	if (count > 1) {
+	if (count > 1 && receipt->offset.data) {
 		set[OUTBOX_RECEIPT_NUMBER] = value_integer(jobs[0].offset - jobs[0].held.row.seq);
-	} else {
+	} else if (receipt->offset.data) {
 		size_t len = strlen(begin);
 		snprintf(begin + len, sizeof begin - len, "%.*s", (int)receipt->offset.len, receipt->offset.data);
 	}
@@ -106,13 +109,20 @@ static bool same_text(struct evbus_slice a, struct evbus_slice b)
 	return a.len == b.len && !memcmp(a.data, b.data, a.len);
 }
 
+/* Where there are none at all, one is like the other. */
+static bool has_next_offset(const struct outbox_job *job)
+{
+	if (!job->receipt.offset.data || !job[-1].receipt.offset.data)
+		return job->receipt.offset.data == job[-1].receipt.offset.data;
+	return job[-1].offset >= 0 && job->offset == job[-1].offset + 1;
+}
+
 /* The receipt is that of the job before with the next offset. */
 static bool goes_on(const struct outbox_job *job)
 {
 	const struct evbus_record *before = &job[-1].receipt, *receipt = &job->receipt;
 
-	return job->fate == OUTBOX_DONE && job[-1].offset >= 0 && job->offset == job[-1].offset + 1 &&
-	       receipt->partition_id == before->partition_id && receipt->duplicate == before->duplicate &&
+	return job->fate == OUTBOX_DONE && has_next_offset(job) && receipt->partition_id == before->partition_id && receipt->duplicate == before->duplicate &&
 	       same_text(receipt->topic, before->topic) &&
 	       same_text(receipt->published_at_utc, before->published_at_utc);
 }

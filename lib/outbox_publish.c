@@ -65,7 +65,7 @@ static bool is_hopeless(const struct evbus_outbox *outbox, const struct evbus_ou
 	if (!payload.data || !json_scan(payload, NULL, 0, &fault) || memchr(payload.data, '\n', payload.len))
 		return true;
 	*reason = EVBUS_REASON_TOO_LARGE;
-	if (payload.len > bus_payload_max(outbox->bus))
+	if (payload.len > bus_payload_max(outbox->to))
 		return true;
 	*reason = EVBUS_REASON_BACKEND;
 	return !row->topic.data || memchr(row->topic.data, 0, row->topic.len) ||
@@ -147,6 +147,7 @@ struct publishing {
 	struct evbus_outbox *outbox;
 	struct outbox_batch *batch;
 	size_t next; /* the job that the next receipt is of, or before it */
+	bool singly; /* one after the other */
 	struct buf envelope;
 };
 
@@ -192,6 +193,8 @@ static bool follows_itself(const struct outbox_batch *batch, size_t i)
 
 bool outbox_is_behind(const struct evbus_outbox *outbox, const struct outbox_batch *batch)
 {
+	if (evbus_is_target(outbox->to))
+		return false;
 	for (size_t i = 0; i < batch->count && outbox->publisher; i++) {
 		const char *topic = topic_of(&batch->jobs[i].held.row);
 		if (!follows_itself(batch, i) && !outbox_key_is_in(&batch->caught_up, topic_hash(topic)) &&
@@ -242,32 +245,37 @@ static enum evbus_code add_event(struct publishing *publishing, const struct evb
 	return evbus_publisher_add(outbox->publisher, &event, err);
 }
 
-static enum evbus_code publish_all(struct publishing *publishing, struct evbus_err *err)
+/* Unless a row before it blocks its key. A refusal is the row's fate and no failure. */
+static enum evbus_code add_job(struct publishing *publishing, struct outbox_job *job, struct evbus_err *err)
 {
-	struct outbox_batch *batch = publishing->batch;
+	struct evbus_outbox *outbox = publishing->outbox;
 	struct evbus_slice payload;
 	struct evbus_err own;
 
+	/* When it was claimed nothing did: one before it in this batch was refused. */
+	if (outbox_key_is_in(&outbox->blocked, job->key)) {
+		job->fate = OUTBOX_HELD;
+		return EVBUS_OK;
+	}
+	enum evbus_code code = add_event(publishing, &job->held.row, &payload, &own);
+	if (!code && publishing->singly)
+		code = evbus_publisher_flush(outbox->publisher, &own);
+	if (is_of_the_row(code)) {
+		refuse(outbox, publishing->batch, job, payload, own.text);
+		return job->fate == OUTBOX_REFUSED ? outbox_key_add(&outbox->blocked, job->key, err) : EVBUS_OK;
+	}
+	if (code && err)
+		*err = own;
+	job->fate = code ? job->fate : OUTBOX_ADDED;
+	return code;
+}
+
+static enum evbus_code publish_all(struct publishing *publishing, struct evbus_err *err)
+{
+	struct outbox_batch *batch = publishing->batch;
+
 	for (size_t i = 0; i < batch->count; i++) {
-		struct outbox_job *job = &batch->jobs[i];
-		/* When it was claimed it was not: one before it in this batch was refused. */
-		if (outbox_key_is_in(&publishing->outbox->blocked, job->key)) {
-			job->fate = OUTBOX_HELD;
-			continue;
-		}
-		enum evbus_code code = add_event(publishing, &job->held.row, &payload, &own);
-		if (is_of_the_row(code)) {
-			refuse(publishing->outbox, batch, job, payload, own.text);
-			if (job->fate == OUTBOX_REFUSED)
-				TRY(outbox_key_add(&publishing->outbox->blocked, job->key, err));
-			continue;
-		}
-		if (code) {
-			if (err)
-				*err = own;
-			return code;
-		}
-		job->fate = OUTBOX_ADDED;
+		TRY(add_job(publishing, &batch->jobs[i], err));
 		TRY(take_receipts(publishing, err));
 	}
 	TRY(evbus_publisher_flush(publishing->outbox->publisher, err));
@@ -276,10 +284,10 @@ static enum evbus_code publish_all(struct publishing *publishing, struct evbus_e
 
 enum evbus_code outbox_open_publisher(struct evbus_outbox *outbox, struct evbus_err *err)
 {
-	const struct evbus_publisher_options options = { .idempotent = true };
+	const struct evbus_publisher_options options = { .idempotent = !evbus_is_target(outbox->to) };
 
 	/* Not there is not the row's fault, and not that of the topic either. */
-	enum evbus_code code = bus_reach(outbox->bus, true, err);
+	enum evbus_code code = bus_reach(outbox->to, true, err);
 	if (code == EVBUS_NONE) {
 		if (err)
 			err->code = EVBUS_UNAVAILABLE;
@@ -288,7 +296,7 @@ enum evbus_code outbox_open_publisher(struct evbus_outbox *outbox, struct evbus_
 	TRY(code);
 	if (outbox->publisher)
 		return EVBUS_OK;
-	return evbus_publisher_open(outbox->bus, &options, &outbox->publisher, err);
+	return evbus_publisher_open(outbox->to, &options, &outbox->publisher, err);
 }
 
 void outbox_close_publisher(struct evbus_outbox *outbox)
@@ -298,25 +306,64 @@ void outbox_close_publisher(struct evbus_outbox *outbox)
 }
 
 /* Others take what we have when its lease has run out: by then nothing of ours may come any more. */
-static void set_deadline(struct evbus_outbox *outbox, const struct outbox_batch *batch)
+static void prepare(struct evbus_outbox *outbox, const struct outbox_batch *batch)
 {
 	publisher_set_deadline(outbox->publisher, &batch->deadline);
+	/* One time for all of them, so that one statement can mark them. */
+	publisher_set_time(outbox->publisher, outbox->time_us);
+	publisher_set_go_on(outbox->publisher, batch->options->go_on, batch->options->go_on_context);
+}
+
+/* A publisher that has failed stays so. */
+static enum evbus_code renew(struct evbus_outbox *outbox, const struct outbox_batch *batch, struct evbus_err *err)
+{
+	if (outbox->publisher && publisher_failure(outbox->publisher, NULL) == EVBUS_OK)
+		return EVBUS_OK;
+	outbox_close_publisher(outbox);
+	TRY(outbox_open_publisher(outbox, err));
+	prepare(outbox, batch);
+	return EVBUS_OK;
+}
+
+/* What a target refuses it refuses when it is sent. Which row that was is found out by sending one after the other; those
+ * behind it may have been taken already, and come twice. */
+static enum evbus_code publish_singly(struct publishing *publishing, struct evbus_err *err)
+{
+	struct outbox_batch *batch = publishing->batch;
+
+	publishing->singly = true;
+	for (size_t i = 0; i < batch->count; i++)
+		if (batch->jobs[i].fate == OUTBOX_ADDED)
+			batch->jobs[i].fate = OUTBOX_UNTRIED;
+	for (size_t i = 0; i < batch->count; i++) {
+		if (batch->jobs[i].fate != OUTBOX_UNTRIED)
+			continue;
+		TRY(renew(publishing->outbox, batch, err));
+		publishing->next = i;
+		TRY(add_job(publishing, &batch->jobs[i], err));
+		TRY(take_receipts(publishing, err));
+	}
+	return EVBUS_OK;
+}
+
+static bool was_refused(const struct evbus_outbox *outbox)
+{
+	return evbus_is_target(outbox->to) && is_of_the_row(publisher_failure(outbox->publisher, NULL));
 }
 
 enum evbus_code outbox_publish(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err)
 {
 	struct publishing publishing = { .outbox = outbox, .batch = batch };
-	enum evbus_code code;
+	struct evbus_err ignored;
 
-	set_deadline(outbox, batch);
-	/* One time for all of them, so that one statement can mark them. */
-	publisher_set_time(outbox->publisher, os_now_us());
-	publisher_set_go_on(outbox->publisher, batch->options->go_on, batch->options->go_on_context);
-	code = publish_all(&publishing, err);
+	outbox->time_us = os_now_us();
+	prepare(outbox, batch);
+	enum evbus_code code = publish_all(&publishing, err);
+	if (code && was_refused(outbox) && take_receipts(&publishing, &ignored) == EVBUS_OK)
+		code = publish_singly(&publishing, err);
 	if (code) {
 		/* What it has receipts for is there all the same. */
-		struct evbus_err ignored;
-		if (take_receipts(&publishing, &ignored) != EVBUS_OK)
+		if (outbox->publisher && take_receipts(&publishing, &ignored) != EVBUS_OK)
 			code = code ? code : ignored.code;
 		outbox_close_publisher(outbox);
 	}

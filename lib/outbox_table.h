@@ -57,6 +57,7 @@ struct outbox_counts {
 
 struct evbus_outbox {
 	struct evbus *bus;
+	struct evbus *to;          /* where rows are published */
 	struct outbox_map map;
 	char *url;                 /* NULL: the store of the bus */
 	char *name;
@@ -75,6 +76,7 @@ struct evbus_outbox {
 	/* Draining. */
 	char owner[OUTBOX_OWNER_MAX_BYTES];    /* of our leases, without their length */
 	struct evbus_publisher *publisher;
+	int64_t time_us;           /* of what is published now */
 	struct outbox_counts counts;
 	int64_t scanned_to;        /* rows up to here were done, ours, leased, waiting or blocked when they were last seen */
 	struct key_table blocked;  /* the keys of those that were not done and not ours */

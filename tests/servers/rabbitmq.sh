@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 12
+plan 14
 
 serve broker server rabbitmq --mutual || {
 	echo "1..0 # SKIP $WHY"
@@ -171,3 +171,48 @@ for url in amqp://h:0 amqp://h:x amqp://a,b 'amqp://h?window=0' 'amqp://h?prefix
 	expect_status 78 evbus publish -b "$url" -t orders <<<'{"n":1}'
 done
 expect_status 69 evbus publish -b 'amqp://[::1]:1' -t orders <<<'{"n":1}'
+
+# ---- the outbox --------------------------------------------------------------------------------------------------
+
+outbox() { # COMMAND...
+	evbus "outbox-$1" --outbox sqlite:app.db "${@:2}"
+}
+
+t 'an outbox is drained to it: ids to know an event again by, receipts without offset in the rows'
+fresh
+tell broker queue paid
+outbox init -q >/dev/null
+printf '{"id":"o-%s","type":"order.paid"}\n' 1 2 3 | outbox add -q -t paid >/dev/null
+expect_status 0 outbox drain --to-bus "$plain" --format '{topic} {offset_kind} {offset}\n'
+expect_out 'paid none 
+paid none 
+paid none '
+taken paid '[.message_id, .headers["Evbus-Event-Key"], .body]' >found
+expect_equal "$(paste -sd' ' found)" "$(printf '["o-%s","o-%s","{\\"id\\":\\"o-%s\\",\\"type\\":\\"order.paid\\"}"] ' 1 1 1 2 2 2 3 3 3 | sed 's/ $//')" messages
+expect_true 'it was published here' test ! -e event_bus/paid
+sqlite3 app.db 'SELECT state, receipt FROM outbox' >rows
+expect_equal "$(cut -d'|' -f2 rows | jq -c '[.topic,.offset_kind,.offset]' | uniq -c | tr -s ' ')" ' 3 ["paid","none",null]' receipts
+expect_equal "$(cut -d'|' -f1 rows | uniq)" SENT states
+outbox add -q -t paid >/dev/null <<<'{"id":"o-4","type":"t"}'
+expect_status 0 outbox drain -q --to-bus file:other
+expect_status 0 evbus replay -b file:other -t paid --format payload
+expect_out '{"id":"o-4","type":"t"}'
+
+t 'a row that no queue takes is refused alone, waits, and fails; the others are published'
+fresh
+tell broker queue here
+outbox init -q >/dev/null
+for n in 1 2 3; do
+	outbox add -q -t here >/dev/null <<<"{\"id\":\"h-$n\",\"type\":\"t\"}"
+	outbox add -q -t there >/dev/null <<<"{\"id\":\"t-$n\",\"type\":\"t\"}"
+done
+expect_status 1 outbox drain -q --to-bus "$plain" --retry-max 1 --retry-delay 10ms
+expect_err_has 'has FAILED'
+expect_err_has "declare the queue 'there'"
+expect_equal "$(taken here .message_id | sort -u | paste -sd,)" h-1,h-2,h-3 'what came'
+expect_equal "$(sqlite3 app.db "SELECT topic, state, attempts FROM outbox" | sort -u | paste -sd,)" 'here|SENT|0,there|FAILED|2' rows
+tell broker queue there
+evbus topic-create -q -t any >/dev/null
+expect_status 0 evbus dlq-retry -q --outbox sqlite:app.db --all
+expect_status 0 outbox drain -q --to-bus "$plain"
+expect_equal "$(taken there .message_id | paste -sd,)" t-1,t-2,t-3 'what came then'
