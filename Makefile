@@ -10,8 +10,8 @@ MUTANTS =
 # States that `make torture-night` makes for each of the 25 tests of power cuts: a million in all.
 STATES = 40000
 
-# Tests at once: they wait for the disk, and for each other, as long as they work.
-ABREAST = $$((2 * $$(nproc)))
+# Tests at once: they wait for the disk, for servers, and for each other, twice as long as they work.
+ABREAST = $$((3 * $$(nproc)))
 
 # What the build directory was told, so that it is told again only where that changed.
 TOLD = $(BUILD)/meson-private/cmd_line.txt
