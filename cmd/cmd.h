@@ -345,6 +345,8 @@ bool not_stopped(void *context);
 /* Waits until fd can be read, without missing a signal that comes just before. timeout_ms < 0: as long as it takes. */
 enum waited { READABLE, TIMED_OUT, STOPPED };
 enum waited wait_readable(int fd, int timeout_ms);
+/* One of the two; -1 is none. */
+enum waited wait_readable_either(int fd, int other, int timeout_ms);
 
 /* For who polls by itself: can be read once a signal asked to stop. Read it empty to notice the next one. */
 int stop_fd(void);

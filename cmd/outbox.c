@@ -106,6 +106,9 @@ static enum evbus_code outbox_init_run(struct args *args, struct call *call)
 	out_printf("-- to be run in the application's own transaction, beside the changes that the event tells of:\n%s\n",
 		   evbus_outbox_insert_sql(outbox));
 	print_example(evbus_outbox_insert_sql(outbox));
+	if (evbus_outbox_advice_sql(outbox))
+		out_printf("-- for drains that are quick, and told of new rows at once, the table lacks:\n%s",
+			   evbus_outbox_advice_sql(outbox));
 	return out_flush(call);
 }
 

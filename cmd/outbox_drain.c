@@ -340,10 +340,14 @@ static enum evbus_code wait_for_rows(struct worker *worker, int64_t wait_ms, boo
 {
 	struct drain *drain = worker->drain;
 	int64_t left = drain->deadline_ms == INT64_MAX ? INT64_MAX : drain->deadline_ms - now_ms();
+	bool told = false;
 
 	if (left <= 0)
 		return timed_out(worker);
-	*over = wait_readable(drain->over, (int)smaller(smaller(wait_ms, left), INT_MAX)) != TIMED_OUT;
+	/* While the bus is away it is not rows that are waited for. */
+	int heard = drain->args->follow && !worker->failures ? evbus_outbox_heard(worker->outbox, &told) : -1;
+	wait_ms = told ? 0 : smaller(smaller(wait_ms, left), INT_MAX);
+	*over = wait_readable_either(drain->over, heard, (int)wait_ms) == STOPPED || wait_readable(drain->over, 0) != TIMED_OUT;
 	return EVBUS_OK;
 }
 
@@ -431,7 +435,7 @@ static enum evbus_code sum_up(struct drain *drain, enum evbus_code code)
 	const struct evbus_drain_result *sum = &drain->sum;
 	const char *outbox = drain->args->outbox.outbox;
 	struct call *call = drain->call;
-	char advice[640];
+	char advice[MASKED_MAX_BYTES + 128], shown[MASKED_MAX_BYTES] = "";
 
 	talk(call, DETAIL, "%llu rows are published, %llu of them were on the bus before; %llu refusals are tried again",
 	     (unsigned long long)sum->sent, (unsigned long long)sum->duplicates, (unsigned long long)sum->retried);
@@ -442,8 +446,10 @@ static enum evbus_code sum_up(struct drain *drain, enum evbus_code code)
 		     (unsigned long long)sum->lost);
 	if (!sum->failed)
 		return code;
+	if (outbox)
+		mask_secrets(outbox, shown);
 	snprintf(advice, sizeof advice, "%llu %s FAILED; see 'evbus dlq-list%s%s'%s", (unsigned long long)sum->failed,
-		 sum->failed == 1 ? "row has" : "rows have", outbox ? " --outbox " : "", outbox ? outbox : "",
+		 sum->failed == 1 ? "row has" : "rows have", outbox ? " --outbox " : "", shown,
 		 drain->args->outbox.map ? " with the same --map" : "");
 	if (!code)
 		return fail(call, EVBUS_NO, "%s", advice);

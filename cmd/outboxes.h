@@ -12,7 +12,7 @@ struct outbox_args {
 };
 
 #define OUTBOX_OPTS                                                                                                \
-	OPT(0, outbox.outbox, "URL", "which outbox, sqlite:FILE or a name of the configuration (default: a table in the store)", .env = true),    \
+	OPT(0, outbox.outbox, "URL", "which outbox, sqlite:FILE, postgresql://... or a name of the configuration (default: a table in the store)", .env = true),    \
 		OPT(0, outbox.map, "OURS=THEIRS,...", "names of the table and its columns: table=events,payload=body, " \
 						      "topic='crm.{type}', state.SENT=COMPLETED"),                 \
 		OPT(0, outbox.wrap, "", "the payload is only a body: build the envelope around it")

@@ -116,7 +116,14 @@ int process_end(enum evbus_code code)
 
 enum waited wait_readable(int fd, int timeout_ms)
 {
-	struct pollfd fds[] = { { .fd = fd, .events = POLLIN }, { .fd = stop_fd(), .events = POLLIN } };
+	return wait_readable_either(fd, -1, timeout_ms);
+}
+
+enum waited wait_readable_either(int fd, int other, int timeout_ms)
+{
+	struct pollfd fds[] = { { .fd = fd, .events = POLLIN },
+				{ .fd = other, .events = POLLIN },
+				{ .fd = stop_fd(), .events = POLLIN } };
 
 	while (!stop_signal) {
 		int n = poll(fds, COUNT(fds), timeout_ms);

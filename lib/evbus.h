@@ -592,7 +592,7 @@ EVBUS_API const char *evbus_outbox_state_name(enum evbus_outbox_state state);   
 
 struct evbus_outbox;
 
-/* url: "sqlite:FILE", or NULL for the table in the store of the bus. EVBUS_USAGE: the map is not of its form. Opening
+/* url: "sqlite:FILE", "postgresql://…", or NULL for the table in the store of the bus. EVBUS_USAGE: the map is not of its form. Opening
  * does not look at the table yet. */
 EVBUS_CHECKED enum evbus_code evbus_outbox_open(struct evbus *bus, const char *url,
 						const struct evbus_outbox_options *options,
@@ -600,12 +600,16 @@ EVBUS_CHECKED enum evbus_code evbus_outbox_open(struct evbus *bus, const char *u
 EVBUS_API void evbus_outbox_close(struct evbus_outbox *outbox);
 EVBUS_API const char *evbus_outbox_name(const struct evbus_outbox *outbox);
 
-/* Makes the table and its index where they are missing (*made); makes the database too. EVBUS_CONFLICT: a table of the
+/* Makes the table and its index where they are missing (*made); of SQLite, the database too. On a server nothing is
+ * added to a table that is there. EVBUS_CONFLICT: a table of the
  * name has other columns. *wal: the database is in WAL mode (a warning: SQLite before 3.51.3 can damage it). */
 EVBUS_CHECKED enum evbus_code evbus_outbox_init(struct evbus_outbox *outbox, bool *made, bool *wal,
 						struct evbus_err *err);
 /* The statement that an application inserts with, as SQL with :id, :topic, :event_type and :payload. */
 EVBUS_API const char *evbus_outbox_insert_sql(const struct evbus_outbox *outbox);
+/* After evbus_outbox_init(), where the table is on a server and was there before: what it lacks for drains to be quick and
+ * to be told of new rows, as SQL for who owns it. NULL: nothing. */
+EVBUS_API const char *evbus_outbox_advice_sql(const struct evbus_outbox *outbox);
 
 /* Slices with data NULL are NULL in the table. They live until the callback returns. */
 struct evbus_outbox_row {
@@ -681,6 +685,9 @@ struct evbus_drain_result {
  * *result is set on failure too. */
 EVBUS_CHECKED enum evbus_code evbus_outbox_drain(struct evbus_outbox *outbox, const struct evbus_drain_options *options,
 						 struct evbus_drain_result *result, struct evbus_err *err);
+/* Between two drains that are not bounded: a descriptor that can be read, as poll() tells, once rows may have come; -1:
+ * there is none. *told: they may have come already. An application that does not tell is asked: drain again in a while. */
+EVBUS_API int evbus_outbox_heard(struct evbus_outbox *outbox, bool *told);
 /* The highest seq that is there, INT64_MIN where there is no row: what a bounded drain ends with. */
 EVBUS_CHECKED enum evbus_code evbus_outbox_last_seq(struct evbus_outbox *outbox, int64_t *seq, struct evbus_err *err);
 

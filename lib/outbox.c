@@ -3,6 +3,7 @@
 
 #include "base/os.h"
 #include "event/json.h"
+#include "store/server.h"
 
 #include <errno.h>
 
@@ -19,22 +20,30 @@ static char *copy_text(const char *text, size_t len)
 	return copy;
 }
 
-/* The last part of the path: "app.db". */
+static enum evbus_code no_memory(struct evbus_err *err)
+{
+	return err_set(err, EVBUS_IO, ENOMEM, "cannot open an outbox");
+}
+
+/* The last part of the path: "app.db"; of a server's URL without what may be secret. */
 static enum evbus_code name_it(struct evbus_outbox *outbox, const char *name, struct evbus_err *err)
 {
-	const char *last = outbox->url ? outbox->url : "outbox";
-	const char *slash = strrchr(last, '/'), *colon = strchr(last, ':');
+	const char *url = outbox->url ? outbox->url : "outbox";
+	CLEANUP(free_cleanup) char *shown = copy_text(url, strlen(url));
 
+	if (!shown)
+		return no_memory(err);
+	if (store_is_on_server(url))
+		server_show(url, shown);
+	const char *last = shown, *slash = strrchr(last, '/'), *colon = strchr(last, ':');
 	if (slash)
-		last = slash + 1;
+		last = slash[1] ? slash + 1 : "postgres";
 	else if (colon)
 		last = colon + 1;
 	if (name)
 		last = name;
 	outbox->name = copy_text(last, strlen(last));
-	if (!outbox->name)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the outbox '%s'", last);
-	return EVBUS_OK;
+	return outbox->name ? EVBUS_OK : no_memory(err);
 }
 
 static enum evbus_code open_database(struct evbus_outbox *outbox, struct evbus_err *err)
@@ -63,15 +72,16 @@ enum evbus_code evbus_outbox_open(struct evbus *bus, const char *url, const stru
 	options = options ? options : &none;
 	opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the outbox '%s'", url ? url : "outbox");
+		return no_memory(err);
 	*opened = (struct evbus_outbox){ .bus = bus,
 					 .to = options->to ? options->to : bus,
 					 .wrap = options->wrap,
-					 .soonest_us = INT64_MAX };
+					 .soonest_us = INT64_MAX,
+					 .horizon.safe = INT64_MIN };
 	TRY(outbox_map_parse(options->map, &opened->map, err));
 	opened->url = url ? copy_text(url, strlen(url)) : NULL;
 	if (url && !opened->url)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the outbox '%s'", url);
+		return no_memory(err);
 	TRY(name_it(opened, options->name, err));
 	/* Until the table was seen it is taken to be as the map has it. */
 	opened->present = ~0u;
@@ -90,11 +100,16 @@ void evbus_outbox_close(struct evbus_outbox *outbox)
 	store_close(outbox->store);
 	outbox_counts_release(outbox);
 	key_table_release(&outbox->blocked);
+	outbox_horizon_release(&outbox->horizon);
 	outbox_sql_release(outbox);
 	buf_release(&outbox->names);
 	buf_release(&outbox->place);
 	free(outbox->insert);
+	free(outbox->advice);
 	free(outbox->name);
+	/* There may be a password in it. */
+	if (outbox->url)
+		explicit_bzero(outbox->url, strlen(outbox->url));
 	free(outbox->url);
 	free(outbox);
 }
@@ -107,6 +122,11 @@ const char *evbus_outbox_name(const struct evbus_outbox *outbox)
 const char *evbus_outbox_insert_sql(const struct evbus_outbox *outbox)
 {
 	return outbox->insert;
+}
+
+const char *evbus_outbox_advice_sql(const struct evbus_outbox *outbox)
+{
+	return outbox->advice;
 }
 
 /* The table in the store has a connection of its own: between begin and end it has a transaction open. */
@@ -132,6 +152,11 @@ enum evbus_code outbox_place(struct evbus_outbox *outbox, const char **place, st
 
 /* ---- making the table ------------------------------------------------------------------------------------------ */
 
+static enum evbus_code run(struct evbus_outbox *outbox, enum outbox_sql sql, struct evbus_err *err)
+{
+	return table_write(outbox->store, &(struct query){ .sql = outbox->sql[sql] }, err);
+}
+
 static enum evbus_code make_index(struct evbus_outbox *outbox, enum outbox_sql index, bool *made, struct evbus_err *err)
 {
 	bool exists;
@@ -142,7 +167,56 @@ static enum evbus_code make_index(struct evbus_outbox *outbox, enum outbox_sql i
 	if (exists)
 		return EVBUS_OK;
 	*made = true;
-	return table_write(outbox->store, &(struct query){ .sql = outbox->sql[index] }, err);
+	return run(outbox, index, err);
+}
+
+static enum evbus_code make_trigger(struct evbus_outbox *outbox, struct evbus_err *err)
+{
+	bool exists;
+
+	TRY(outbox_server_has(outbox, OUTBOX_SQL_FUNCTION, &exists, err));
+	if (!exists)
+		TRY(run(outbox, OUTBOX_SQL_FUNCTION, err));
+	return run(outbox, OUTBOX_SQL_TRIGGER, err);
+}
+
+/* A table that is there is the application's, and to make an index locks it: who owns it may do so when that suits. */
+static enum evbus_code add_advice(struct evbus_outbox *outbox, enum outbox_sql what, struct buf *advice,
+				  struct evbus_err *err)
+{
+	static const char index[] = "CREATE INDEX", concurrently[] = " CONCURRENTLY";
+	const char *sql = outbox->sql[what];
+	bool exists;
+
+	TRY(outbox_server_has(outbox, what, &exists, err));
+	if (exists)
+		return EVBUS_OK;
+	if (!strncmp(sql, index, sizeof index - 1)) {
+		TRY(buf_add(advice, index, sizeof index - 1, err));
+		TRY(buf_add(advice, concurrently, sizeof concurrently - 1, err));
+		sql += sizeof index - 1;
+	}
+	TRY(buf_add(advice, sql, strlen(sql), err));
+	return buf_add(advice, ";\n", 2, err);
+}
+
+static enum evbus_code advise(struct evbus_outbox *outbox, struct evbus_err *err)
+{
+	CLEANUP(buf_release) struct buf advice = { 0 };
+	bool told;
+
+	for (unsigned i = OUTBOX_SQL_INDEX_OPEN; i <= OUTBOX_SQL_INDEX_FAILED; i++)
+		TRY(add_advice(outbox, i, &advice, err));
+	TRY(outbox_server_has(outbox, OUTBOX_SQL_TRIGGER, &told, err));
+	if (!told)
+		TRY(add_advice(outbox, OUTBOX_SQL_FUNCTION, &advice, err));
+	TRY(add_advice(outbox, OUTBOX_SQL_TRIGGER, &advice, err));
+	if (!advice.len)
+		return EVBUS_OK;
+	TRY(buf_add(&advice, "", 1, err));
+	free(outbox->advice);
+	GIVE(&outbox->advice, advice.data);
+	return EVBUS_OK;
 }
 
 static enum evbus_code make_within(struct evbus_outbox *outbox, bool *made, struct evbus_err *err)
@@ -151,11 +225,17 @@ static enum evbus_code make_within(struct evbus_outbox *outbox, bool *made, stru
 	bool exists;
 
 	/* Asked again within the transaction: another process may have been first. */
+	outbox->server = driver_is_server(driver);
+	TRY(outbox_server_alone(outbox, err));
 	TRY(outbox_look_if_there(outbox, &exists, err));
+	if (exists && outbox->server)
+		return advise(outbox, err);
 	if (!exists) {
 		outbox->present = (OUTBOX_BIT(OUTBOX_COLUMNS) - 1);
 		TRY(outbox_sql_make(outbox, driver, err));
-		TRY(table_write(outbox->store, &(struct query){ .sql = outbox->sql[OUTBOX_SQL_CREATE] }, err));
+		TRY(run(outbox, OUTBOX_SQL_CREATE, err));
+		if (outbox->server)
+			TRY(make_trigger(outbox, err));
 		*made = true;
 	}
 	for (unsigned i = OUTBOX_SQL_INDEX_OPEN; i <= OUTBOX_SQL_INDEX_FAILED; i++)
@@ -241,7 +321,7 @@ static enum evbus_code check_payload(const struct evbus_outbox *outbox, struct e
 }
 
 /* A name and a value in the message is worth more than what the database says of its constraints. */
-static enum evbus_code explain(struct evbus_outbox *outbox, struct evbus_slice id, struct evbus_err *err)
+static enum evbus_code refuse_id(struct evbus_outbox *outbox, struct evbus_slice id, struct evbus_err *err)
 {
 	bool exists = false;
 	struct query find = { .sql = outbox->sql[OUTBOX_SQL_HAS_ID],
@@ -249,10 +329,11 @@ static enum evbus_code explain(struct evbus_outbox *outbox, struct evbus_slice i
 			      .row = outbox_take_existence,
 			      .context = &exists };
 
-	if (table_write(outbox->store, &find, NULL) == EVBUS_OK && exists)
+	TRY(table_write(outbox->store, &find, err));
+	if (exists)
 		return err_set(err, EVBUS_CONFLICT, 0, "the id '%.*s' is in the outbox '%s' already", (int)id.len,
 			       id.data, outbox->name);
-	return EVBUS_CONFLICT;
+	return EVBUS_OK;
 }
 
 struct made_topic {
@@ -304,10 +385,14 @@ static enum evbus_code insert(struct evbus_outbox *outbox, const struct evbus_ou
 		[OUTBOX_PARTITION_KEY] = value_slice(row->partition_key),
 		[OUTBOX_PAYLOAD] = value_slice(row->payload),
 	};
-	enum evbus_code code = outbox_insert(outbox, set, err);
+	struct evbus_err found;
 
-	if (code == EVBUS_CONFLICT)
-		return explain(outbox, id, err);
+	/* A server does nothing more in a transaction that has failed. */
+	if (outbox->server)
+		TRY(refuse_id(outbox, id, err));
+	enum evbus_code code = outbox_insert(outbox, set, err);
+	if (code == EVBUS_CONFLICT && !outbox->server && refuse_id(outbox, id, &found) == EVBUS_CONFLICT && err)
+		*err = found;
 	TRY(code);
 	return check_made_topic(outbox, row, id, err);
 }

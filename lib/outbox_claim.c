@@ -8,15 +8,14 @@
  * Why no row can overtake another of its key that is not done: that one has a lower seq, so this pass has looked at it,
  * and has either passed it over, and then the key is blocked, or taken it, and then it is done (SENT, or dead),
  * or it was refused or given back, which blocks its key too, or it was lost, which ends the pass. It cannot have come
- * later: SQLite has one writer at a time, who gets the next seq, so rows come in the order of seq. Where that is not so,
- * a driver has to see to it that no row is looked at while one before it may still come. A dead row that is made due
- * again does not count: it had let the others go.
+ * later: SQLite has one writer at a time, who gets the next seq, so rows come in the order of seq; on a server no row is
+ * looked at while one before it may still come (outbox_horizon.c). A dead row that is made due again does not count: it
+ * had let the others go.
  *
- * The lock is the application's: a transaction looks at no more than OUTBOX_SCAN_MAX rows, and where there was
- * nothing to take, further rows are looked at without one. */
-#include "outbox_table.h"
+ * In SQLite the lock is the application's: a transaction looks at no more than OUTBOX_SCAN_MAX rows, and where there was
+ * nothing to take, further rows are looked at without one. On a server each row has its own (outbox_locked.c). */
+#include "outbox_claim.h"
 
-#include "base/os.h"
 #include "delivery/retry.h"
 
 #include <errno.h>
@@ -24,7 +23,6 @@
 
 #define RESCAN_US INT64_C(1000000)
 #define RESCAN_COST 20 /* at most a twentieth of the time goes into looking again */
-#define BATCH_BYTES (16u * 1024 * 1024)
 
 /* ---- looking --------------------------------------------------------------------------------------------------- */
 
@@ -77,8 +75,8 @@ enum evbus_code outbox_key_add(struct key_table *keys, uint64_t key, struct evbu
 	return key_table_add(keys, key, 0, 0, err);
 }
 
-static enum evbus_code read_open(const struct evbus_outbox *outbox, const struct value *columns, size_t count,
-				 struct outbox_open *row, struct evbus_err *err)
+enum evbus_code claim_read_row(const struct evbus_outbox *outbox, const struct value *columns, size_t count,
+			       struct outbox_open *row, struct evbus_err *err)
 {
 	const struct value *owner = &columns[OUTBOX_OWNER];
 	size_t own_len = strlen(outbox->owner);
@@ -97,6 +95,7 @@ static enum evbus_code read_open(const struct evbus_outbox *outbox, const struct
 		.own = owner->kind == VALUE_TEXT && own_len && owner->bytes.len > own_len &&
 		       !memcmp(owner->bytes.data, outbox->owner, own_len),
 		.key = key_of(&columns[OUTBOX_TOPIC], &columns[OUTBOX_PARTITION_KEY]),
+		.bytes = columns[OUTBOX_PAYLOAD].kind == VALUE_INTEGER ? columns[OUTBOX_PAYLOAD].integer : 0,
 	};
 	if (outbox_has_counts(outbox))
 		return EVBUS_OK;
@@ -110,7 +109,7 @@ static enum evbus_code take_open(void *context, const struct value *columns, siz
 {
 	struct scanning *scanning = context;
 
-	return read_open(scanning->outbox, columns, count, &scanning->rows[scanning->count++], err);
+	return claim_read_row(scanning->outbox, columns, count, &scanning->rows[scanning->count++], err);
 }
 
 enum evbus_code outbox_scan(struct evbus_outbox *outbox, int64_t after, int64_t up_to, size_t most,
@@ -146,18 +145,7 @@ int64_t outbox_waits_until(const struct outbox_open *row)
 
 /* ---- taking ---------------------------------------------------------------------------------------------------- */
 
-struct claiming {
-	struct evbus_outbox *outbox;
-	struct outbox_batch *batch;
-	struct outbox_open *rows; /* OUTBOX_SCAN_MAX of them, for looking around */
-	size_t most, bytes;
-	bool ended; /* there are no further rows that are not done */
-	int64_t up_to, now_us;
-	struct value lease[OUTBOX_SETS];
-	char expires[28];
-};
-
-static bool may_go(const struct claiming *claiming, const struct outbox_open *row)
+bool claim_may_go(const struct claiming *claiming, const struct outbox_open *row)
 {
 	const struct outbox_batch *batch = claiming->batch;
 
@@ -165,7 +153,7 @@ static bool may_go(const struct claiming *claiming, const struct outbox_open *ro
 	       !outbox_key_is_in(&claiming->outbox->blocked, row->key);
 }
 
-static enum evbus_code pass_over(struct claiming *claiming, const struct outbox_open *row, struct evbus_err *err)
+enum evbus_code claim_pass_over(struct claiming *claiming, const struct outbox_open *row, struct evbus_err *err)
 {
 	struct evbus_outbox *outbox = claiming->outbox;
 	const struct outbox_batch *batch = claiming->batch;
@@ -192,8 +180,8 @@ static enum evbus_code add_job(struct outbox_batch *batch, struct outbox_job **j
 	return EVBUS_OK;
 }
 
-static enum evbus_code add_row(struct claiming *claiming, const struct outbox_open *row, const struct value *columns,
-			       size_t count, struct evbus_err *err)
+enum evbus_code claim_add_row(struct claiming *claiming, const struct outbox_open *row, const struct value *columns,
+			      size_t count, struct evbus_err *err)
 {
 	struct outbox_batch *batch = claiming->batch;
 	struct outbox_job *job = NULL;
@@ -212,17 +200,20 @@ static enum evbus_code take_row(void *context, const struct value *columns, size
 	struct claiming *claiming = context;
 	struct outbox_open row;
 
-	TRY(read_open(claiming->outbox, columns, count, &row, err));
-	TRY(may_go(claiming, &row) ? add_row(claiming, &row, columns, count, err) : pass_over(claiming, &row, err));
+	TRY(claim_read_row(claiming->outbox, columns, count, &row, err));
+	TRY(claim_may_go(claiming, &row) ? claim_add_row(claiming, &row, columns, count, err)
+					 : claim_pass_over(claiming, &row, err));
 	claiming->outbox->scanned_to = row.seq;
 	claiming->most--;
 	claiming->bytes += columns[OUTBOX_PAYLOAD].bytes.len;
-	bool enough = claiming->batch->count == claiming->batch->options->batch || claiming->bytes >= BATCH_BYTES;
+	bool enough = claiming->batch->count == claiming->batch->options->batch || claiming->bytes >= CLAIM_BYTES;
 	return enough ? EVBUS_NO : EVBUS_OK;
 }
 
 static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *err)
 {
+	if (claiming->outbox->server)
+		return claim_locked(claiming, err);
 	struct query query = { .sql = claiming->outbox->sql[OUTBOX_SQL_TAKE],
 			       ARGS(value_integer(claiming->outbox->scanned_to), value_integer(claiming->up_to),
 				    value_integer((int64_t)claiming->most)),
@@ -230,7 +221,7 @@ static enum evbus_code take_rows(struct claiming *claiming, struct evbus_err *er
 			       .context = claiming };
 
 	/* Not before: what others wrote while we waited for the lock would seem to come from a clock that is ahead. */
-	claiming->now_us = os_now_us();
+	claiming->now_us = outbox_now_us(claiming->outbox);
 	claiming->bytes = 0;
 	enum evbus_code code = outbox_read(claiming->outbox, &query, err);
 	claiming->ended = !code && claiming->most > 0;
@@ -310,14 +301,14 @@ static enum evbus_code look_around(struct claiming *claiming, bool *worth, struc
 	size_t count = 0;
 
 	TRY(outbox_scan(outbox, outbox->scanned_to, claiming->up_to, claiming->most, claiming->rows, &count, err));
-	claiming->now_us = os_now_us();
+	claiming->now_us = outbox_now_us(claiming->outbox);
 	claiming->ended = count < claiming->most;
 	*worth = false;
 	for (size_t i = 0; i < count; i++) {
-		*worth = may_go(claiming, &claiming->rows[i]);
+		*worth = claim_may_go(claiming, &claiming->rows[i]);
 		if (*worth)
 			return EVBUS_OK;
-		TRY(pass_over(claiming, &claiming->rows[i], err));
+		TRY(claim_pass_over(claiming, &claiming->rows[i], err));
 		outbox->scanned_to = claiming->rows[i].seq;
 	}
 	return EVBUS_OK;
@@ -385,8 +376,10 @@ static void prepare(struct claiming *claiming)
 	struct outbox_batch *batch = claiming->batch;
 
 	claiming->up_to = batch->options->bounded ? batch->options->up_to_seq : INT64_MAX;
+	if (claiming->outbox->server && claiming->safe < claiming->up_to)
+		claiming->up_to = claiming->safe;
 	claiming->most = batch->options->batch < OUTBOX_SCAN_MAX ? batch->options->batch : OUTBOX_SCAN_MAX;
-	evbus_time_format(batch->now_us + batch->lease_ms * 1000, claiming->expires);
+	evbus_time_format(batch->now_us + claiming->outbox->clock_us + batch->lease_ms * 1000, claiming->expires);
 	claiming->lease[OUTBOX_STATE] = outbox_state_value(claiming->outbox, EVBUS_OUTBOX_PROCESSING);
 	claiming->lease[OUTBOX_OWNER] = value_text(batch->owner);
 	claiming->lease[OUTBOX_EXPIRES] = value_text(claiming->expires);
@@ -401,6 +394,8 @@ enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *b
 	if (!rows)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot claim rows");
 	claiming.rows = rows;
+	if (outbox->server)
+		TRY(outbox_look_ahead(outbox, &claiming.safe, err));
 	prepare(&claiming);
 	if (start >= outbox->rescan_at_us) {
 		begin_anew(outbox);
@@ -409,6 +404,7 @@ enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *b
 	/* Whatever fails from here on until the rows are marked: what this pass knows may not be so. */
 	outbox->rescan_at_us = 0;
 	TRY(search(&claiming, err));
+	outbox_wait_for_writers(outbox);
 	outbox->idle = !batch->count;
 	int64_t cost = (os_monotonic_us() - start) * RESCAN_COST;
 	if (!outbox->pass_ends_at_us)

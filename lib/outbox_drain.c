@@ -221,7 +221,7 @@ enum evbus_code outbox_mark(struct evbus_outbox *outbox, struct outbox_batch *ba
 			    struct evbus_err *err)
 {
 	struct marking marking = { .outbox = outbox, .batch = batch };
-	int64_t now_us = os_now_us();
+	int64_t now_us = outbox_now_us(outbox);
 
 	evbus_time_format(now_us, marking.now);
 	TRY(write_histories(batch, now_us, err));
@@ -375,7 +375,10 @@ static enum evbus_code claim_alone(struct evbus_outbox *outbox, struct evbus_cla
 	TRY(outbox_place(outbox, &place, err));
 	hash_place(place, name);
 	enum evbus_code code = evbus_claim_take(outbox->bus, "outbox", name, 0, claim, err);
-	if (code == EVBUS_AGAIN)
+	bool taken = true;
+	if (!code && outbox->server)
+		TRY(outbox_server_take(outbox, &taken, err));
+	if (code == EVBUS_AGAIN || !taken)
 		return err_set(err, EVBUS_AGAIN, 0,
 			       "another process drains the outbox '%s', and without the columns lease_owner and "
 			       "lease_expires_at only one can",
@@ -406,13 +409,20 @@ enum evbus_code evbus_outbox_drain(struct evbus_outbox *outbox, const struct evb
 	TRY(bus_check(outbox->bus, err));
 	TRY(check_options(given, &options, err));
 	TRY(outbox_look(outbox, err));
+	if (!options.bounded)
+		TRY(outbox_listen(outbox, err));
+	if (outbox->server && !outbox->checked)
+		TRY(outbox_server_check(outbox, err));
+	outbox->checked = true;
 	enum evbus_code code = outbox_open_publisher(outbox, err);
 	result->outage = code;
 	TRY(code);
 	TRY(claim_alone(outbox, &claim, err));
 	code = drain(outbox, &options, result, err);
+	if (claim && outbox->server)
+		outbox_server_give_back(outbox);
 	if (outbox->soonest_us != INT64_MAX) {
-		int64_t left_us = outbox->soonest_us - os_now_us();
+		int64_t left_us = outbox->soonest_us - outbox_now_us(outbox);
 		result->next_due_ms = left_us > 0 ? (left_us + 999) / 1000 : 0;
 	}
 	return code;

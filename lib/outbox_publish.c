@@ -81,7 +81,7 @@ static void refuse(struct evbus_outbox *outbox, struct outbox_batch *batch, stru
 	snprintf(job->error, sizeof job->error, "%s", error);
 	job->fate = hopeless || !retry_again(&batch->options->retry, attempts) ? OUTBOX_DEAD : OUTBOX_REFUSED;
 	if (job->fate == OUTBOX_REFUSED)
-		job->due_us = retry_due_us(&batch->options->retry, attempts, os_now_us());
+		job->due_us = retry_due_us(&batch->options->retry, attempts, outbox_now_us(outbox));
 }
 
 /* ---- receipts -------------------------------------------------------------------------------------------------- */

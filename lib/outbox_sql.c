@@ -62,6 +62,14 @@ static const char *template_column(const struct evbus_outbox *outbox, struct evb
 	return NULL;
 }
 
+/* On a server it may have any type, also that of numbers. */
+static CHECKED enum evbus_code add_as_text(struct sql_maker *maker, const char *prefix, const char *name)
+{
+	TRY(sql_add(maker, maker->outbox->server ? "CAST(" : ""));
+	TRY(sql_add_column(maker, prefix, name));
+	return sql_add(maker, maker->outbox->server ? " AS text)" : "");
+}
+
 static CHECKED enum evbus_code add_topic(struct sql_maker *maker, const char *prefix)
 {
 	const char *at = maker->outbox->map.topic, *between = "(";
@@ -79,7 +87,7 @@ static CHECKED enum evbus_code add_topic(struct sql_maker *maker, const char *pr
 				       "the table of the outbox '%s' has no column '%.*s' for the topic '%s'",
 				       maker->outbox->name, (int)part.len, part.data, maker->outbox->map.topic);
 		if (column)
-			TRY(sql_add_column(maker, prefix, name));
+			TRY(add_as_text(maker, prefix, name));
 		else
 			TRY(add_quoted(maker, '\'', part.data, part.len));
 	}
@@ -90,18 +98,19 @@ static CHECKED enum evbus_code add_state(struct sql_maker *maker, enum evbus_out
 {
 	const char *value = maker->outbox->map.states[state];
 
+	if (maker->outbox->no_state & 1u << state)
+		return sql_add(maker, "NULL");
 	return add_quoted(maker, '\'', value, strlen(value));
 }
 
-static CHECKED enum evbus_code add_table(struct sql_maker *maker)
+static CHECKED enum evbus_code add_schema(struct sql_maker *maker)
 {
 	const struct outbox_map *map = &maker->outbox->map;
 
-	if (map->schema[0]) {
-		TRY(sql_add_column(maker, "", map->schema));
-		TRY(sql_add(maker, "."));
-	}
-	return sql_add_column(maker, "", map->table);
+	if (!map->schema[0])
+		return EVBUS_OK;
+	TRY(sql_add_column(maker, "", map->schema));
+	return sql_add(maker, ".");
 }
 
 enum evbus_code sql_add_one(struct sql_maker *maker, const char *prefix, enum outbox_column column)
@@ -113,12 +122,43 @@ enum evbus_code sql_add_one(struct sql_maker *maker, const char *prefix, enum ou
 				      : sql_add_column(maker, prefix, maker->outbox->map.columns[column]);
 }
 
-/* All columns in their order, those that are not wanted as NULL. */
-static CHECKED enum evbus_code add_columns(struct sql_maker *maker, uint32_t wanted)
+static bool is_time(const struct evbus_outbox *outbox, enum outbox_column column)
+{
+	return !strncmp(outbox->types[column], "timestamp", strlen("timestamp"));
+}
+
+/* As it is given out: a time as evbus writes it. A session's times are UTC. */
+static CHECKED enum evbus_code add_given(struct sql_maker *maker, enum outbox_column column)
+{
+	if (!is_time(maker->outbox, column))
+		return sql_add_one(maker, "o.", column);
+	TRY(sql_add(maker, "to_char("));
+	TRY(sql_add_one(maker, "o.", column));
+	return sql_add(maker, ", 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+}
+
+/* What a payload takes, or, where telling that takes reading it, what it takes where it lies. */
+static CHECKED enum evbus_code add_size(struct sql_maker *maker)
+{
+	const char *type = maker->outbox->types[OUTBOX_PAYLOAD];
+	bool text = !strcmp(type, "text") || !strcmp(type, "bytea") || !strncmp(type, "character", strlen("character"));
+
+	if (!maker->outbox->server)
+		return sql_add(maker, "NULL");
+	TRY(sql_add(maker, text ? "octet_length(" : "pg_column_size("));
+	TRY(sql_add_one(maker, "o.", OUTBOX_PAYLOAD));
+	return sql_add(maker, ")");
+}
+
+/* All columns in their order; brief: of a payload its size, and no history. */
+static CHECKED enum evbus_code add_columns(struct sql_maker *maker, bool brief)
 {
 	for (unsigned i = 0; i < OUTBOX_COLUMNS; i++) {
 		TRY(sql_add(maker, i ? ", " : ""));
-		TRY(wanted & OUTBOX_BIT(i) ? sql_add_one(maker, "o.", i) : sql_add(maker, "NULL"));
+		if (brief && i == OUTBOX_PAYLOAD)
+			TRY(add_size(maker));
+		else
+			TRY(brief && i == OUTBOX_HISTORY ? sql_add(maker, "NULL") : add_given(maker, i));
 	}
 	return EVBUS_OK;
 }
@@ -160,12 +200,20 @@ static CHECKED enum evbus_code add_word(struct sql_maker *maker, const char *wor
 		len -= 2;
 	}
 #define IS(text) (len == sizeof(text) - 1 && !memcmp(word, text, len))
-	if (IS("table"))
-		return add_table(maker);
-	if (IS("all"))
-		return add_columns(maker, ~0u);
-	if (IS("brief"))
-		return add_columns(maker, ~(OUTBOX_BIT(OUTBOX_PAYLOAD) | OUTBOX_BIT(OUTBOX_HISTORY)));
+	if (IS("schema") || IS("table"))
+		TRY(add_schema(maker));
+	if (IS("table") || IS("bare_table"))
+		return sql_add_column(maker, "", maker->outbox->map.table);
+	if (IS("schema"))
+		return EVBUS_OK;
+	if (IS("all") || IS("brief"))
+		return add_columns(maker, IS("brief"));
+	if (IS("number"))
+		return sql_add(maker, maker->outbox->server ? "CAST(? AS bigint)" : "?");
+	if (IS("for_update"))
+		return sql_add(maker, maker->outbox->server ? " FOR UPDATE" : "");
+	if (IS("given_sent_at"))
+		return add_given(maker, OUTBOX_SENT_AT);
 	if (IS("by_open"))
 		return add_hint(maker, OUTBOX_SQL_INDEX_OPEN);
 	if (IS("by_failed"))
@@ -207,25 +255,30 @@ enum evbus_code sql_finish(struct sql_maker *maker, char **sql)
 /* ---- statements ------------------------------------------------------------------------------------------------ */
 
 static const char *const texts[OUTBOX_SQLS] = {
-	[OUTBOX_SQL_SCAN] = "SELECT {brief} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND {o.seq} <= ? "
+	[OUTBOX_SQL_SCAN] = "SELECT {brief} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > {number} AND "
+			    "{o.seq} <= {number} "
 			    "ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_TAKE] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? AND {o.seq} <= ? "
-			    "ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ?",
-	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_TAKE] =
+		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > {number} AND {o.seq} <= {number} "
+		"ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = {number}",
+	[OUTBOX_SQL_HOLD] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = {number}{for_update}",
+	[OUTBOX_SQL_LOCK] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ANY(CAST(? AS bigint[])) AND {o.open} "
+			    "ORDER BY {o.seq} FOR UPDATE SKIP LOCKED",
+	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > {number} ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_OPEN] =
-		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > ? ORDER BY {o.seq} "
+		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > {number} ORDER BY {o.seq} "
 		"LIMIT ?",
-	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PENDING] =
-		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND {o.seq} > ? "
-		"ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PROCESSING] =
-		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PROCESSING} AND {o.seq} > ? "
-		"ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_SENT] =
-		"SELECT {all} FROM {table} AS o WHERE {o.state} = {SENT} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_FAILED] =
-		"SELECT {all} FROM {table} AS o{by_failed} WHERE {o.failed} AND {o.seq} > ? ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PENDING] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND "
+							 "{o.state} = {PENDING} AND {o.seq} > {number} "
+							 "ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_PROCESSING] = "SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} "
+							    "AND {o.state} = {PROCESSING} AND {o.seq} > {number} "
+							    "ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_SENT] = "SELECT {all} FROM {table} AS o WHERE {o.state} = {SENT} AND "
+						      "{o.seq} > {number} ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_LIST_STATE + EVBUS_OUTBOX_FAILED] = "SELECT {all} FROM {table} AS o{by_failed} WHERE {o.failed} "
+							"AND {o.seq} > {number} ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_COUNT] = "SELECT COUNT(*) FROM {table}",
 	[OUTBOX_SQL_COUNT_PENDING] =
 		"SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING}",
@@ -236,11 +289,13 @@ static const char *const texts[OUTBOX_SQLS] = {
 		"SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND "
 		"{o.next_attempt_at} > ?",
 	[OUTBOX_SQL_LAST_SEQ] = "SELECT MAX({o.seq}) FROM {table} AS o",
+	[OUTBOX_SQL_LAST_AND_TIME] = "SELECT MAX({o.seq}), CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS "
+				     "bigint) FROM {table} AS o",
 	[OUTBOX_SQL_HAS_ID] = "SELECT 1 FROM {table} AS o WHERE {o.id} = ?",
 	[OUTBOX_SQL_TOPIC_OF] = "SELECT {o.topic} FROM {table} AS o WHERE {o.id} = ?",
-	[OUTBOX_SQL_SWEEP] = "SELECT {o.seq}, {o.state}, {o.sent_at} FROM {table} AS o WHERE {o.seq} > ? "
+	[OUTBOX_SQL_SWEEP] = "SELECT {o.seq}, {o.state}, {given_sent_at} FROM {table} AS o WHERE {o.seq} > {number} "
 			     "ORDER BY {o.seq} LIMIT ?",
-	[OUTBOX_SQL_DELETE] = "DELETE FROM {table} WHERE {seq} = ? AND {state} = {SENT}",
+	[OUTBOX_SQL_DELETE] = "DELETE FROM {table} WHERE {seq} = {number} AND {state} = {SENT}",
 };
 
 /* What each update sets, of what the table has. */
@@ -278,6 +333,29 @@ static bool is_in_parts(enum outbox_sql update, unsigned column)
 	return update == OUTBOX_SQL_SENT && column == OUTBOX_RECEIPT;
 }
 
+/* Of texts of ours that the table may have as JSON, or shorter: a cast makes them so. Other values the server takes as
+ * what the column is. */
+static bool is_cast(const struct evbus_outbox *outbox, unsigned column)
+{
+	bool text = column == OUTBOX_ERROR || column == OUTBOX_RECEIPT || column == OUTBOX_HISTORY;
+
+	return text && outbox->types[column][0] && strcmp(outbox->types[column], "text") != 0;
+}
+
+static CHECKED enum evbus_code add_new_value(struct sql_maker *maker, enum outbox_sql update, unsigned column)
+{
+	bool cast = is_cast(maker->outbox, column);
+
+	TRY(sql_add(maker, cast ? " = CAST(" : " = "));
+	TRY(sql_expand(maker,
+		       is_in_parts(update, column) ? "? || COALESCE(CAST({number} + {seq} AS TEXT), '') || ?" : "?"));
+	if (!cast)
+		return EVBUS_OK;
+	TRY(sql_add(maker, " AS "));
+	TRY(sql_add(maker, maker->outbox->types[column]));
+	return sql_add(maker, ")");
+}
+
 static CHECKED enum evbus_code make_update(struct sql_maker *maker, enum outbox_sql update)
 {
 	uint32_t set = set_by(maker->outbox, update);
@@ -290,11 +368,10 @@ static CHECKED enum evbus_code make_update(struct sql_maker *maker, enum outbox_
 			continue;
 		TRY(sql_expand(maker, before));
 		TRY(sql_add_one(maker, "", i));
-		TRY(sql_expand(maker,
-			   is_in_parts(update, i) ? " = ? || COALESCE(CAST(? + {seq} AS TEXT), '') || ?" : " = ?"));
+		TRY(add_new_value(maker, update, i));
 		before = ", ";
 	}
-	TRY(sql_expand(maker, " WHERE {seq} >= ? AND {seq} <= ? AND {state} = ?"));
+	TRY(sql_expand(maker, " WHERE {seq} >= {number} AND {seq} <= {number} AND {state} = ?"));
 	if (ends_lease(maker->outbox, update))
 		TRY(sql_expand(maker, " AND {lease_owner} = ?"));
 	return sql_finish(maker, &maker->outbox->sql[update]);

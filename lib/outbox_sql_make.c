@@ -66,9 +66,21 @@ static CHECKED enum evbus_code make_index(struct sql_maker *maker, enum outbox_s
 	TRY(sql_add(maker, "CREATE INDEX "));
 	TRY(sql_add_column(maker, "", name));
 	TRY(sql_add(maker, " ON "));
-	TRY(sql_add_column(maker, "", maker->outbox->map.table));
+	/* SQLite has the schema before the name of the index. */
+	TRY(sql_expand(maker, maker->outbox->server ? "{table}" : "{bare_table}"));
 	TRY(sql_expand(maker, ons[index - OUTBOX_SQL_INDEX_OPEN]));
 	return sql_finish(maker, &maker->outbox->sql[index]);
+}
+
+/* Told once a transaction, and when it is committed. */
+static CHECKED enum evbus_code make_trigger(struct sql_maker *maker)
+{
+	TRY(sql_expand(maker, "CREATE FUNCTION {schema}" OUTBOX_CHANNEL "() RETURNS trigger LANGUAGE plpgsql AS "
+			      "'BEGIN NOTIFY " OUTBOX_CHANNEL "; RETURN NULL; END'"));
+	TRY(sql_finish(maker, &maker->outbox->sql[OUTBOX_SQL_FUNCTION]));
+	TRY(sql_expand(maker, "CREATE TRIGGER " OUTBOX_CHANNEL " AFTER INSERT ON {table} FOR EACH STATEMENT "
+			      "EXECUTE FUNCTION {schema}" OUTBOX_CHANNEL "()"));
+	return sql_finish(maker, &maker->outbox->sql[OUTBOX_SQL_TRIGGER]);
 }
 
 enum evbus_code sql_make_table(struct sql_maker *maker)
@@ -76,7 +88,7 @@ enum evbus_code sql_make_table(struct sql_maker *maker)
 	TRY(make_table(maker));
 	for (unsigned i = OUTBOX_SQL_INDEX_OPEN; i <= OUTBOX_SQL_INDEX_FAILED; i++)
 		TRY(make_index(maker, i));
-	return EVBUS_OK;
+	return make_trigger(maker);
 }
 
 /* ---- adding ---------------------------------------------------------------------------------------------------- */

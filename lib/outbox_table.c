@@ -68,6 +68,8 @@ enum evbus_code outbox_find_index(struct evbus_outbox *outbox, enum outbox_sql i
 {
 	char name[2 * OUTBOX_NAME_MAX_BYTES];
 
+	if (outbox->server)
+		return outbox_server_has(outbox, index, exists, err);
 	outbox_index_name(outbox, index, name);
 	struct query find = { .sql = table_driver(outbox->store)->index_exists,
 			      ARGS(value_text(name)),
@@ -75,6 +77,17 @@ enum evbus_code outbox_find_index(struct evbus_outbox *outbox, enum outbox_sql i
 			      .context = exists };
 	*exists = false;
 	return outbox_read(outbox, &find, err);
+}
+
+static enum evbus_code read_columns(struct evbus_outbox *outbox, const struct store_driver *driver,
+				    struct evbus_err *err)
+{
+	struct query columns = {
+		.sql = driver->table_columns, ARGS(value_text(outbox->map.table)), .row = take_name, .context = outbox
+	};
+
+	outbox->names.len = 0;
+	return driver_is_server(driver) ? outbox_server_look(outbox, err) : outbox_read(outbox, &columns, err);
 }
 
 enum evbus_code outbox_look_if_there(struct evbus_outbox *outbox, bool *exists, struct evbus_err *err)
@@ -91,11 +104,7 @@ enum evbus_code outbox_look_if_there(struct evbus_outbox *outbox, bool *exists, 
 	driver = table_driver(outbox->store);
 	if (!driver)
 		return EVBUS_OK;
-	outbox->names.len = 0;
-	struct query columns = {
-		.sql = driver->table_columns, ARGS(value_text(outbox->map.table)), .row = take_name, .context = outbox
-	};
-	TRY(outbox_read(outbox, &columns, err));
+	TRY(read_columns(outbox, driver, err));
 	if (!outbox->names.len)
 		return EVBUS_OK;
 	outbox->present = find_present(outbox, driver);
@@ -366,7 +375,10 @@ enum evbus_code outbox_get(struct evbus_outbox *outbox, int64_t seq, struct outb
 {
 	struct getting getting = { .outbox = outbox, .held = held };
 	struct query query = {
-		.sql = outbox->sql[OUTBOX_SQL_GET], ARGS(value_integer(seq)), .row = take_row, .context = &getting
+		.sql = outbox->sql[outbox->within ? OUTBOX_SQL_HOLD : OUTBOX_SQL_GET],
+		ARGS(value_integer(seq)),
+		.row = take_row,
+		.context = &getting,
 	};
 
 	TRY(outbox_read(outbox, &query, err));

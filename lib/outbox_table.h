@@ -6,6 +6,7 @@
 #include "outbox_map.h"
 
 #include "base/clock.h"
+#include "base/os.h"
 #include "delivery/key_table.h"
 #include "log/writer.h"
 #include "store/table.h"
@@ -18,6 +19,8 @@ enum outbox_sql {
 	OUTBOX_SQL_SCAN,           /* rows that are not done from seq to seq, without payload and history */
 	OUTBOX_SQL_TAKE,           /* the same, whole */
 	OUTBOX_SQL_GET,
+	OUTBOX_SQL_HOLD,           /* the same to change it: nobody else does meanwhile */
+	OUTBOX_SQL_LOCK,           /* of a list of rows those that are not done and that nobody else holds, whole */
 	OUTBOX_SQL_LIST,           /* in any state */
 	OUTBOX_SQL_LIST_OPEN,      /* PENDING or PROCESSING */
 	OUTBOX_SQL_LIST_STATE,     /* the first of EVBUS_OUTBOX_STATES */
@@ -27,6 +30,7 @@ enum outbox_sql {
 	OUTBOX_SQL_COUNT_FAILED,
 	OUTBOX_SQL_COUNT_WAITING,
 	OUTBOX_SQL_LAST_SEQ,
+	OUTBOX_SQL_LAST_AND_TIME,  /* and what the clock of the server says, in microseconds */
 	OUTBOX_SQL_HAS_ID,
 	OUTBOX_SQL_TOPIC_OF,
 	OUTBOX_SQL_SWEEP,
@@ -34,6 +38,8 @@ enum outbox_sql {
 	OUTBOX_SQL_CREATE,
 	OUTBOX_SQL_INDEX_OPEN,     /* to be made by outbox_init() only */
 	OUTBOX_SQL_INDEX_FAILED,
+	OUTBOX_SQL_FUNCTION,       /* to be made on a server only: what tells drainers of new rows */
+	OUTBOX_SQL_TRIGGER,
 	OUTBOX_SQL_CLAIM,          /* from here on updates of the rows in one state from seq to seq */
 	OUTBOX_SQL_SENT,
 	OUTBOX_SQL_BACK,
@@ -45,6 +51,19 @@ enum outbox_sql {
 };
 
 #define OUTBOX_INDICES 2u
+#define OUTBOX_CHANNEL "evbus_outbox" /* what is told to drainers */
+
+/* What Postgres calls a type, with what limits it: "character varying(20)". */
+#define OUTBOX_TYPE_MAX_BYTES 200u
+
+/* Up to which row one may look: see outbox_horizon.c. */
+struct outbox_horizon {
+	int64_t safe;              /* rows up to here come no more */
+	int64_t next;              /* so far, once those that write have ended */
+	struct buf writers;        /* their transactions, each with its NUL; empty: next is not asked for */
+	int64_t since_us;          /* monotonic: how long they are waited for */
+	bool told;
+};
 
 /* Attempts of rows whose table has no columns for them. */
 struct outbox_counts {
@@ -68,6 +87,13 @@ struct evbus_outbox {
 	uint32_t present;          /* columns that the table has */
 	bool indices[OUTBOX_INDICES];          /* that are there */
 	struct buf names;          /* of all its columns, each with its NUL */
+	bool server;               /* writers write side by side; what follows up to sql is of use only there */
+	char types[OUTBOX_COLUMNS][OUTBOX_TYPE_MAX_BYTES];
+	uint32_t no_state;         /* states that the column cannot have */
+	bool checked;              /* its numbers */
+	char *advice;              /* what the table lacks, as SQL; NULL: nothing */
+	int64_t clock_us;          /* what the clock of the server is ahead of ours */
+	struct outbox_horizon horizon;
 	char *sql[OUTBOX_SQLS];    /* NULL: nothing to be done, as the columns are not there */
 	char *adds[8];             /* SQL_ADD by which of tenant_id, event_key and partition_key are given */
 	struct buf place;
@@ -89,6 +115,12 @@ struct evbus_outbox {
 static inline bool outbox_has(const struct evbus_outbox *outbox, enum outbox_column column)
 {
 	return outbox->present & OUTBOX_BIT(column);
+}
+
+/* By the clock that leases and due times go by. */
+static inline int64_t outbox_now_us(const struct evbus_outbox *outbox)
+{
+	return os_now_us() + outbox->clock_us;
 }
 
 static inline bool outbox_has_leases(const struct evbus_outbox *outbox)
@@ -189,6 +221,7 @@ enum evbus_code outbox_take_existence(void *context, const struct value *columns
 /* A row that is not done. */
 struct outbox_open {
 	int64_t seq, attempts, due_us, expires_us, lease_ms;
+	int64_t bytes;             /* of its payload; only on a server */
 	uint64_t key;              /* hash of topic and partition key; 0: it has none */
 	enum evbus_outbox_state state;
 	bool own;                  /* the lease is ours */
@@ -206,6 +239,33 @@ int64_t outbox_waits_until(const struct outbox_open *row);
 /* Sets of keys; 0 is in none. */
 bool outbox_key_is_in(const struct key_table *keys, uint64_t key);
 CHECKED enum evbus_code outbox_key_add(struct key_table *keys, uint64_t key, struct evbus_err *err);
+
+/* ---- on a server ----------------------------------------------------------------------------------------------- */
+
+/* As it is to be looked up: "schema"."table". */
+#define OUTBOX_PLACE_MAX_BYTES (2 * OUTBOX_NAME_MAX_BYTES + 6)
+void outbox_quoted(const struct evbus_outbox *outbox, char place[OUTBOX_PLACE_MAX_BYTES]);
+
+/* The names of its columns, their types and the states that they may have. EVBUS_CONFLICT: not those that it must. */
+CHECKED enum evbus_code outbox_server_look(struct evbus_outbox *outbox, struct evbus_err *err);
+/* Which of the indices, the function and the trigger are there. */
+CHECKED enum evbus_code outbox_server_has(struct evbus_outbox *outbox, enum outbox_sql what, bool *exists,
+					  struct evbus_err *err);
+/* EVBUS_CONFIG: its numbers are not handed out in the order in which rows are inserted. */
+CHECKED enum evbus_code outbox_server_check(struct evbus_outbox *outbox, struct evbus_err *err);
+/* Before rows are looked for: evbus_outbox_heard() knows of those that come later. */
+CHECKED enum evbus_code outbox_listen(struct evbus_outbox *outbox, struct evbus_err *err);
+/* Within a transaction: nobody else makes a table. */
+CHECKED enum evbus_code outbox_server_alone(struct evbus_outbox *outbox, struct evbus_err *err);
+/* Without a place for leases: this drainer alone, until it is told otherwise or loses its connection. */
+CHECKED enum evbus_code outbox_server_take(struct evbus_outbox *outbox, bool *taken, struct evbus_err *err);
+void outbox_server_give_back(struct evbus_outbox *outbox);
+
+/* How far one may look now; sets clock_us. */
+CHECKED enum evbus_code outbox_look_ahead(struct evbus_outbox *outbox, int64_t *safe, struct evbus_err *err);
+/* Sets soonest_us if there is more. */
+void outbox_wait_for_writers(struct evbus_outbox *outbox);
+void outbox_horizon_release(struct outbox_horizon *horizon);
 
 /* ---- draining -------------------------------------------------------------------------------------------------- */
 

@@ -89,7 +89,18 @@ struct store_driver {
 
 	/* Reads anywhere; writes only within a transaction. */
 	enum evbus_code (*query)(struct db *db, struct query *query, struct evbus_err *err);
+
+	/* Of servers, else NULL. Outside a transaction: from now on heard() knows of what is told on a channel, a name. To be
+	 * asked for before each look at what may have changed: a connection that is a new one has listened to nothing. */
+	enum evbus_code (*listen)(struct db *db, const char *channel, struct evbus_err *err);
+	/* A descriptor that can be read once something is told; -1: there is no connection. *told: something was. */
+	int (*heard)(struct db *db, bool *told);
 };
+
+static inline bool driver_is_server(const struct store_driver *driver)
+{
+	return driver->place;
+}
 
 #define STORE_WAIT_MS 5000
 

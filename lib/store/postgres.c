@@ -214,6 +214,8 @@ static const struct store_driver driver = {
 	.rollback = rollback,
 	.in_danger = in_danger,
 	.query = query,
+	.listen = pg_listen,
+	.heard = pg_heard,
 };
 
 static enum evbus_code open_db(const char *url, bool guest, struct db **db, struct evbus_err *err)

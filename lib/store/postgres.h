@@ -65,6 +65,7 @@ struct pg {
 	struct pg_kept kept[PG_KEPT_MAX];
 	size_t kept_next;
 	struct pg_flight flight;
+	uint64_t listening;        /* which of the connections does; 0: none */
 	struct buf args;           /* texts of arguments, each with its NUL */
 };
 
@@ -113,5 +114,10 @@ CHECKED enum evbus_code pg_set_args(struct pg *pg, const struct query *query, st
 
 /* "?" becomes $1, $2 …, and, in the definition of a table of ours, the types become those of Postgres. For free(). */
 CHECKED enum evbus_code pg_translate(const char *sql, bool ours, char **text, struct evbus_err *err);
+
+/* ---- postgres_listen.c: being told ----------------------------------------------------------------------------- */
+
+CHECKED enum evbus_code pg_listen(struct db *db, const char *channel, struct evbus_err *err);
+int pg_heard(struct db *db, bool *told);
 
 #endif

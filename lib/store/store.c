@@ -376,6 +376,19 @@ enum evbus_code table_in_danger(struct store *store, bool *danger, struct evbus_
 	return ready ? store->db->driver->in_danger(store->db, danger, err) : EVBUS_OK;
 }
 
+enum evbus_code table_listen(struct store *store, const char *channel, struct evbus_err *err)
+{
+	bool ready;
+
+	TRY(make_ready(store, false, &ready, err));
+	return ready ? store->db->driver->listen(store->db, channel, err) : EVBUS_OK;
+}
+
+int table_heard(struct store *store, bool *told)
+{
+	return store->db ? store->db->driver->heard(store->db, told) : -1;
+}
+
 void table_rollback(struct store *store)
 {
 	store->db->driver->rollback(store->db);

@@ -28,6 +28,10 @@ struct evbus_claim **table_claims(struct store *store);
 const struct store_driver *table_driver(const struct store *store);
 CHECKED enum evbus_code table_in_danger(struct store *store, bool *danger, struct evbus_err *err);
 
+/* See driver.h; only where it is a server. */
+CHECKED enum evbus_code table_listen(struct store *store, const char *channel, struct evbus_err *err);
+int table_heard(struct store *store, bool *told);
+
 static inline struct value value_text(const char *text)
 {
 	return (struct value){ .kind = VALUE_TEXT, .bytes = { text, strlen(text) } };

@@ -71,7 +71,7 @@ for options in '--map payload' '--map nothing=x' '--map payload=a,payload=b' \
 	# shellcheck disable=SC2086 # several words
 	expect_status 64 evbus outbox-init $options
 done
-expect_status 78 evbus outbox-init --outbox postgresql://x
+expect_status 78 evbus outbox-init --outbox mysql://x
 
 t 'without --outbox the table is in the store'
 fresh
