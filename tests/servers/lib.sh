@@ -33,6 +33,12 @@ tell() {
 	servers_answer "$1"
 }
 
+# steps TITLE: the commands of a section of evbus-runbooks(7).
+steps() {
+	# shellcheck disable=SC2154 # of tests/cli/lib.sh
+	awk -v title="$1" '/^\.S[sh] / { within = $0 == ".Ss " title } within && sub(/^\$ /, "")' "$ROOT/man/evbus-runbooks.7"
+}
+
 # shellcheck disable=SC2034 # for the files of tests
 servers_answer() { # NAME
 	local word rest

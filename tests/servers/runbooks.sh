@@ -6,12 +6,7 @@
 plan 3
 
 server=$1
-page=$ROOT/man/evbus-runbooks.7
 
-# steps TITLE: the commands of a section.
-steps() {
-	awk -v title="$1" '/^\.S[sh] / { within = $0 == ".Ss " title } within && sub(/^\$ /, "")' "$page"
-}
 # Kafka's differ in the first one, and in one more before the log is copied.
 carried_out() {
 	steps 'Move from files to NATS' | while read -r step; do
