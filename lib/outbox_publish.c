@@ -62,7 +62,7 @@ static bool is_hopeless(const struct evbus_outbox *outbox, const struct evbus_ou
 	struct json_fault fault;
 
 	*reason = EVBUS_REASON_NOT_JSON;
-	if (!payload.data || !json_scan(payload, NULL, 0, &fault) || memchr(payload.data, '\n', payload.len))
+	if (!payload.data || !json_scan_line(payload, &fault))
 		return true;
 	*reason = EVBUS_REASON_TOO_LARGE;
 	if (payload.len > bus_payload_max(outbox->to))

@@ -150,12 +150,7 @@ static enum evbus_code check_payload(const struct evbus_publisher *publisher, st
 	struct json_fault fault;
 
 	TRY(check_size(publisher, payload.len, err));
-	bool valid = json_scan(payload, NULL, 0, &fault);
-	/* Between members JSON allows it, but in the log it would end the line. */
-	const char *newline = valid && payload.data ? memchr(payload.data, '\n', payload.len) : NULL;
-	if (newline)
-		fault = (struct json_fault){ (size_t)(newline - payload.data), "a line break, and events are one line," };
-	else if (valid)
+	if (json_scan_line(payload, &fault))
 		return EVBUS_OK;
 	err_set(err, EVBUS_DATA, 0, "the event is not one JSON object: %s at byte %zu", fault.reason, fault.at + 1);
 	if (err)

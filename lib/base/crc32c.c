@@ -7,10 +7,9 @@
 
 #include <string.h>
 #if defined(__x86_64__)
+#include "base/cpu.h"
+
 #include <immintrin.h>
-#if __has_include(<sys/platform/x86.h>)
-#include <sys/platform/x86.h>
-#endif
 #elif defined(__ARM_FEATURE_CRC32) && defined(__aarch64__)
 #include <arm_acle.h>
 #endif
@@ -121,15 +120,9 @@ __attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_hardware(uint32_
 	return ~rest;
 }
 
-/* glibc has asked the processor, and knows. What the compiler has asks again, a dozen times before main(), and a
- * virtual processor takes 5 us for each answer. */
 static int has_hardware(void)
 {
-#if defined(CPU_FEATURE_ACTIVE)
-	return CPU_FEATURE_ACTIVE(SSE4_2) && CPU_FEATURE_ACTIVE(PCLMULQDQ);
-#else
-	return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
-#endif
+	return CPU_HAS(SSE4_2, "sse4.2") && CPU_HAS(PCLMULQDQ, "pclmul");
 }
 #elif defined(__ARM_FEATURE_CRC32) && defined(__aarch64__)
 static uint32_t crc32c_hardware(uint32_t crc, const void *data, size_t len)

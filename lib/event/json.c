@@ -1,4 +1,4 @@
-/* json.c: the scanner.
+/* json.c: the scanner; where nothing is asked for but whether it is right, json_blocks.c comes before it.
  *
  * An event is looked at once, from left to right, and every byte is judged where it is met: grammar, UTF-8 and depth in
  * the same pass. Two things make it fast. Most bytes of an event stand in strings and are plain there, so those are
@@ -9,7 +9,7 @@
  * Positions are pointers; NULL is a failure that fail() has noted. At the end of the text the next byte is taken to be
  * NUL, which is right nowhere in JSON, so every refusal takes the same way out.
  */
-#include "event/json.h"
+#include "event/json_blocks.h"
 
 #include <string.h>
 #ifdef __SSE2__
@@ -196,6 +196,13 @@ bool utf8_valid(struct evbus_slice text)
 	return p != NULL;
 }
 
+const uint8_t *json_special_end(const uint8_t *p, const uint8_t *end)
+{
+	struct scan s = { .begin = p, .end = end };
+
+	return *p == '\\' ? escape_end(&s, p) : *p >= 0x80 ? utf8_end(&s, p) : NULL;
+}
+
 /* ---- values ---------------------------------------------------------------------------------------------------- */
 
 static inline const uint8_t *digits_end(struct scan *s, const uint8_t *p)
@@ -248,6 +255,14 @@ static inline const uint8_t *scalar_end(struct scan *s, const uint8_t *p)
 	if (c == 'n')
 		return word_end(s, p, "null");
 	return fail(s, p, "expected a value");
+}
+
+bool json_scalar_is_whole(const uint8_t *p, const uint8_t *end)
+{
+	struct scan s = { .begin = p, .end = end };
+
+	p = scalar_end(&s, p);
+	return p && p < end && (*p == ',' || *p == ' ' || *p == '}' || *p == ']');
 }
 
 /* A member's name, its colon and the blanks around them: where its value should begin. */
@@ -426,7 +441,20 @@ static bool scan_all(struct evbus_slice text, unsigned depth_max, struct json_wa
 
 bool json_scan(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault)
 {
-	return scan_all(text, EVBUS_DEPTH_MAX, wants, count, fault);
+	return (!count && json_blocks_pass(text)) || scan_all(text, EVBUS_DEPTH_MAX, wants, count, fault);
+}
+
+bool json_scan_line(struct evbus_slice text, struct json_fault *fault)
+{
+	if (json_blocks_pass(text))
+		return true;
+	if (!scan_all(text, EVBUS_DEPTH_MAX, NULL, 0, fault))
+		return false;
+	/* Between members JSON allows it. */
+	const char *newline = memchr(text.data, '\n', text.len);
+	if (newline)
+		*fault = (struct json_fault){ (size_t)(newline - text.data), "a line break, and events are one line," };
+	return !newline;
 }
 
 bool json_scan_record(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault)

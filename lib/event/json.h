@@ -24,6 +24,9 @@ struct json_fault {
  * wants may be NULL. On false only *fault is meaningful. */
 bool json_scan(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault);
 
+/* The same of an event: it has no line break either, which in the log would end its line. */
+bool json_scan_line(struct evbus_slice text, struct json_fault *fault);
+
 /* The same for a record, which has one level more than the payload in it. */
 bool json_scan_record(struct evbus_slice text, struct json_want *wants, size_t count, struct json_fault *fault);
 

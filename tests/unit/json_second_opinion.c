@@ -1,6 +1,10 @@
 /* json.c once more, against a second opinion that is slow and written another way, over mutated events. */
+#include "event/json_blocks.h"
 #include "json_slow.h"
 
+#if defined(__x86_64__)
+#include "base/cpu.h"
+#endif
 #include <criterion/criterion.h>
 #include <string.h>
 
@@ -9,6 +13,8 @@
 #define TEXT(literal) { (literal), sizeof(literal) - 1 }
 /* clang-format on */
 #define ROUNDS 60000
+#define SHORT_BYTES 3 /* all texts so long are tried */
+#define PAD_MAX 192 /* so that strings have blocks of their own */
 
 static const char event[] =
 	"{\"id\":\"evt_1\",\"n\":[1,-2.5e+3,0],\"t\":true,\"f\":false,\"z\":null,\"o\":{\"k\":{}},"
@@ -101,6 +107,55 @@ static void check_fault(struct evbus_slice text, struct json_fault fault)
 	}
 }
 
+/* Only where the processor can. */
+static bool has_blocks(void)
+{
+#if defined(__x86_64__)
+	return CPU_HAS(AVX2, "avx2") && CPU_HAS(PCLMULQDQ, "pclmul");
+#else
+	return false;
+#endif
+}
+
+/* By blocks, exactly what is right passes and has no control character, which nothing has that is right but between
+ * tokens. */
+static void judge_by_blocks(struct evbus_slice text)
+{
+	struct json_fault fault;
+	bool control = false;
+
+	struct evbus_slice copy = copy_of(text);
+	bool right = slow_object(copy);
+	for (size_t i = 0; i < copy.len; i++)
+		control |= (unsigned char)copy.data[i] < ' ';
+	cr_assert_eq(json_blocks_pass(copy), has_blocks() && right && !control, "%.*s", (int)copy.len, copy.data);
+	cr_assert_eq(scan(copy, &fault), right);
+	/* Never by blocks; what is judged here is not so deep that the level more would matter. */
+	cr_assert_eq(json_scan_record(copy, NULL, 0, &fault), right);
+	cr_assert_eq(json_scan_line(copy, &fault), right && !memchr(copy.data, '\n', copy.len));
+	release(copy);
+}
+
+/* {"":"xxx", and what stands behind the first byte of text. Returns the length. */
+static size_t pad(char *padded, size_t pad, struct evbus_slice text)
+{
+	size_t len = 5 + pad;
+
+	memcpy(padded, "{\"\":\"", 5);
+	memset(padded + 5, 'x', pad);
+	memcpy(padded + len, "\",", 2);
+	memcpy(padded + len + 2, text.data + 1, text.len - 1);
+	return len + 1 + text.len;
+}
+
+static void judge_padded(struct evbus_slice text, size_t round)
+{
+	char padded[512 + PAD_MAX + 8];
+
+	if (text.len && text.data[0] == '{' && text.len + round % PAD_MAX >= 64)
+		judge_by_blocks((struct evbus_slice){ padded, pad(padded, round % PAD_MAX, text) });
+}
+
 static void judge(struct evbus_slice text)
 {
 	struct json_fault fault, fault_too;
@@ -134,6 +189,7 @@ Test(json_second_opinion, agrees_on_mutated_events)
 		struct evbus_slice mutated = { text, len };
 		good += slow_object(mutated);
 		judge(mutated);
+		judge_padded(mutated, round);
 	}
 	cr_expect(good > 10000 && good < 50000, "%zu", good);
 }
@@ -146,8 +202,106 @@ Test(json_second_opinion, agrees_on_mutated_small_objects)
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		struct evbus_slice value = small[round % COUNT(small)];
 		memcpy(text, value.data, value.len);
-		judge((struct evbus_slice){ text, mutate(text, value.len, sizeof text, &state) });
+		struct evbus_slice mutated = { text, mutate(text, value.len, sizeof text, &state) };
+		judge(mutated);
+		judge_padded(mutated, round / COUNT(small));
 	}
+}
+
+/* Every text of a few bytes that matter, moved over the border of a block within what is right without it. */
+static void judge_each_short_text(struct evbus_slice before, struct evbus_slice after)
+{
+	static const char bytes[] = "{}[]\":,\\ 01-.eu\xc3\xa9x\n";
+	const size_t kinds = sizeof bytes - 1;
+	char inside[64], text[256];
+
+	memcpy(inside, before.data, before.len);
+	memcpy(inside + before.len + SHORT_BYTES, after.data, after.len);
+	for (size_t at = 64 - SHORT_BYTES; at <= 64; at++)
+		for (size_t i = 0; i < kinds * kinds * kinds; i++) {
+			size_t next = i;
+			for (size_t n = 0; n < SHORT_BYTES; n++, next /= kinds)
+				inside[before.len + n] = bytes[next % kinds];
+			struct evbus_slice whole = { inside, before.len + SHORT_BYTES + after.len };
+			judge_by_blocks((struct evbus_slice){ text, pad(text, at - 6 - before.len, whole) });
+		}
+}
+
+Test(json_second_opinion, agrees_on_every_short_text_at_the_border_of_a_block)
+{
+	judge_each_short_text(SLICE("{\"k\":"), SLICE("}"));
+	judge_each_short_text(SLICE("{"), SLICE("}"));
+	judge_each_short_text(SLICE("{\"k"), SLICE("\":1}"));
+	judge_each_short_text(SLICE("{\"k\":\""), SLICE("\"}"));
+	judge_each_short_text(SLICE("{\"k\":[1,"), SLICE("],\"z\":1}"));
+	judge_each_short_text(SLICE("{\"k\":{\"a\":1"), SLICE("}}"));
+}
+
+Test(json_second_opinion, agrees_on_every_depth)
+{
+	char text[EVBUS_DEPTH_MAX * 7 + 64];
+	struct json_fault fault;
+
+	for (unsigned depth = 1; depth <= EVBUS_DEPTH_MAX + 2; depth++)
+		for (unsigned kinds = 0; kinds < 4; kinds++) {
+			char closing[EVBUS_DEPTH_MAX + 2];
+			size_t len = 0;
+			for (unsigned i = 0; i < depth; i++) {
+				bool object = i == 0 || (kinds >> i % 2 & 1);
+				memcpy(text + len, object ? "{\"a\":" : "[    ", 5);
+				len += 5;
+				closing[i] = object ? '}' : ']';
+			}
+			text[len++] = '1';
+			for (unsigned i = depth; i-- > 0;)
+				text[len++] = closing[i];
+			struct evbus_slice nested = { text, len };
+			cr_assert_eq(scan(nested, &fault), depth <= EVBUS_DEPTH_MAX, "%u", depth);
+			/* A level more than was opened, and one of another kind. */
+			text[len] = '}';
+			cr_assert_not(scan((struct evbus_slice){ text, len + 1 }, &fault));
+			text[len - 1] = ']';
+			cr_assert_not(scan(nested, &fault));
+		}
+}
+
+/* Behind so many arrays that a word has no room for what is around them. */
+Test(json_second_opinion, knows_what_is_around_many_levels)
+{
+	static const struct evbus_slice ends[] = { TEXT(",{\"a\":{}"), TEXT(",{\"a\":{}}}"), TEXT(",\"a\":{}}") };
+
+	for (size_t depth = 1; depth < EVBUS_DEPTH_MAX; depth++)
+		for (size_t i = 0; i < COUNT(ends); i++) {
+			char text[2 * EVBUS_DEPTH_MAX + 64];
+			memcpy(text, "{\"a\":", 5);
+			memset(text + 5, '[', depth);
+			memset(text + 5 + depth, ']', depth);
+			memcpy(text + 5 + 2 * depth, ends[i].data, ends[i].len);
+			judge((struct evbus_slice){ text, 5 + 2 * depth + ends[i].len });
+		}
+}
+
+Test(json_second_opinion, agrees_on_what_is_no_object_or_not_alone)
+{
+	static const struct evbus_slice others[][2] = {
+		{ TEXT("["), TEXT("]") },          { TEXT(""), TEXT("") },
+		{ TEXT(" {\"a\":"), TEXT("}") },   { TEXT("{\"a\":"), TEXT("} ") },
+		{ TEXT("{\"a\":"), TEXT("},{}") }, { TEXT("{\"a\":"), TEXT("}{}") },
+		{ TEXT("{\"a\":"), TEXT("}}") },   { TEXT("{\"a\":"), TEXT("") },
+		{ TEXT("1,{\"a\":"), TEXT("}") },  { TEXT("{},{\"a\":"), TEXT("}") },
+		{ TEXT("{\"a\":"), TEXT("}\n") },  { TEXT("{\"a\":"), TEXT("}") },
+	};
+	char text[PAD_MAX + 32];
+
+	for (size_t i = 0; i < COUNT(others); i++)
+		for (size_t inside = 0; inside < PAD_MAX; inside++) {
+			size_t len = others[i][0].len;
+			memcpy(text, others[i][0].data, len);
+			memset(text + len, 'x', inside + 2);
+			text[len] = text[len + 1 + inside] = '"';
+			memcpy(text + len + inside + 2, others[i][1].data, others[i][1].len);
+			judge((struct evbus_slice){ text, len + inside + 2 + others[i][1].len });
+		}
 }
 
 Test(json_second_opinion, agrees_on_every_sequence_of_three_bytes)
