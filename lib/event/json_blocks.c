@@ -102,17 +102,13 @@ INLINE bool take_brackets(struct walk *w, const uint8_t *at, uint64_t brackets, 
 	for (; brackets; brackets &= brackets - 1) {
 		unsigned i = (unsigned)__builtin_ctzll(brackets);
 		/* In ASCII, bit 5 tells a brace from a bracket, and bit 1 what opens from what closes. */
-		uint64_t before = levels & 1, brace = at[i] >> 5 & 1;
-		if (at[i] & 2) {
-			if (levels >> 63)
-				return false;
-			levels = levels << 1 | brace;
-		} else {
-			levels >>= 1;
-			/* What was opened first is closed last. */
-			if (brace != before || (levels == 1 && at + i + 1 != w->end))
-				return false;
-		}
+		uint64_t before = levels & 1, brace = at[i] >> 5 & 1, opens = at[i] >> 1 & 1;
+		if (opens ? levels >> 63 : brace ^ before)
+			return false;
+		levels = opens ? levels << 1 | brace : levels >> 1;
+		/* What was opened first is closed last. */
+		if (levels == 1 && at + i + 1 != w->end)
+			return false;
 		changes |= (before ^ (levels & 1)) << i;
 	}
 	*in_object = between(changes) ^ -first;
