@@ -7,6 +7,11 @@ TESTS =
 ROWS =
 MUTANTS =
 
+# Of `make platform-smoke`: where to publish, and where checkpoints are; nothing: files in a scratch directory.
+BUS ?=
+STORE ?=
+export BUS STORE
+
 # States that `make torture-night` makes for each of the 25 tests of power cuts: a million in all.
 STATES = 40000
 
@@ -30,7 +35,7 @@ with-tests: $(BUILD)/build.ninja
 	@tests/deps build test
 	@grep -qx 'tests = true' $(TOLD) || meson configure $(BUILD) -Dtests=true
 
-platform-smoke: all                 ## install what is missing, build, and run the main job on real events
+platform-smoke: all                 ## install what is missing, build, and run the main job on real events, or on BUS=nats://HOST STORE=URL
 	@tests/smoke $(BUILD)/cmd/evbus
 
 test: with-tests                    ## run the tests, or only those named by TESTS="version publish"
