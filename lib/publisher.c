@@ -295,16 +295,21 @@ static bool take_receipt(struct evbus_publisher *publisher, const struct slot *s
 	return true;
 }
 
+static bool is_busy(struct evbus_publisher *publisher)
+{
+	pthread_mutex_lock(&publisher->mutex);
+	bool busy = publisher->work != NULL;
+	pthread_mutex_unlock(&publisher->mutex);
+	return busy;
+}
+
 const struct evbus_record *evbus_publisher_next(struct evbus_publisher *publisher)
 {
 	/* In a forked child the mutex may be held for ever by a thread that is not there. */
 	if (bus_check(publisher->bus, NULL) != EVBUS_OK)
 		return NULL;
 	/* Whoever asks while a slot is under way wants to know whether it has arrived. */
-	pthread_mutex_lock(&publisher->mutex);
-	bool busy = publisher->work != NULL;
-	pthread_mutex_unlock(&publisher->mutex);
-	if (!busy)
+	if (publisher->has_thread && !is_busy(publisher))
 		publisher_wait(publisher);
 	while (publisher->giving != publisher->filling) {
 		struct slot *slot = &publisher->slots[publisher->giving];

@@ -25,6 +25,7 @@ struct memory_reader {
 	size_t chunk;
 	struct buf lines, lens;          /* copied from the ring: texts, and a uint32_t for each */
 	size_t given, given_bytes;       /* of those */
+	struct clock_minute minute;      /* for line_parse_near() */
 };
 
 struct memory_writer {
@@ -330,7 +331,7 @@ enum evbus_code memory_next(struct partition_reader *reader, uint64_t end, struc
 	uint32_t len = ((const uint32_t *)(const void *)memory->lens.data)[memory->given++];
 	struct evbus_slice text = { memory->lines.data + memory->given_bytes, len - 1 };
 	memory->given_bytes += len;
-	const char *why = line_parse(text, line);
+	const char *why = line_parse_near(text, &memory->minute, line);
 	if (why)
 		return err_set(err, EVBUS_IO, 0, "topic '%s', partition %d is damaged in memory at offset %llu: %s",
 			       reader->topic->name, reader->partition, (unsigned long long)reader->next, why);
