@@ -19,18 +19,29 @@ static const char anchor;
 /* Seen from the program: as it is installed, and as it is built. */
 static const char *const places[] = { EVBUS_FROM_PROGRAM, "../lib" };
 
-static enum evbus_code dir_of_program(char dir[PATH_MAX], struct evbus_err *err)
+/* The directory seen from the program, links and dots in it; false: none of them is there. */
+static bool place_of_modules(char path[2 * PATH_MAX])
 {
-	char program[PATH_MAX], path[2 * PATH_MAX];
+	char program[PATH_MAX];
+	struct stat st;
 	ssize_t len = os.readlink("/proc/self/exe", program, sizeof program - 1);
 
 	program[len > 0 ? len : 0] = '\0';
 	char *slash = strrchr(program, '/');
 	for (size_t i = 0; slash && i < sizeof places / sizeof *places; i++) {
-		snprintf(path, sizeof path, "%.*s/%s", (int)(slash - program), program, places[i]);
-		if (realpath(path, dir))
-			return EVBUS_OK;
+		snprintf(path, 2 * PATH_MAX, "%.*s/%s", (int)(slash - program), program, places[i]);
+		if (!os.fstatat(AT_FDCWD, path, &st, 0))
+			return true;
 	}
+	return false;
+}
+
+static enum evbus_code dir_of_program(char dir[PATH_MAX], struct evbus_err *err)
+{
+	char path[2 * PATH_MAX];
+
+	if (place_of_modules(path) && realpath(path, dir))
+		return EVBUS_OK;
 	return err_set(err, EVBUS_CONFIG, errno, "cannot tell where the modules of this program lie");
 }
 
@@ -48,12 +59,20 @@ static enum evbus_code dir_of_library(const char *library, char dir[PATH_MAX], s
 	return EVBUS_OK;
 }
 
-static enum evbus_code own_dir(char dir[PATH_MAX], struct evbus_err *err)
+/* NULL: it cannot be told. */
+static const struct link_map *own_map(void)
 {
 	struct link_map *ours = NULL;
 	Dl_info info;
 
-	if (!dladdr1(&anchor, &info, (void **)&ours, RTLD_DL_LINKMAP) || !ours)
+	return dladdr1(&anchor, &info, (void **)&ours, RTLD_DL_LINKMAP) ? ours : NULL;
+}
+
+static enum evbus_code own_dir(char dir[PATH_MAX], struct evbus_err *err)
+{
+	const struct link_map *ours = own_map();
+
+	if (!ours)
 		return err_set(err, EVBUS_BUG, 0, "cannot tell where libevbus.so lies");
 	/* The program is the one without a name. */
 	return ours->l_name[0] ? dir_of_library(ours->l_name, dir, err) : dir_of_program(dir, err);
@@ -73,10 +92,25 @@ enum evbus_code module_path(const char *dir, const char *name, char path[PATH_MA
 	return EVBUS_OK;
 }
 
+/* To resolve the links on the way to it takes a dozen calls, and is of no use here. */
+static bool is_beside_program(const char *name)
+{
+	char dir[2 * PATH_MAX], path[3 * PATH_MAX];
+	struct stat st;
+
+	if (!place_of_modules(dir))
+		return false;
+	snprintf(path, sizeof path, "%s/libevbus-%s.so", dir, name);
+	return !os.fstatat(AT_FDCWD, path, &st, 0);
+}
+
 bool module_is_there(const char *dir, const char *name)
 {
+	const struct link_map *ours = dir ? NULL : own_map();
 	char path[PATH_MAX];
 	struct stat st;
 
+	if (ours && !ours->l_name[0])
+		return is_beside_program(name);
 	return module_path(dir, name, path, NULL) == EVBUS_OK && !os.fstatat(AT_FDCWD, path, &st, 0);
 }
