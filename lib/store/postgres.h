@@ -105,7 +105,7 @@ struct pg_sent {
 };
 
 /* The columns of a result with one row, and how many; they live as long as it. */
-size_t pg_read_row(PGresult *result, struct value *columns);
+size_t pg_read_row(const struct pg *pg, PGresult *result, struct value *columns);
 /* Until the next call; EVBUS_DATA: Postgres does not take one of them. */
 CHECKED enum evbus_code pg_set_args(struct pg *pg, const struct query *query, struct pg_sent *sent,
 				    struct evbus_err *err);

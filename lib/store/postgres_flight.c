@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-static const char begin_text[] = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+static const char begin_text[] = "BEGIN ISOLATION LEVEL READ COMMITTED";
 static const char lock_text[] =
 	"SELECT pg_advisory_xact_lock(hashtextextended('evbus store ' || current_setting('search_path'), 0))";
 
@@ -128,7 +128,7 @@ static enum evbus_code give_row(struct pg *pg, PGresult *result, struct evbus_er
 	pg->flight.given = true;
 	if (!query->row)
 		return EVBUS_OK;
-	size_t count = pg_read_row(result, columns);
+	size_t count = pg_read_row(pg, result, columns);
 	pg->running = true;
 	enum evbus_code code = query->row(query->context, columns, count, err);
 	pg->running = false;

@@ -132,10 +132,17 @@ static enum evbus_code take_options(struct pg *pg, struct evbus_err *err)
 /* It has a password in it, or may have: its text is for messages only as far as it names no value. */
 static enum evbus_code check_url(const struct pg *pg, struct evbus_err *err)
 {
-	char *why = NULL;
+	static const char unknown[] = "invalid URI query parameter: ";
+	char *why = NULL, option[64] = "";
 	PQconninfoOption *options = PQconninfoParse(pg->url, &why);
 
+	if (why && !strncmp(why, unknown, strlen(unknown)))
+		snprintf(option, sizeof option, "%.*s", (int)strcspn(why + strlen(unknown), "\n"), why + strlen(unknown));
 	PQfreemem(why);
+	if (option[0])
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "the store '%s' has no option %s; there are schema, timeout, and those of libpq",
+			       pg->shown, option);
 	if (!options)
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the store '%s' cannot be read: write postgresql://HOST:PORT/DATABASE?OPTION=VALUE, and "
