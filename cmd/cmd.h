@@ -210,7 +210,7 @@ struct common {
 #define BUS_OPTS                                                                                                   \
 	OPT('b', common.bus, "URL", "which bus", .preset = "file:event_bus", .env = true),                         \
 		OPT('X', common.bus_option, "NAME=VALUE", "an option for its URL (again for more)"),               \
-		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE (default: in the bus)", .env = true), \
+		OPT(0, common.store, "URL", "where checkpoints are kept, sqlite:FILE or postgresql://... (default: in the bus)", .env = true), \
 		OPT(0, common.config, "FILE", "read this configuration; /dev/null: none", .env = true),            \
 		OPT(0, common.profile, "NAME", "what this profile of the configuration says comes first", .env = true)
 

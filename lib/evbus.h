@@ -96,9 +96,9 @@ struct evbus;
 #define EVBUS_OFFSET_MAX_BYTES 129      /* decimal digits: a sequence number of Kinesis is below 10^129 */
 
 struct evbus_options {
-	const char *store;         /* URL of the store, "sqlite:FILE"; NULL: <root>/.evbus/state.db; for what is on servers
-	                              $XDG_STATE_HOME/evbus/state.db (~/.local/state); for memory: none, which consuming
-	                              and checkpoints need */
+	const char *store;         /* URL of the store, "sqlite:FILE" or "postgresql://…"; NULL: <root>/.evbus/state.db;
+	                              for what is on servers $XDG_STATE_HOME/evbus/state.db (~/.local/state); for
+	                              memory: none, which consuming and checkpoints need */
 	bool no_create;            /* a bus or topic that is not there is EVBUS_NONE instead of being made */
 	uint32_t file_mode;        /* of what is made, 0 for 0600; directories add x where this has r */
 	uint32_t payload_max_bytes;/* 0: EVBUS_PAYLOAD_MAX_BYTES */

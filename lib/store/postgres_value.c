@@ -22,7 +22,7 @@ static struct evbus_slice bytes_of(char *text, size_t len)
 	size_t count = len < 2 ? 0 : (len - 2) / 2;
 
 	for (size_t i = 0; i < count; i++)
-		text[i] = (char)(hex_value(text[2 + 2 * i]) << 4 | hex_value(text[3 + 2 * i]));
+		text[i] = (char)((unsigned)hex_value(text[2 + 2 * i]) << 4 | (unsigned)hex_value(text[3 + 2 * i]));
 	return (struct evbus_slice){ text, count };
 }
 

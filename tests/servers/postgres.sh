@@ -161,9 +161,9 @@ expect_equal "$(wc -l <ran)" 3 'runs of events that the inbox knows'
 t 'another machine is kept out of a partition, and told by whom'
 begin
 events 0 2 | evbus publish -q -t orders
-evbus consume -f -q -g g -t orders -- sh -c 'cat >>done; echo >>done' &
+evbus consume -f -q -g g -t orders -- sh -c 'cat >>handled; echo >>handled' &
 consumer=$!
-wait_for 10 has_lines done 3
+wait_for 10 has_lines handled 3
 expect_status 75 other_machine evbus consume -q -g g -t orders --no-wait -- true
 expect_err_has "evbus $(hostname) $consumer from 127.0.0.1"
 expect_status 75 other_machine evbus checkpoint-set -g g -t orders -o 0
@@ -253,17 +253,17 @@ expect_err_has 'permission denied'
 consume_all() { # OF
 	local tries=0
 	while [ $tries -lt 60 ]; do
-		evbus consume -q -g g -t orders --commit-every 20 --inbox -- sh -c 'echo "$EVENT_ID" >>done; cat >/dev/null' 2>>errors && break
+		evbus consume -q -g g -t orders --commit-every 20 --inbox -- sh -c 'echo "$EVENT_ID" >>handled; cat >/dev/null' 2>>errors && break
 		tries=$((tries + 1))
 		sleep 0.05
 	done
 	touch over
 }
 expect_all() { # OF
-	expect_equal "$(sort -nu done | wc -l)" "$1" 'events that were handled'
+	expect_equal "$(sort -nu handled | wc -l)" "$1" 'events that were handled'
 	expect_equal "$(ask 'SELECT next_offset FROM checkpoints')" "$1" 'the checkpoint'
 	expect_equal "$(ask 'SELECT count(*) FROM inbox')" "$1" 'rows of the inbox'
-	expect_true "$(wc -l <done) runs" test "$(wc -l <done)" -le $(($1 + 25 * ($2 + 1)))
+	expect_true "$(wc -l <handled) runs" test "$(wc -l <handled)" -le $(($1 + 25 * ($2 + 1)))
 	grep -vE 'lost|cannot connect|no answer|may have happened|starting up|shutting down|somebody else|terminat' errors >others
 	expect_same others /dev/null
 }
@@ -274,10 +274,10 @@ RANDOM=${EVBUS_TEST_SEED:-7}
 t 'a server that is killed and comes back loses nothing that was acknowledged'
 begin 10s
 events 1 $count | evbus publish -q -t orders
-: >done && : >errors
+: >handled && : >errors
 consume_all &
 for ((i = 1; i <= breaks; i++)); do
-	wait_for 60 sh -c "[ -e over ] || [ \$(wc -l <done) -ge $((i * count / (breaks + 2))) ]"
+	wait_for 60 sh -c "[ -e over ] || [ \$(wc -l <handled) -ge $((i * count / (breaks + 2))) ]"
 	tell db kill
 	sleep "0.$((RANDOM % 5))"
 	tell db start
@@ -288,12 +288,12 @@ expect_all $count $breaks
 t 'so does one that is stopped in order, and one that stands still for a while'
 begin 10s
 events 1 $count | evbus publish -q -t orders
-: >done && : >errors
+: >handled && : >errors
 consume_all &
-wait_for 60 has_lines done $((count / 4))
+wait_for 60 has_lines handled $((count / 4))
 tell db stop
 tell db start
-wait_for 60 has_lines done $((count / 2))
+wait_for 60 has_lines handled $((count / 2))
 tell db pause
 sleep 1
 tell db resume
@@ -304,7 +304,7 @@ t 'a network that cuts connections at any byte loses nothing'
 begin 10s
 events 1 $count | evbus publish -q -t orders
 EVBUS_STORE=$(through timeout=10s)
-: >done && : >errors
+: >handled && : >errors
 consume_all &
 cuts=0
 while [ ! -e over ] && [ $cuts -lt $((4 * breaks)) ]; do
