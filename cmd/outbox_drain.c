@@ -100,11 +100,6 @@ struct worker {
 	bool unprinted;              /* stdout cannot be written */
 };
 
-static int64_t now_ms(void)
-{
-	return monotonic_ns() / 1000000;
-}
-
 static int64_t smaller(int64_t a, int64_t b)
 {
 	return a < b ? a : b;
@@ -248,7 +243,7 @@ static int64_t after_batch(struct worker *worker, const struct evbus_drain_resul
 
 static bool is_late(const struct drain *drain)
 {
-	return drain->deadline_ms != INT64_MAX && now_ms() >= drain->deadline_ms;
+	return drain->deadline_ms != INT64_MAX && monotonic_ms() >= drain->deadline_ms;
 }
 
 /* While another process is waited for. */
@@ -339,7 +334,7 @@ static void worker_release(struct worker *worker)
 static enum evbus_code wait_for_rows(struct worker *worker, int64_t wait_ms, bool *over)
 {
 	struct drain *drain = worker->drain;
-	int64_t left = drain->deadline_ms == INT64_MAX ? INT64_MAX : drain->deadline_ms - now_ms();
+	int64_t left = drain->deadline_ms == INT64_MAX ? INT64_MAX : drain->deadline_ms - monotonic_ms();
 	bool told = false;
 
 	if (left <= 0)
@@ -473,8 +468,8 @@ static enum evbus_code begin(struct drain *drain, struct worker *first, bool *do
 	*done = args->dry_run;
 	if (args->dry_run)
 		return print_claimable(&first->call, first->outbox);
-	if (args->timeout.ms >= 0 && args->timeout.ms < INT64_MAX - now_ms())
-		drain->deadline_ms = now_ms() + args->timeout.ms;
+	if (args->timeout.ms >= 0 && args->timeout.ms < INT64_MAX - monotonic_ms())
+		drain->deadline_ms = monotonic_ms() + args->timeout.ms;
 	if (args->follow)
 		return EVBUS_OK;
 	TRY(evbus_outbox_last_seq(first->outbox, &drain->up_to_seq, &first->call.err));

@@ -4,21 +4,12 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define REDRAW_MS 200
 
 /* A notice may come from the thread of a publisher, hence the atomic. */
 static atomic_bool hidden = true;
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static const char *human(double bytes, char text[32])
 {
@@ -66,7 +57,7 @@ void progress_show(struct call *call, const struct evbus_progress *progress)
 		whether = progress_is_wanted(call) ? SHOW : NEVER;
 	if (whether == NEVER)
 		return;
-	int64_t now = now_ms();
+	int64_t now = monotonic_ms();
 	began_ms = began_ms ? began_ms : now;
 	drawn_ms = drawn_ms ? drawn_ms : now;
 	if (now - drawn_ms < REDRAW_MS)

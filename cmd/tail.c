@@ -3,7 +3,6 @@
 
 #include <limits.h>
 #include <poll.h>
-#include <time.h>
 #include <unistd.h>
 
 #define LAST_DEFAULT 10
@@ -61,17 +60,9 @@ static void close_reader(struct evbus_reader **reader)
 	evbus_reader_close(*reader);
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 static bool is_late(const struct tail *tail)
 {
-	return tail->deadline_ms != INT64_MAX && now_ms() >= tail->deadline_ms;
+	return tail->deadline_ms != INT64_MAX && monotonic_ms() >= tail->deadline_ms;
 }
 
 /* Asked every few MiB: what is there to be seen need not wait until more matches. */
@@ -110,7 +101,7 @@ static enum evbus_code wait_next(struct tail *tail, const struct evbus_record **
 {
 	TRY(out_flush(tail->call));
 	while (!*record && !stopped() && !nobody_listens() && !evbus_reader_finished(tail->reader)) {
-		int64_t left = tail->deadline_ms == INT64_MAX ? LOOK_MS : tail->deadline_ms - now_ms();
+		int64_t left = tail->deadline_ms == INT64_MAX ? LOOK_MS : tail->deadline_ms - monotonic_ms();
 
 		if (left <= 0)
 			return timed_out(tail);
@@ -181,8 +172,8 @@ static enum evbus_code tail_run(struct args *args, struct call *call)
 	selection.follow = args->follow;
 	selection.go_on = go_on;
 	selection.go_on_context = &tail;
-	if (args->timeout.ms >= 0 && args->timeout.ms < INT64_MAX - now_ms())
-		tail.deadline_ms = now_ms() + args->timeout.ms;
+	if (args->timeout.ms >= 0 && args->timeout.ms < INT64_MAX - monotonic_ms())
+		tail.deadline_ms = monotonic_ms() + args->timeout.ms;
 	about_topic(call, args->reading.topic, (int32_t)args->reading.partition);
 	TRY(bus_open(call, NULL, &bus));
 	TRY(evbus_reader_open(bus, &selection, &reader, &call->err));
