@@ -9,8 +9,8 @@
  *
  * An INSERT locks its table before it takes a number, and keeps the lock until its transaction has ended and is seen to
  * have: who took a number up to S either is among W or had ended before W was read. Those who came later have numbers
- * beyond S. This holds for two-phase commits as well, which keep their locks under another name from PREPARE on: who is
- * found under such a name is added to W.
+ * beyond S. This holds for two-phase commits as well, which keep their locks, but under another name once the server was
+ * started again: whatever is prepared is added to W.
  *
  * So nobody is kept from writing, and only those are waited for who write to this table: a report that runs for hours in
  * the same database holds nothing up. What it takes is that the number comes from the sequence within the INSERT (or

@@ -67,6 +67,16 @@ close_session() {
 	wait "$session_pid"
 }
 
+# has_looked: the drainer has looked who writes, and then for rows
+has_looked() {
+	[ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'evbus%' AND state = 'idle'
+		AND query LIKE '%FROM \"outbox\" AS o%ORDER BY%'")" = 1 ]
+}
+
+later_is_open() {
+	[ "$(sql "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'")" = 1 ]
+}
+
 # ---- the table ---------------------------------------------------------------------------------------------------
 
 t 'outbox-init makes the table, its indices and what tells of rows, and the statement that it prints can be run'
@@ -171,15 +181,21 @@ expect_status 75 evbus outbox-drain --timeout 1s
 expect_equal "$(published)" '' 'before the first'
 evbus outbox-drain -q --timeout 20s &
 drainer=$!
-sleep 0.3
+wait_for 10 has_looked
+# Those who write by then are waited for, and nobody who comes later.
+sql 'BEGIN' "$(add later k)" 'SELECT pg_sleep(60)' COMMIT >/dev/null 2>&1 &
+later=$!
+wait_for 10 later_is_open
 say 'COMMIT;'
 wait $drainer
 expect_equal $? 0 'the status of the drain that waited'
+sql "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'" >/dev/null
+wait $later
 # The bounded one saw the first row come, whose number is lower.
 expect_equal "$(published)" 'first second'
 close_session
 
-t 'it does not wait for one that began later, nor for one that is rolled back, nor for those of other tables'
+t 'it does not wait for one that is rolled back, nor for those of other tables'
 begin
 sql 'CREATE TABLE IF NOT EXISTS other (n int)'
 open_session
@@ -198,23 +214,26 @@ wait $drainer
 expect_equal "$(published)" 'one three' 'after it was rolled back'
 close_session
 
-t 'it waits for a prepared transaction, also when it is prepared meanwhile'
+t 'it waits for a transaction that is prepared meanwhile, also when the server is started again'
 begin
 # Postgres prepares no transaction that tells somebody something.
 sql 'DROP TRIGGER evbus_outbox ON outbox'
 open_session
 say "BEGIN; $(add first k)"
 sql "$(add second k)"
-evbus outbox-drain --timeout 30s 2>said >receipts &
+evbus outbox-drain -f 2>said >receipts &
 drainer=$!
-sleep 0.3
+wait_for 10 has_looked
 say "PREPARE TRANSACTION 'two phases';"
-sleep 5.5
+tell database kill
+tell database start
+sleep 6
 expect_equal "$(published)" '' 'while it is prepared'
 expect_equal "$(grep -c 'a prepared transaction (see pg_prepared_xacts) has written to the table' said)" 1 'what it said'
-say "COMMIT PREPARED 'two phases';"
+sql "COMMIT PREPARED 'two phases'"
+wait_for 10 is_published 'first second'
+kill -TERM $drainer
 wait $drainer
-expect_equal "$(published)" 'first second'
 close_session
 
 t 'writers side by side, of which some roll back, and drainers: each committed row once, in the order of its key'
@@ -268,10 +287,10 @@ close_session
 
 t 'two drainers share the rows; each is published once, and each key is in order'
 begin
-fill 2000 20
-evbus outbox-drain --batch 50 >one 2>said_one &
+fill 2000 500
+evbus outbox-drain --batch 20 >one 2>said_one &
 one=$!
-evbus outbox-drain --batch 50 --concurrency 3 >two 2>said_two &
+evbus outbox-drain --batch 20 --concurrency 3 >two 2>said_two &
 two=$!
 wait $one
 expect_equal $? 0 'the status of the first'
