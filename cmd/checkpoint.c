@@ -307,18 +307,23 @@ static enum evbus_code print_moves(const struct args *args, struct call *call, c
 }
 
 /* All partitions, or none: where each goes is asked first, and then they are moved together. */
-static enum evbus_code move_all(const struct args *args, struct call *call, struct evbus *bus, uint32_t partitions,
-				struct moves *moves)
+static enum evbus_code move_all(const struct args *args, struct call *call, struct evbus *bus,
+				struct evbus_partition_info *info, struct moves *moves)
 {
 	if (args->offset.text[strspn(args->offset.text, "0123456789")] == '\0')
 		return fail(call, EVBUS_USAGE,
 			    "'%s' is an offset in one partition, and topic '%s' has %u: choose one with --partition, or "
 			    "use beginning, end, -N or @TIME",
-			    args->offset.text, args->topic, partitions);
-	TRY(moves_init(moves, call, partitions));
-	for (uint32_t i = 0; i < partitions; i++)
-		TRY(evbus_checkpoint_set(bus, args->group, args->topic, (int32_t)i, args->offset.text, true,
+			    args->offset.text, args->topic, info->partitions);
+	TRY(moves_init(moves, call, info->partitions));
+	for (size_t i = 0, most = moves->count; i < most; i++) {
+		TRY(evbus_checkpoint_set(bus, args->group, args->topic, info->partition_id, args->offset.text, true,
 					 &moves->before[i], &moves->after[i], &call->err));
+		moves->count = i + 1;
+		if (info->next_partition_id < 0)
+			break;
+		TRY(evbus_topic_describe(bus, args->topic, info->next_partition_id, info, &call->err));
+	}
 	if (args->dry_run)
 		return EVBUS_OK;
 	return evbus_checkpoint_restore(bus, moves->after, moves->count, &call->err);
@@ -332,10 +337,10 @@ static enum evbus_code move(const struct args *args, struct call *call, struct e
 	about_topic(call, args->topic, partition);
 	if (partition == EVBUS_PARTITION_ALL) {
 		TRY(evbus_topic_check(args->topic, false, &call->err));
-		TRY(evbus_topic_describe(bus, args->topic, 0, &info, &call->err));
+		TRY(evbus_topic_describe(bus, args->topic, partition, &info, &call->err));
 		if (info.partitions > 1)
-			return move_all(args, call, bus, info.partitions, moves);
-		partition = 0;
+			return move_all(args, call, bus, &info, moves);
+		partition = info.partition_id;
 	}
 	TRY(moves_init(moves, call, 1));
 	return evbus_checkpoint_set(bus, args->group, args->topic, partition, args->offset.text, args->dry_run,

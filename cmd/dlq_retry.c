@@ -160,7 +160,7 @@ static enum evbus_code publish(struct retrying *retry, const struct evbus_letter
 	event.origin = (struct evbus_slice){ origin, (size_t)n };
 	event.returns = letter->returns < UINT32_MAX ? (uint32_t)letter->returns + 1 : UINT32_MAX;
 	/* A topic that is gone would be made anew, with one partition. */
-	TRY(evbus_topic_describe(retry->letters.sources.bus, topic, 0, &info, err));
+	TRY(evbus_topic_describe(retry->letters.sources.bus, topic, EVBUS_PARTITION_ALL, &info, err));
 	if (!retry->publisher)
 		TRY(evbus_publisher_open(retry->letters.sources.bus, &one_by_one, &retry->publisher, err));
 	TRY(evbus_publisher_add(retry->publisher, &event, err));

@@ -152,7 +152,7 @@ static enum evbus_code prepare_topic(struct target *target, struct evbus *source
 	struct evbus_partition_info here, there;
 	char masked[MASKED_MAX_BYTES];
 
-	enum evbus_code code = evbus_topic_describe(source, topic, 0, &here, &call->err);
+	enum evbus_code code = evbus_topic_describe(source, topic, EVBUS_PARTITION_ALL, &here, &call->err);
 	if (code == EVBUS_NONE)
 		return EVBUS_OK;
 	if (code) {
@@ -160,7 +160,7 @@ static enum evbus_code prepare_topic(struct target *target, struct evbus *source
 		call->err.code = code;
 		return fail_within(call, "reading from '%s'", masked);
 	}
-	code = evbus_topic_describe(target->bus, topic, 0, &there, &call->err);
+	code = evbus_topic_describe(target->bus, topic, EVBUS_PARTITION_ALL, &there, &call->err);
 	if (code == EVBUS_NONE)
 		code = make_topic(target, topic, &here);
 	else if (!code && target->keeps_partition && here.partitions != there.partitions)

@@ -80,15 +80,15 @@ static enum evbus_code list_topic(struct call *call, struct evbus *bus, const ch
 	char last[sizeof info.last_published_at_utc] = "";
 	uint64_t records = 0, bytes = 0;
 
-	info.partitions = 1;
-	for (uint32_t i = 0; i < info.partitions; i++) {
-		TRY(evbus_topic_describe(bus, topic, (int32_t)i, &info, &call->err));
+	info.next_partition_id = EVBUS_PARTITION_ALL;
+	do {
+		TRY(evbus_topic_describe(bus, topic, info.next_partition_id, &info, &call->err));
 		records += info.records;
 		bytes += info.bytes;
 		/* All of one length and in UTC, so that text compares as time does. */
 		if (strcmp(info.last_published_at_utc, last) > 0)
 			memcpy(last, info.last_published_at_utc, sizeof last);
-	}
+	} while (info.next_partition_id >= 0);
 	table_text(table, topic);
 	table_number(table, info.partitions);
 	table_number(table, (int64_t)records);
@@ -136,7 +136,7 @@ static enum evbus_code describe_partition(struct call *call, struct evbus *bus, 
 	about_topic(call, topic, partition);
 	TRY(evbus_topic_describe(bus, topic, partition, info, &call->err));
 	table_text(table, topic);
-	table_number(table, partition);
+	table_number(table, info->partition_id);
 	table_text(table, info->first_offset);
 	table_text(table, info->next_offset);
 	table_number(table, (int64_t)info->records);
@@ -150,12 +150,13 @@ static enum evbus_code describe_partition(struct call *call, struct evbus *bus, 
 static enum evbus_code describe_topic(struct call *call, struct evbus *bus, const char *topic, int64_t partition,
 				      struct table *table)
 {
-	struct evbus_partition_info info = { .partitions = 1 };
+	struct evbus_partition_info info = { .next_partition_id = EVBUS_PARTITION_ALL };
 
 	if (partition != EVBUS_PARTITION_ALL)
 		return describe_partition(call, bus, topic, (int32_t)partition, &info, table);
-	for (uint32_t i = 0; i < info.partitions; i++)
-		TRY(describe_partition(call, bus, topic, (int32_t)i, &info, table));
+	do
+		TRY(describe_partition(call, bus, topic, info.next_partition_id, &info, table));
+	while (info.next_partition_id >= 0);
 	return EVBUS_OK;
 }
 

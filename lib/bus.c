@@ -264,6 +264,14 @@ enum evbus_code evbus_topic_list(struct evbus *bus, const char *pattern, char **
 	return bus->backend->ops->topic_names(bus->backend, pattern, names, err);
 }
 
+static int32_t partition_after(const struct backend_topic *topic, int32_t number)
+{
+	for (uint32_t i = 0; i < topic->partitions; i++)
+		if (topic_partition(topic, i).number > number)
+			return topic_partition(topic, i).number;
+	return -1;
+}
+
 enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32_t partition_id,
 				     struct evbus_partition_info *info, struct evbus_err *err)
 {
@@ -272,9 +280,13 @@ enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32
 
 	TRY(bus_reach(bus, false, err));
 	TRY(bus->backend->ops->topic_open(bus->backend, topic, &opened, err));
+	if (partition_id < 0)
+		partition_id = partition_after(opened, -1);
 	TRY(partition_open(opened, partition_id, DESCRIBE_CHUNK, false, &reader, err));
 	struct evbus_partition_info found = {
 		.partitions = opened->partitions,
+		.partition_id = partition_id,
+		.next_partition_id = partition_after(opened, partition_id),
 		.segment_max_bytes = opened->segment_max_bytes == UINT64_MAX ? 0 : opened->segment_max_bytes,
 		.offset_kind = opened->ops->offset_kind,
 		.acknowledgement = opened->acknowledgement ? opened->acknowledgement : opened->ops->acknowledgement,

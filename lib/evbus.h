@@ -199,7 +199,9 @@ EVBUS_API void evbus_free(void *block);
 
 struct evbus_partition_info {
 	char log_id[33];           /* hexadecimal; another log under the same name has another one */
-	uint32_t partitions;
+	uint32_t partitions;       /* how many are there: from 0 on, but where a server splits and merges them */
+	int32_t partition_id;      /* which this is, */
+	int32_t next_partition_id; /* and the next one that is there; -1: it is the last */
 	uint64_t segment_max_bytes;/* 0: there are no segments */
 	char first_offset[EVBUS_OFFSET_MAX_BYTES + 1];
 	char next_offset[EVBUS_OFFSET_MAX_BYTES + 1];    /* of what is durable: where the next record will stand */
@@ -210,6 +212,7 @@ struct evbus_partition_info {
 	const char *acknowledgement;       /* what a receipt means on this backend, */
 	const char *idempotence;           /* and what publishing idempotently is worth there */
 };
+/* partition_id -1: the first that is there. */
 EVBUS_CHECKED enum evbus_code evbus_topic_describe(struct evbus *bus, const char *topic, int32_t partition_id,
 						   struct evbus_partition_info *info, struct evbus_err *err);
 

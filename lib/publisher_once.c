@@ -268,7 +268,11 @@ enum evbus_code publisher_catch_up(struct evbus_publisher *publisher, const char
 static enum evbus_code enter(struct part *part, struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf writers = { 0 };
+	struct backend_topic *topic = part->home->topic;
 
+	/* What others have published since may be in partitions that were not there. */
+	if (topic->list)
+		TRY(topic->ops->topic_check(topic, "published to", err));
 	for (uint32_t i = 0; i < part->publisher->lane_count; i++) {
 		struct partition_writer *writer = part->publisher->lanes[i]->writer;
 		if (part->publisher->lanes[i]->topic == part->home->topic)

@@ -168,16 +168,15 @@ static enum evbus_code visit_partitions(struct verification *run, struct evbus_e
 	if (run->options->partition_id >= 0) {
 		if (run->bus->root)
 			TRY(topic_check_partition(&run->topic, run->options->partition_id, err));
-		else if ((uint32_t)run->options->partition_id >= run->topic.partitions)
-			return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
-				       run->topic.name, run->options->partition_id, run->topic.partitions);
+		else if (!topic_has_partition(run->home, run->options->partition_id))
+			return topic_no_partition(run->home, run->options->partition_id, err);
 		return visit_partition(run, run->options->partition_id, err);
 	}
 	if (run->options->cut_at && run->topic.partitions > 1)
 		return err_set(err, EVBUS_USAGE, 0, "topic '%s' has %u partitions: say with --partition which one to cut",
 			       run->topic.name, run->topic.partitions);
 	for (uint32_t i = 0; i < run->topic.partitions; i++)
-		TRY(visit_partition(run, (int32_t)i, err));
+		TRY(visit_partition(run, run->bus->root ? (int32_t)i : topic_partition(run->home, i).number, err));
 	return EVBUS_OK;
 }
 
@@ -256,15 +255,14 @@ static void close_topic(struct verification *run)
 /* How much there is to be read of a topic, for progress. What cannot be told now is told when it is read. */
 static uint64_t bytes_of(const struct verification *run, const char *topic)
 {
-	struct evbus_partition_info info = { .partitions = 1 };
-	int32_t only = run->options->partition_id;
+	struct evbus_partition_info info = { .next_partition_id = run->options->partition_id };
 	uint64_t bytes = 0;
 
-	for (int32_t i = only < 0 ? 0 : only; i <= only || (only < 0 && (uint32_t)i < info.partitions); i++) {
-		if (evbus_topic_describe(run->bus, topic, i, &info, NULL) != EVBUS_OK)
+	do {
+		if (evbus_topic_describe(run->bus, topic, info.next_partition_id, &info, NULL) != EVBUS_OK)
 			break;
 		bytes += info.bytes;
-	}
+	} while (run->options->partition_id < 0 && info.next_partition_id >= 0);
 	return bytes;
 }
 
@@ -298,6 +296,11 @@ static enum evbus_code check_topic(struct verification *run, struct evbus_err *e
 	return EVBUS_OK;
 }
 
+static bool has_partition(const struct verification *run, int32_t number)
+{
+	return run->bus->root ? (uint32_t)number < run->topic.partitions : topic_has_partition(run->home, number);
+}
+
 static enum evbus_code visit_topic(struct verification *run, const char *name, struct evbus_err *err)
 {
 	uint64_t damages = run->result->damages;
@@ -317,7 +320,7 @@ static enum evbus_code visit_topic(struct verification *run, const char *name, s
 		return code;
 	}
 	/* Of a pattern those topics are meant that have the partition. */
-	if (run->is_pattern && run->options->partition_id >= (int32_t)run->topic.partitions)
+	if (run->is_pattern && run->options->partition_id >= 0 && !has_partition(run, run->options->partition_id))
 		return EVBUS_OK;
 	TRY(check_topic(run, err));
 	if (run->options->rebuild_keys)

@@ -329,7 +329,7 @@ static enum evbus_code compare_topic(struct comparison *run, struct evbus_err *e
 {
 	struct evbus_partition_info info;
 
-	if (evbus_topic_describe(run->sides[OURS], run->topic, 0, &info, NULL) == EVBUS_OK)
+	if (evbus_topic_describe(run->sides[OURS], run->topic, EVBUS_PARTITION_ALL, &info, NULL) == EVBUS_OK)
 		run->result->partitions += info.partitions;
 	run->shift = 0;
 	run->pass = run->odd_count = 0;

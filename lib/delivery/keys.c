@@ -22,7 +22,7 @@ static void close_keys(struct keys **keys)
 static enum evbus_code read_progress(struct keys *keys, struct evbus_err *err)
 {
 	CLEANUP(free_cleanup) struct key_progress *rows = NULL;
-	size_t partitions = keys->topic->partitions;
+	size_t partitions = keys->size;
 
 	if (!keys->store)
 		return EVBUS_OK;
@@ -37,10 +37,37 @@ static enum evbus_code read_progress(struct keys *keys, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
+/* Makes room for the partitions that there are by now. */
+static enum evbus_code fit(struct keys *keys, struct evbus_err *err)
+{
+	uint32_t count = keys->topic->partitions;
+	uint32_t size = count ? (uint32_t)topic_partition(keys->topic, count - 1).number + 1 : 0;
+
+	if (size <= keys->size)
+		return EVBUS_OK;
+	struct key_part *parts = os.realloc(keys->parts, size * sizeof *parts);
+	if (!parts)
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", keys->topic->name);
+	memset(parts + keys->size, 0, (size - keys->size) * sizeof *parts);
+	keys->parts = parts;
+	keys->size = size;
+	return EVBUS_OK;
+}
+
 static enum evbus_code read_all(struct keys *keys, struct evbus_err *err)
 {
-	for (uint32_t i = 0; i < keys->topic->partitions; i++)
-		TRY(keys_read_on(keys, (int32_t)i, err));
+	struct evbus_err why;
+
+	TRY(fit(keys, err));
+	for (uint32_t i = 0; i < keys->topic->partitions; i++) {
+		enum evbus_code code = keys_read_on(keys, topic_partition(keys->topic, i).number, &why);
+		/* It went since they were listed. */
+		if (code == EVBUS_NONE && keys->topic->list)
+			continue;
+		if (code && err)
+			*err = why;
+		TRY(code);
+	}
 	keys->read_at_us = os_now_us();
 	return EVBUS_OK;
 }
@@ -50,17 +77,16 @@ static enum evbus_code make(const struct backend_topic *topic, struct store *sto
 {
 	const struct backend_files *files = topic->ops->files;
 	CLEANUP(close_keys) struct keys *made = os.realloc(NULL, sizeof *made);
-	size_t size = topic->partitions * sizeof(*made->parts);
 
 	if (!made)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
 	*made = (struct keys){
 		.topic = topic, .log = files ? files->topic(topic) : NULL, .store = store, .lock_fd = -1
 	};
-	made->parts = os.realloc(NULL, size);
-	if (!made->parts)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the keys of topic '%s'", topic->name);
-	memset(made->parts, 0, size);
+	/* What a row says is a position, which means nothing to another process where offsets are texts. */
+	if (topic->ops->offset_text)
+		made->store = NULL;
+	TRY(fit(made, err));
 	GIVE(keys, made);
 	return EVBUS_OK;
 }
@@ -84,7 +110,7 @@ void keys_close(struct keys *keys, bool save)
 	if (save && keys->store && (keys->records > SAVE_RECORDS || keys->bytes > SAVE_BYTES))
 		(void)!keys_save(keys, NULL);
 	keys_look_away(keys);
-	for (uint32_t i = 0; keys->parts && i < keys->topic->partitions; i++)
+	for (uint32_t i = 0; keys->parts && i < keys->size; i++)
 		partition_close(&keys->parts[i].reader);
 	keys_lock_close(keys);
 	key_table_release(&keys->recent);
@@ -139,7 +165,7 @@ static enum evbus_code catch_up(struct keys *keys, int32_t partition, struct log
 static enum evbus_code enter(struct keys *keys, struct partition_writer *const *writers, size_t count,
 			     const struct waiter *waiter, struct evbus_err *err)
 {
-	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+	for (uint32_t i = 0; i < keys->size; i++)
 		TRY(catch_up(keys, (int32_t)i, writer_of(keys, writers, count, (int32_t)i), waiter, err));
 	keys->read_at_us = os_now_us();
 	return EVBUS_OK;
@@ -208,7 +234,7 @@ static void close_looking(struct key_part *part)
 
 void keys_look_away(struct keys *keys)
 {
-	for (uint32_t i = 0; keys->parts && i < keys->topic->partitions; i++)
+	for (uint32_t i = 0; keys->parts && i < keys->size; i++)
 		close_looking(&keys->parts[i]);
 }
 
@@ -219,7 +245,7 @@ static enum evbus_code go_to(struct keys *keys, int32_t partition, uint64_t offs
 	bool got = true;
 
 	*there = false;
-	if ((uint32_t)partition >= keys->topic->partitions)
+	if ((uint32_t)partition >= keys->size)
 		return EVBUS_OK;
 	struct key_part *part = &keys->parts[partition];
 	if (keys->log && !part->looking)
@@ -392,6 +418,10 @@ enum evbus_code keys_rebuild(const struct backend_topic *topic, struct store *st
 	struct control_view view;
 	bool there;
 
+	if (topic->ops->offset_text)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "topic '%s' has no index of event keys that could be made anew: it is read each time",
+			       topic->name);
 	TRY(make(topic, store, &keys, err));
 	TRY(read_progress(keys, err));
 	if (!keys->log) {

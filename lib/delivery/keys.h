@@ -47,7 +47,8 @@ struct keys {
 	bool locked;
 	bool waited;                     /* for it, when it was last taken */
 	bool told;                       /* that somebody else has it */
-	struct key_part *parts;
+	struct key_part *parts;          /* by number; of those between that are not there nothing is known */
+	uint32_t size;
 	struct key_table recent;
 	uint64_t records, bytes;         /* read since something was stored */
 	bool stored;                     /* the store has rows of the topic */

@@ -330,7 +330,7 @@ static enum evbus_code save_part(struct keys *keys, int32_t partition, const str
 static enum evbus_code save_parts(struct keys *keys, struct evbus_err *err)
 {
 	CLEANUP(free_cleanup) struct key_progress *now = NULL;
-	size_t partitions = keys->topic->partitions;
+	size_t partitions = keys->size;
 
 	now = os.realloc(NULL, partitions * sizeof(*now));
 	if (!now)
@@ -345,7 +345,7 @@ static enum evbus_code save_parts(struct keys *keys, struct evbus_err *err)
 /* With the transaction committed. */
 static void forget_recent(struct keys *keys)
 {
-	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+	for (uint32_t i = 0; i < keys->size; i++)
 		keys->parts[i].stored_to = keys->parts[i].seen_to;
 	key_table_clear(&keys->recent);
 	keys->records = keys->bytes = 0;
@@ -397,14 +397,14 @@ enum evbus_code keys_make_anew(struct keys *keys, bool *fitted, struct evbus_err
 {
 	bool all = true, fit;
 
-	for (uint32_t i = 0; i < keys->topic->partitions; i++) {
+	for (uint32_t i = 0; i < keys->size; i++) {
 		TRY(check_row(keys, (int32_t)i, &fit, err));
 		all = all && fit;
 	}
 	TRY(clear_rows(keys, err));
-	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+	for (uint32_t i = 0; i < keys->size; i++)
 		keys->parts[i] = (struct key_part){ .known = false };
-	for (uint32_t i = 0; i < keys->topic->partitions; i++)
+	for (uint32_t i = 0; i < keys->size; i++)
 		TRY(keys_read_on(keys, (int32_t)i, err));
 	TRY(keys_save(keys, err));
 	*fitted = all;

@@ -453,3 +453,70 @@ Test(shards, a_dead_letter_that_is_queued_comes_back_with_its_offset)
 	expect_end(consumer);
 	evbus_consumer_close(consumer);
 }
+
+/* ---- publishing once ---- */
+
+static bool publish_once(struct evbus_publisher *publisher, int n)
+{
+	char payload[64], key[16];
+	int len = snprintf(payload, sizeof payload, "{\"id\":\"%d\",\"n\":%d}", n, n);
+	int key_len = snprintf(key, sizeof key, "k%d", n % KEYS);
+	struct evbus_event event = { .topic = "t",
+				     .payload = { payload, (size_t)len },
+				     .key = { key, (size_t)key_len },
+				     .partition_id = EVBUS_PARTITION_ANY };
+
+	OK(evbus_publisher_add(publisher, &event, &err));
+	OK(evbus_publisher_flush(publisher, &err));
+	const struct evbus_record *receipt = evbus_publisher_next(publisher);
+	cr_assert_not_null(receipt);
+	cr_expect_eq(receipt->offset.len, 100);
+	return !receipt->duplicate;
+}
+
+/* Two that are open all the time, each of which publishes what the other may have published before, elsewhere. */
+Test(shards, what_was_published_before_a_split_is_not_published_again)
+{
+	const struct evbus_publisher_options options = { .idempotent = true, .event_key_from = "/id" };
+	struct evbus_publisher *one, *other;
+
+	OK(evbus_publisher_open(bus, &options, &one, &err));
+	OK(evbus_publisher_open(bus, &options, &other, &err));
+	for (int n = 0; n < 60; n++) {
+		cr_expect(publish_once(n % 2 ? one : other, n), "%d", n);
+		if (n % 10 == 5)
+			split_or_merge();
+		cr_expect_not(publish_once(n % 3 ? one : other, n), "%d", n);
+		cr_expect_not(publish_once(n % 3 ? other : one, n / 2), "%d", n);
+	}
+	evbus_publisher_close(one);
+	evbus_publisher_close(other);
+}
+
+/* ---- all partitions ---- */
+
+Test(shards, those_that_are_there_are_described_and_verified)
+{
+	const struct evbus_verify_options options = { .partition_id = EVBUS_PARTITION_ALL, .deep = true };
+	struct evbus_partition_info info = { .next_partition_id = EVBUS_PARTITION_ALL };
+	struct evbus_verify_result result;
+	uint64_t records = 0;
+	int seen = 0;
+
+	publish_keys(0, 100);
+	(void)shards_split(0);
+	publish_keys(100, 100);
+	(void)shards_merge(1, 2);
+	publish_keys(200, 100);
+	shards_forget(1);
+	do {
+		OK(evbus_topic_describe(bus, "t", info.next_partition_id, &info, &err));
+		seen = seen * 10 + info.partition_id;
+		records += info.records;
+	} while (info.next_partition_id >= 0);
+	cr_expect_eq(seen, 2345);
+	OK(evbus_verify(bus, "t", &options, &result, &err));
+	cr_expect_eq(result.partitions, 5);
+	cr_expect_eq(result.damages, 0);
+	cr_expect_eq(result.records, records);
+}
