@@ -58,12 +58,12 @@ static enum evbus_code fail_once(struct evbus_err *e)
 
 static enum evbus_code open_double(const char *url, bool guest, struct db **db, struct evbus_err *e)
 {
-	char path[PATH_MAX];
+	char directory[PATH_MAX - 16], path[PATH_MAX];
 	struct double_db *opened = malloc(sizeof *opened);
 
 	cr_assert(opened && !strcmp(url, URL));
-	cr_assert(getcwd(path, sizeof path - 16));
-	strcat(path, "/server.db");
+	cr_assert(getcwd(directory, sizeof directory));
+	snprintf(path, sizeof path, "%s/server.db", directory);
 	close(open(path, O_CREAT | O_RDWR, 0600));
 	opened->db.driver = &driver;
 	opened->session = ++sessions;
