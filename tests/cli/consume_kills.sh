@@ -45,7 +45,7 @@ X
 patience=200ms
 [ -z "$tests_database" ] || patience=3s # psql takes longer to begin than what is killed then takes to be seen
 consumer=(evbus consume -q -t work -g g --inbox --retry-max "$retries" --retry-delay 10ms --retry-cap 20ms
-	--handler-timeout $patience -- sh ./handler)
+	--handler-timeout "$patience" -- sh ./handler)
 
 # What is behind the checkpoint is done or dead. The checkpoint is read first: what it says was true before.
 check_checkpoints() {
