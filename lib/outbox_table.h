@@ -81,23 +81,24 @@ struct evbus_outbox {
 	char *url;                 /* NULL: the store of the bus */
 	char *name;
 	char *insert;              /* for applications */
-	bool wrap;
 	struct store *store;
+	bool wrap;
+	bool within;               /* a transaction is open */
 	bool looked;               /* what follows up to sql is known */
-	uint32_t present;          /* columns that the table has */
 	bool indices[OUTBOX_INDICES];          /* that are there */
+	bool server;               /* writers write side by side; what follows `names` up to sql is of use only there */
+	bool checked;              /* its numbers; on a server */
+	bool idle;                 /* draining, nothing was found the last time: look before locking */
+	uint32_t present;          /* columns that the table has */
+	uint32_t no_state;         /* states that the column cannot have; on a server */
 	struct buf names;          /* of all its columns, each with its NUL */
-	bool server;               /* writers write side by side; what follows up to sql is of use only there */
 	char types[OUTBOX_COLUMNS][OUTBOX_TYPE_MAX_BYTES];
-	uint32_t no_state;         /* states that the column cannot have */
-	bool checked;              /* its numbers */
 	char *advice;              /* what the table lacks, as SQL; NULL: nothing */
 	int64_t clock_us;          /* what the clock of the server is ahead of ours */
 	struct outbox_horizon horizon;
 	char *sql[OUTBOX_SQLS];    /* NULL: nothing to be done, as the columns are not there */
 	char *adds[8];             /* SQL_ADD by which of tenant_id, event_key and partition_key are given */
 	struct buf place;
-	bool within;               /* a transaction is open */
 
 	/* Draining. */
 	char owner[OUTBOX_OWNER_MAX_BYTES];    /* of our leases, without their length */
@@ -109,7 +110,6 @@ struct evbus_outbox {
 	int64_t rescan_at_us;      /* monotonic: when the pass over the table begins anew */
 	int64_t pass_ends_at_us;   /* the same, if nothing goes wrong before; 0: it has just begun */
 	int64_t soonest_us;        /* when the first of them can be claimed; INT64_MAX: none waits */
-	bool idle;                 /* nothing was found the last time: look before locking */
 };
 
 static inline bool outbox_has(const struct evbus_outbox *outbox, enum outbox_column column)

@@ -23,8 +23,8 @@ sql "GRANT SELECT, UPDATE, DELETE ON events TO tester"
 sql "INSERT INTO events (kind, customer_id, body) VALUES ('placed', 1, '{\"old\": true}')"
 
 t 'each step ends with 0'
-steps 'Drain an outbox in Postgres' |
-	sed -e "s|postgresql://drainer[^ ]*|$drainer|; s|postgresql://postgres[^ ]*|$owner|" >steps
+steps 'Drain an outbox in Postgres' >written
+sed -e "s|postgresql://drainer[^ ]*|$drainer|; s|postgresql://postgres[^ ]*|$owner|" written >steps
 expect_true 'there are steps' test "$(grep -c ^evbus steps)" = 5
 while read -r step; do
 	case $step in *--dry-run) sql "INSERT INTO events (kind, customer_id, body) SELECT 'placed', n % 2, '{}' FROM generate_series(1, 20) n" ;; esac
