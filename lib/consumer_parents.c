@@ -23,8 +23,8 @@ static enum evbus_code find_stored(struct evbus_consumer *consumer, const struct
 	struct evbus_err why;
 
 	TRY(bus_store(consumer->bus, err));
-	enum evbus_code code = store_checkpoint_get(consumer->bus->store, consumer->group, topic->name, partition,
-						    stored, &why);
+	enum evbus_code code =
+		store_checkpoint_get(consumer->bus->store, consumer->group, topic->name, partition, stored, &why);
 	*found = code == EVBUS_OK && strcmp(stored->log_id, topic->log_id) == 0;
 	if (code == EVBUS_OK || code == EVBUS_NONE)
 		return EVBUS_OK;

@@ -105,8 +105,7 @@ uint32_t shards_list(struct backend_partition list[SHARDS_MAX])
 	pthread_mutex_lock(&shards_mutex);
 	for (int32_t i = 0; i < shard_count; i++)
 		if (!shards[i].gone)
-			list[count++] =
-				(struct backend_partition){ i, { shards[i].parents[0], shards[i].parents[1] } };
+			list[count++] = (struct backend_partition){ i, { shards[i].parents[0], shards[i].parents[1] } };
 	pthread_mutex_unlock(&shards_mutex);
 	return count;
 }

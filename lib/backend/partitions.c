@@ -26,8 +26,8 @@ bool topic_has_partition(const struct backend_topic *topic, int32_t number)
 enum evbus_code topic_no_partition(const struct backend_topic *topic, int32_t number, struct evbus_err *err)
 {
 	if (!topic->list || !topic->partitions)
-		return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0", topic->name,
-			       number, topic->partitions);
+		return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
+			       topic->name, number, topic->partitions);
 	return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, with numbers from %d to %d",
 		       topic->name, number, topic->partitions, topic->list[0].number,
 		       topic->list[topic->partitions - 1].number);
@@ -50,7 +50,8 @@ enum evbus_code partition_offset_find(struct partition_reader *reader, struct ev
 		return reader->ops->offset_find(reader, text, position, err);
 	if (!reader->ops->offset_find && decimal_parse(text, position))
 		return EVBUS_OK;
-	return err_set(err, EVBUS_DATA, 0, "'%.*s' is not an offset", (int)(text.len < 200 ? text.len : 200), text.data);
+	return err_set(err, EVBUS_DATA, 0, "'%.*s' is not an offset", (int)(text.len < 200 ? text.len : 200),
+		       text.data);
 }
 
 enum evbus_code partition_of(const struct backend_topic *topic, struct evbus_slice key, int32_t *partition,
@@ -59,10 +60,11 @@ enum evbus_code partition_of(const struct backend_topic *topic, struct evbus_sli
 	if (topic->ops->partition_of)
 		return topic->ops->partition_of(topic, key, partition, err);
 	if (!key.data && topic->partitions > 1)
-		return err_set(err, EVBUS_USAGE, 0,
-			       "topic '%s' has %u partitions: choose one by its number or by a key (--partition, --key, "
-			       "--key-from)",
-			       topic->name, topic->partitions);
+		return err_set(
+			err, EVBUS_USAGE, 0,
+			"topic '%s' has %u partitions: choose one by its number or by a key (--partition, --key, "
+			"--key-from)",
+			topic->name, topic->partitions);
 	*partition = key.data ? partition_of_key(key.data, key.len, topic->partitions) : 0;
 	return EVBUS_OK;
 }

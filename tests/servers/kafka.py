@@ -5,7 +5,8 @@ import socket, struct
 from helper import HOST, Failed
 
 PATIENCE_S = 10
-LIST_OFFSETS, METADATA, CREATE_TOPICS = (2, 2), (3, 4), (19, 2)   # request and version: of those before the tagged fields
+# Request and version: of those before the tagged fields.
+LIST_OFFSETS, METADATA, CREATE_TOPICS, CREATE_PARTITIONS = (2, 2), (3, 4), (19, 2), (37, 1)
 
 
 def text(word):
@@ -86,3 +87,13 @@ def create_topic(port, name, partitions, settings):
     for _, code, why in a.array(lambda: (a.text(), a.number("h"), a.text())):
         if code != 0:
             raise Failed(f"cannot make topic '{name}': {code} {why}")
+
+
+def add_partitions(port, name, count):
+    """So that there are so many."""
+    a = ask(port, CREATE_PARTITIONS, array([text(name) + struct.pack(">ii", count, -1)]) +
+            struct.pack(">i?", PATIENCE_S * 1000, False))
+    a.number("i")
+    for _, code, why in a.array(lambda: (a.text(), a.number("h"), a.text())):
+        if code != 0:
+            raise Failed(f"cannot add partitions to topic '{name}': {code} {why}")

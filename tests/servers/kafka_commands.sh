@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 20
+plan 21
 
 command -v kcat >/dev/null || {
 	echo '1..0 # SKIP there is no kcat (tests/deps servers installs it)'
@@ -88,6 +88,32 @@ expect_status 78 evbus topic-create -t more --segment-size 1M
 expect_status 0 evbus topic-describe -t orders.new --format json
 expect_equal "$(jq -c '[.first_offset,.next_offset,.records]' "$OUT")" '["0","3",3]' 'the topic'
 expect_out_has 'in-sync replicas'
+
+t 'partitions that are added while others read and consume are read and consumed'
+fresh
+evbus topic-create -q -t growing --partitions 1 >/dev/null
+has_lines() { [ "$(wc -l <"$1")" -ge "$2" ]; }
+number() { seq "$1" "$2" | sed 's/.*/{"id":"&","n":&}/'; }
+number 1 20 | evbus publish -q -t growing -p 0
+"$EVBUS" tail -f -q -t growing -o beginning --format '{/n}\n' >tailed &
+tail=$!
+"$EVBUS" consume -f -q -t growing -g g --concurrency 4 -- sh -c 'cat >>handled' &
+consume=$!
+wait_for 20 has_lines tailed 20
+wait_for 20 has_lines handled 20
+protocol "add_partitions(port, 'growing', 3)"
+for partition in 1 2; do
+	wait_for 20 evbus publish -q -t growing -p $partition <<<"{\"id\":\"${partition}00\",\"n\":${partition}00}"
+done
+number 21 40 | evbus publish -q -t growing --key-from /id
+wait_for 30 has_lines tailed 42
+wait_for 30 has_lines handled 42
+kill "$tail" "$consume"
+wait "$tail" "$consume"
+expect_equal "$(sort -n tailed | tr '\n' ' ')" "$(seq -s ' ' 1 40) 100 200 " 'read once each'
+expect_equal "$(jq .n handled | sort -n | tr '\n' ' ')" "$(seq -s ' ' 1 40) 100 200 " 'consumed once each'
+expect_status 0 evbus checkpoint-list -g g --format tsv
+expect_equal "$(cut -f3 "$OUT" | sort | tr '\n' ' ')" '0 1 2 ' 'checkpoints of all partitions'
 
 t 'a key comes to the partition to which other producers of Kafka bring it'
 fresh
