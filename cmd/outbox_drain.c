@@ -234,7 +234,7 @@ static int64_t after_batch(struct worker *worker, const struct evbus_drain_resul
 	int64_t wait_ms = args->interval.ms;
 	if (!args->follow) {
 		wait_ms = smaller(wait_ms, worker->look_ms);
-		worker->look_ms *= 2;
+		worker->look_ms = 2 * wait_ms;
 	}
 	if (result->next_due_ms >= 0)
 		wait_ms = smaller(wait_ms, result->next_due_ms);
