@@ -78,16 +78,14 @@ static void note_damage(struct run *run, const struct evbus_finding *finding)
 static void on_finding(void *context, const struct evbus_finding *finding)
 {
 	struct run *run = context;
-	char offset[24];
 
 	if (finding->severity == EVBUS_DAMAGE)
 		note_damage(run, finding);
 	if (run->rows++ >= ROWS_MAX && run->table.format == TABLE_ALIGNED)
 		return;
-	snprintf(offset, sizeof offset, "%llu", (unsigned long long)finding->offset);
 	table_text(&run->table, finding->topic);
 	table_number(&run->table, finding->partition_id);
-	table_text(&run->table, offset);
+	table_text(&run->table, finding->offset_text);
 	table_number(&run->table, (int64_t)finding->byte);
 	table_text(&run->table, finding->what);
 	table_text(&run->table, finding->severity == EVBUS_DAMAGE ? "damage" : "note");

@@ -205,7 +205,7 @@ struct evbus_partition_info {
 	uint64_t segment_max_bytes;/* 0: there are no segments */
 	char first_offset[EVBUS_OFFSET_MAX_BYTES + 1];
 	char next_offset[EVBUS_OFFSET_MAX_BYTES + 1];    /* of what is durable: where the next record will stand */
-	uint64_t records;
+	uint64_t records;                  /* UINT64_MAX, of this and the bytes: the backend does not know */
 	uint64_t bytes;
 	char last_published_at_utc[28];    /* "" where there is no record */
 	const char *offset_kind;
@@ -812,6 +812,8 @@ struct evbus_finding {
 	const char *what;          /* one word: shape checksum gap order batch segment topic checkpoint payload
 	                              duplicate occurred_at clock tail keys; of a comparison: differs missing more */
 	char text[256];
+	char offset_text[EVBUS_OFFSET_MAX_BYTES + 1];    /* the offset, which need be no such number: then the other one says
+	                              nothing to anybody but this library */
 };
 
 struct evbus_verify_options {

@@ -17,19 +17,25 @@ void verify_report(struct verification *run, const struct evbus_finding *finding
 		run->result->damages++;
 	else
 		run->result->notes++;
-	if (run->options->finding)
-		run->options->finding(run->options->context, finding);
+	if (!run->options->finding)
+		return;
+	struct evbus_finding told = *finding;
+	if (!told.offset_text[0])
+		told.offset_text[decimal_format(told.offset, told.offset_text)] = '\0';
+	run->options->finding(run->options->context, &told);
 }
 
 void verify_on_finding(struct log_verify *log, enum evbus_severity severity, const char *what, uint64_t offset,
 		       uint64_t byte, const char *text)
 {
 	struct verification *run = (struct verification *)(void *)log;
-	struct evbus_finding finding = { run->topic.name, log->partition, offset, byte, severity, what, "" };
+	struct evbus_finding finding = { run->topic.name, log->partition, offset, byte, severity, what, "", "" };
 
 	if (run->ids_only)
 		return;
 	snprintf(finding.text, sizeof finding.text, "%s", text);
+	if (run->reader && partition_offset_text(run->reader, offset, finding.offset_text, NULL) != EVBUS_OK)
+		finding.offset_text[0] = '\0';
 	if (severity == EVBUS_DAMAGE && !run->cut_found && run->options->cut_at && offset == run->cut_offset) {
 		run->cut_found = true;
 		run->cut_byte = byte;
@@ -118,7 +124,7 @@ static enum evbus_code cut_partition(struct verification *run, int32_t partition
 
 static void tell_unreadable(struct verification *run, int32_t partition, const char *what, const struct evbus_err *why)
 {
-	struct evbus_finding finding = { run->topic.name, partition, 0, 0, EVBUS_DAMAGE, what, "" };
+	struct evbus_finding finding = { run->topic.name, partition, 0, 0, EVBUS_DAMAGE, what, "", "" };
 
 	if (run->ids_only)
 		return;
@@ -188,7 +194,7 @@ static enum evbus_code check_checkpoint(struct verification *run, const struct e
 	uint64_t next = 0;
 
 	struct evbus_finding finding = { run->topic.name, checkpoint->partition_id, 0, 0, EVBUS_DAMAGE, "checkpoint",
-					 "" };
+					 "", "" };
 	enum evbus_code code = verify_home(run, &why);
 	if (code == EVBUS_OK)
 		code = partition_open(run->home, checkpoint->partition_id, 16384, false, &reader, &why);
@@ -201,6 +207,7 @@ static enum evbus_code check_checkpoint(struct verification *run, const struct e
 		return code;
 	}
 	finding.offset = strtoull(checkpoint->next_offset, NULL, 10);
+	snprintf(finding.offset_text, sizeof finding.offset_text, "%s", checkpoint->next_offset);
 	snprintf(finding.text, sizeof finding.text, "%.255s", why.text);
 	verify_report(run, &finding);
 	return EVBUS_OK;
@@ -223,7 +230,7 @@ static enum evbus_code check_checkpoints(struct verification *run, struct evbus_
 /* The index is derived from the log, so it is made anew only from one that is whole. */
 static enum evbus_code rebuild_keys(struct verification *run, bool whole, struct evbus_err *err)
 {
-	struct evbus_finding finding = { run->topic.name, 0, 0, 0, EVBUS_NOTE, "keys", "" };
+	struct evbus_finding finding = { run->topic.name, 0, 0, 0, EVBUS_NOTE, "keys", "", "" };
 	const struct waiter waiter = { run->options->go_on, run->options->context };
 	uint64_t count;
 	bool fitted;
@@ -339,15 +346,17 @@ static enum evbus_code check_topics_gone(struct verification *run, const char *p
 		return EVBUS_OK;
 	TRY(evbus_checkpoint_list(run->bus, NULL, pattern, &list, &count, err));
 	for (size_t i = 0; i < count; i++) {
-		struct evbus_finding finding = { list[i].topic, list[i].partition_id, 0, 0, EVBUS_DAMAGE, "checkpoint", "" };
+		struct evbus_finding finding = { list[i].topic, list[i].partition_id, 0, 0,
+						 EVBUS_DAMAGE, "checkpoint", "", "" };
 		size_t n = 0;
 		while (names[n] && strcmp(names[n], list[i].topic) != 0)
 			n++;
 		if (names[n])
 			continue;
 		finding.offset = strtoull(list[i].next_offset, NULL, 10);
-		snprintf(finding.text, sizeof finding.text, "group '%.100s' has a checkpoint here, and the topic is gone",
-			 list[i].group);
+		snprintf(finding.offset_text, sizeof finding.offset_text, "%s", list[i].next_offset);
+		snprintf(finding.text, sizeof finding.text,
+			 "group '%.100s' has a checkpoint here, and the topic is gone", list[i].group);
 		verify_report(run, &finding);
 	}
 	return EVBUS_OK;

@@ -26,6 +26,7 @@ struct verification {
 	struct topic topic;              /* the files; where there are none, its name and the number of partitions */
 	struct backend_topic *home;      /* the same as backends have it; NULL: see verify_home() */
 	struct id_set ids;
+	const struct partition_reader *reader; /* of the partition, while it is read; NULL: it is files */
 	struct partition_reader *looking;/* at the ids that stand twice; NULL while it is closed */
 	struct id_text ids_told[2];      /* the first and the one that is the same */
 	bool ids_only;                   /* a further pass: everything else was told before */

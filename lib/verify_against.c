@@ -236,7 +236,7 @@ static bool is_same(const struct evbus_record *a, const struct evbus_record *b)
 static void describe(const struct comparison *run, struct odd_key *odd, uint64_t n, const struct evbus_record *there,
 		     const struct evbus_record *ours, const struct evbus_record *theirs)
 {
-	char key[KEY_SHOWN + 32], other[64] = "";
+	char key[KEY_SHOWN + 32], other[64 + EVBUS_OFFSET_MAX_BYTES] = "";
 	struct evbus_slice name = there->partition_key;
 
 	if (name.data[0] == '"')
@@ -246,12 +246,16 @@ static void describe(const struct comparison *run, struct odd_key *odd, uint64_t
 		snprintf(key, sizeof key, "without a key");
 	if (ours && theirs)
 		snprintf(other, sizeof other, ": there it is another one, at partition %d, offset %.*s",
-			 theirs->partition_id, theirs->offset.len > 20 ? 20 : (int)theirs->offset.len, theirs->offset.data);
+			 theirs->partition_id, (int)theirs->offset.len, theirs->offset.data);
 	odd->finding = (struct evbus_finding){ .topic = run->topic,
 					       .partition_id = there->partition_id,
 					       .offset = strtoull(there->offset.data, NULL, 10),
 					       .severity = EVBUS_DAMAGE,
-					       .what = ours && theirs ? "differs" : ours ? "missing" : "more" };
+					       .what = ours && theirs ? "differs"
+						       : ours         ? "missing"
+								      : "more" };
+	snprintf(odd->finding.offset_text, sizeof odd->finding.offset_text, "%.*s", (int)there->offset.len,
+		 there->offset.data);
 	snprintf(odd->finding.text, sizeof odd->finding.text, "record %llu %s%s", (unsigned long long)n, key,
 		 ours && theirs ? other : ours ? " is not on the other bus" : " is only on the other bus");
 }

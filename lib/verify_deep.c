@@ -121,20 +121,32 @@ static enum evbus_code identity_at(struct verification *run, const struct id_pla
 	return EVBUS_OK;
 }
 
+/* Its offset as a text. */
+static enum evbus_code offset_at(struct verification *run, const struct id_place *place,
+				 char text[EVBUS_OFFSET_MAX_BYTES + 1], struct evbus_err *err)
+{
+	TRY(look_at(run, place, err));
+	return partition_offset_text(run->looking, place->offset, text, err);
+}
+
 enum evbus_code verify_on_twice(struct id_set *set, const struct id_place *first, const struct id_place *again,
 				struct evbus_err *err)
 {
 	struct verification *run = (struct verification *)(void *)((char *)set - offsetof(struct verification, ids));
 	const struct id_text *one = &run->ids_told[0], *other = &run->ids_told[1];
+	char there[EVBUS_OFFSET_MAX_BYTES + 1];
 
 	TRY(identity_at(run, first, &run->ids_told[0], err));
 	TRY(identity_at(run, again, &run->ids_told[1], err));
 	if (one->len != other->len || memcmp(one->text, other->text, one->len) != 0)
 		return EVBUS_OK;
-	struct evbus_finding finding = { run->topic.name, (int32_t)again->partition, again->offset, again->byte,
-					 EVBUS_NOTE, "duplicate", "" };
-	snprintf(finding.text, sizeof finding.text, "the event id '%.128s' stands at partition %u, offset %llu already",
-		 one->text, first->partition, (unsigned long long)first->offset);
+	struct evbus_finding finding = {
+		run->topic.name, (int32_t)again->partition, again->offset, again->byte, EVBUS_NOTE, "duplicate", "", ""
+	};
+	TRY(offset_at(run, first, there, err));
+	TRY(offset_at(run, again, finding.offset_text, err));
+	snprintf(finding.text, sizeof finding.text, "the event id '%.64s' stands at partition %u, offset %s already",
+		 one->text, first->partition, there);
 	verify_report(run, &finding);
 	return EVBUS_OK;
 }

@@ -44,11 +44,12 @@ static void tell_odd(struct reading *reading, const struct odd *odd, const char 
 static enum evbus_code check_line(struct reading *reading, const struct line *line, struct evbus_err *err)
 {
 	struct log_verify *log = &reading->run->log;
-	char text[96];
+	char text[64 + 2 * EVBUS_OFFSET_MAX_BYTES], before[EVBUS_OFFSET_MAX_BYTES + 1];
 
 	if (line->offset < reading->next) {
-		snprintf(text, sizeof text, "offset %llu stands behind offset %llu", (unsigned long long)line->offset,
-			 (unsigned long long)reading->next - 1);
+		TRY(partition_offset_text(reading->reader, reading->next - 1, before, err));
+		snprintf(text, sizeof text, "offset %.*s stands behind offset %s", (int)line->offset_text.len,
+			 line->offset_text.data, before);
 		verify_on_finding(log, EVBUS_DAMAGE, "order", line->offset, 0, text);
 	}
 	reading->next = line->offset + 1;
@@ -99,8 +100,14 @@ enum evbus_code verify_read(struct verification *run, struct evbus_err *err)
 
 	TRY(partition_open(run->home, run->log.partition, CHUNK_BYTES, true, &reader, err));
 	struct reading reading = { .run = run, .reader = reader, .next = reader->first, .time_us = INT64_MIN };
-	TRY(read_all(&reading, reader->end, err));
-	tell_odd(&reading, &reading.early, "order", "were published before one that stands before them");
-	tell_odd(&reading, &reading.not_json, "payload", "are no JSON objects, and are given out as payload_base64");
+	run->reader = reader;
+	enum evbus_code code = read_all(&reading, reader->end, err);
+	if (code == EVBUS_OK) {
+		tell_odd(&reading, &reading.early, "order", "were published before one that stands before them");
+		tell_odd(&reading, &reading.not_json, "payload",
+			 "are no JSON objects, and are given out as payload_base64");
+	}
+	run->reader = NULL;
+	TRY(code);
 	return run->log.progress(&run->log, err);
 }

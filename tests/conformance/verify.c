@@ -10,8 +10,8 @@ static void take_finding(void *context, const struct evbus_finding *finding)
 	size_t len = strlen(findings);
 
 	(void)context;
-	snprintf(findings + len, sizeof findings - len, "%s %s %d %llu\n", finding->what, finding->topic,
-		 finding->partition_id, (unsigned long long)finding->offset);
+	snprintf(findings + len, sizeof findings - len, "%s %s %d %s\n", finding->what, finding->topic,
+		 finding->partition_id, finding->offset_text);
 }
 
 static struct evbus_verify_result verify(struct evbus *of, struct evbus_verify_options options)
@@ -29,7 +29,7 @@ Test(verify, a_bus_is_whole_and_events_that_stand_twice_are_worth_knowing)
 {
 	struct evbus_verify_options options = { .partition_id = 1 };
 	struct evbus_verify_result result;
-	char wanted[64];
+	char wanted[64 + EVBUS_OFFSET_MAX_BYTES];
 
 	make_topic("none", 2);
 	publish_numbered(5);
