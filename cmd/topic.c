@@ -74,6 +74,20 @@ static enum evbus_code topic_of(const struct args *args, struct call *call, bool
 
 /* ---- topic-list ------------------------------------------------------------------------------------------------ */
 
+static void table_count(struct table *table, uint64_t count)
+{
+	if (count == UINT64_MAX)
+		table_null(table);
+	else
+		table_number(table, (int64_t)count);
+}
+
+/* What is not known of one partition is not known of all. */
+static void add_count(uint64_t *sum, uint64_t count)
+{
+	*sum = *sum == UINT64_MAX || count == UINT64_MAX ? UINT64_MAX : *sum + count;
+}
+
 static enum evbus_code list_topic(struct call *call, struct evbus *bus, const char *topic, struct table *table)
 {
 	struct evbus_partition_info info;
@@ -83,16 +97,16 @@ static enum evbus_code list_topic(struct call *call, struct evbus *bus, const ch
 	info.next_partition_id = EVBUS_PARTITION_ALL;
 	do {
 		TRY(evbus_topic_describe(bus, topic, info.next_partition_id, &info, &call->err));
-		records += info.records;
-		bytes += info.bytes;
+		add_count(&records, info.records);
+		add_count(&bytes, info.bytes);
 		/* All of one length and in UTC, so that text compares as time does. */
 		if (strcmp(info.last_published_at_utc, last) > 0)
 			memcpy(last, info.last_published_at_utc, sizeof last);
 	} while (info.next_partition_id >= 0);
 	table_text(table, topic);
 	table_number(table, info.partitions);
-	table_number(table, (int64_t)records);
-	table_number(table, (int64_t)bytes);
+	table_count(table, records);
+	table_count(table, bytes);
 	table_text(table, last[0] ? last : NULL);
 	return EVBUS_OK;
 }
@@ -139,8 +153,8 @@ static enum evbus_code describe_partition(struct call *call, struct evbus *bus, 
 	table_number(table, info->partition_id);
 	table_text(table, info->first_offset);
 	table_text(table, info->next_offset);
-	table_number(table, (int64_t)info->records);
-	table_number(table, (int64_t)info->bytes);
+	table_count(table, info->records);
+	table_count(table, info->bytes);
 	table_text(table, info->last_published_at_utc[0] ? info->last_published_at_utc : NULL);
 	table_text(table, info->acknowledgement);
 	table_text(table, info->idempotence);

@@ -33,6 +33,7 @@ static const struct {
 	{ "memory", &backend_memory, NULL, false },
 	{ "nats", NULL, "libnats-dev", false },
 	{ "kafka", NULL, "librdkafka-dev", false },
+	{ "kinesis", NULL, "libcurl4-openssl-dev", false },
 	{ "amqp", NULL, "librabbitmq-dev", true },
 };
 
@@ -85,8 +86,8 @@ static enum evbus_code find_backend(const char *url, const struct backend_ops **
 		return *ops ? EVBUS_OK : load_backend(kinds[i].scheme, kinds[i].dev_package, ops, err);
 	}
 	return err_set(err, EVBUS_CONFIG, 0,
-		       "there is no backend '%.*s': the bus is file:DIR, memory:, nats://HOST, kafka://HOST, amqp://HOST "
-		       "(to publish to), or a path "
+		       "there is no backend '%.*s': the bus is file:DIR, memory:, nats://HOST, kafka://HOST, "
+		       "kinesis://REGION, amqp://HOST (to publish to), or a path "
 		       "(./%.*s:… for one with a colon)",
 		       (int)scheme, url, (int)scheme, url);
 }

@@ -357,6 +357,9 @@ static enum evbus_code check_target(const struct evbus_publisher *publisher, str
 			       ops->scheme);
 	if (ops->writes_only && publisher->options.expect_offset)
 		return err_set(err, EVBUS_CONFIG, 0, "the target '%s' has no offsets to be expected", ops->scheme);
+	if (ops->offset_text && !ops->expects && publisher->options.expect_offset)
+		return err_set(err, EVBUS_CONFIG, 0, "the backend '%s' cannot append at an expected offset only",
+			       ops->scheme);
 	return EVBUS_OK;
 }
 

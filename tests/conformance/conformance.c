@@ -35,6 +35,13 @@ bool lacks(const char *what)
 	return false;
 }
 
+int compare_offsets(const char *a, const char *b)
+{
+	size_t len = strspn(a, "0123456789"), other = strspn(b, "0123456789");
+
+	return len != other ? (len < other ? -1 : 1) : strncmp(a, b, len);
+}
+
 static void arrange(struct evbus *opened)
 {
 #ifdef CONFORMANCE_GAPS
@@ -140,7 +147,7 @@ Test(conformance, a_receipt_says_where_the_record_stands)
 {
 	struct evbus_partition_info info;
 	const struct evbus_record *receipt;
-	uint64_t last = 0;
+	char last[EVBUS_OFFSET_MAX_BYTES + 1] = "";
 
 	for (int i = 0; i < 3; i++) {
 		receipt = publish("t", "{\"n\":1}");
@@ -148,14 +155,15 @@ Test(conformance, a_receipt_says_where_the_record_stands)
 		IS(receipt->payload, "{\"n\":1}");
 		IS(receipt->partition_key, "null");
 		cr_expect(receipt->partition_id == 0 && receipt->published_at_utc.len == 27 && !receipt->duplicate);
-		uint64_t offset = scratch_number(receipt->offset.data);
-		cr_expect(!i || offset > last);
+		cr_expect(compare_offsets(receipt->offset.data, last) > 0);
 		OK(evbus_topic_describe(bus, "t", 0, &info, &err));
-		cr_expect(scratch_number(info.first_offset) <= offset && scratch_number(info.next_offset) > offset);
-		last = offset;
+		cr_expect(compare_offsets(info.first_offset, receipt->offset.data) <= 0 &&
+			  compare_offsets(info.next_offset, receipt->offset.data) > 0);
+		snprintf(last, sizeof last, "%.*s", (int)receipt->offset.len, receipt->offset.data);
 	}
 	cr_expect_str_eq(info.offset_kind, receipt->offset_kind);
-	cr_expect(info.records == 3 && info.partitions == 1 && strlen(info.log_id) == 32);
+	cr_expect(info.partitions == 1 && strlen(info.log_id) == 32);
+	cr_expect_eq(info.records, lacks("records") ? UINT64_MAX : 3);
 	cr_expect(info.bytes > 0 || lacks("bytes"));
 	cr_expect(slice_is(receipt->published_at_utc, info.last_published_at_utc));
 	cr_expect(strlen(info.acknowledgement) > 0 && strlen(info.idempotence) > 0);

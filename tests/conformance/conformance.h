@@ -22,8 +22,13 @@ bool slice_is(struct evbus_slice slice, const char *text);
  *	expect	append only at an offset that is expected
  *	atomic	more than one event at once
  *	raw	payloads that are no JSON object
- *	bytes	know how many bytes a partition has */
+ *	bytes	know how many bytes a partition has
+ *	records	nor how many records
+ *	keys	keep an index of event keys in the store */
 bool lacks(const char *what);
+
+/* Offsets are numbers of any length. */
+int compare_offsets(const char *a, const char *b);
 
 void conformance_enter(void);
 void conformance_leave(void);

@@ -72,12 +72,16 @@ Test(consuming, a_group_goes_on_where_it_was_and_keeps_what_failed)
 
 	OK(evbus_checkpoint_get(bus, "g", "t", 0, &checkpoint, &err));
 	OK(evbus_topic_describe(bus, "t", 0, &info, &err));
-	cr_expect(scratch_number(checkpoint.next_offset) > scratch_number(o.at[0]) &&
-		  scratch_number(checkpoint.next_offset) <= scratch_number(o.at[1]));
+	cr_expect(compare_offsets(checkpoint.next_offset, o.at[0]) > 0 &&
+		  compare_offsets(checkpoint.next_offset, o.at[1]) <= 0);
 	cr_expect_str_eq(checkpoint.offset_kind, info.offset_kind);
 	cr_expect_str_eq(checkpoint.log_id, info.log_id);
 	OK(evbus_checkpoint_lag(bus, &checkpoint, &lag, &err));
-	cr_expect_geq(lag.records, 2);
+	if (lacks("records"))
+		cr_expect_eq(lag.records, -1);
+	else
+		cr_expect_geq(lag.records, 2);
+	cr_expect_geq(lag.seconds, 0);
 
 	consumer = consume(&retry);
 	delivery = take(consumer, "{\"n\":1}");
@@ -93,6 +97,16 @@ Test(consuming, a_group_goes_on_where_it_was_and_keeps_what_failed)
 	finish(consume(&retry));
 }
 
+static void add_one(const char *offset, char *more)
+{
+	size_t at = strlen(offset);
+
+	memcpy(more, offset, at + 1);
+	while (at-- && more[at]++ == '9')
+		more[at] = '0';
+	cr_assert(at != SIZE_MAX);
+}
+
 Test(consuming, a_checkpoint_is_set_to_a_position_and_not_beyond_the_end)
 {
 	struct evbus_checkpoint before, after;
@@ -104,7 +118,7 @@ Test(consuming, a_checkpoint_is_set_to_a_position_and_not_beyond_the_end)
 	cr_expect_str_eq(before.next_offset, "");
 	cr_expect_str_eq(after.next_offset, o.at[1]);
 	OK(evbus_topic_describe(bus, "t", 0, &info, &err));
-	snprintf(beyond, sizeof beyond, "%llu", (unsigned long long)scratch_number(info.next_offset) + 1);
+	add_one(info.next_offset, beyond);
 	cr_expect_eq(evbus_checkpoint_set(bus, "g", "t", 0, beyond, false, &before, &after, &err), EVBUS_CONFLICT);
 	cr_expect_str_eq(read_all(&(struct evbus_selection){ .topic = "t", .group = "g" }), "{\"n\":1} ");
 	OK(evbus_checkpoint_set(bus, "g", "t", 0, "end", false, &before, &after, &err));
@@ -134,11 +148,11 @@ Test(consuming, the_checkpoint_is_the_lowest_that_is_not_done)
 	OK(evbus_consumer_commit(consumer, &err));
 	/* Where it began is not stored as long as it is there. */
 	if (evbus_checkpoint_get(bus, "g", "t", 0, &checkpoint, &err) != EVBUS_NONE)
-		cr_expect_leq(scratch_number(checkpoint.next_offset), scratch_number(o.at[0]));
+		cr_expect_leq(compare_offsets(checkpoint.next_offset, o.at[0]), 0);
 	OK(evbus_consumer_done(consumer, deliveries[0], &err));
 	finish(consumer);
 	OK(evbus_checkpoint_get(bus, "g", "t", 0, &checkpoint, &err));
-	cr_expect_gt(scratch_number(checkpoint.next_offset), scratch_number(o.at[3]));
+	cr_expect_gt(compare_offsets(checkpoint.next_offset, o.at[3]), 0);
 	finish(consume(&(struct evbus_retry)EVBUS_RETRY_DEFAULT));
 }
 

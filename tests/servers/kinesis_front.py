@@ -144,5 +144,7 @@ class Front:
                                                    if name.lower() not in ("content-length", "connection", "expect")})
             answer = connection.getresponse()
             return answer.status, answer.read()
+        except ConnectionRefusedError:
+            return 503, b'{"__type":"ServiceUnavailable","message":"the server is away"}'
         finally:
             connection.close()
