@@ -1,0 +1,170 @@
+#!/usr/bin/env bash
+# What goes wrong between the program and Kinesis: no receipt is false, what has one is there once and in the order of its key,
+# and nothing waits for ever.
+. "${0%/*}/../cli/lib.sh"
+# shellcheck source=tests/servers/lib.sh
+. "$ROOT/tests/servers/lib.sh"
+plan 8
+
+serve net proxy
+net=$ANSWER
+serve service server kinesis || {
+	echo "1..0 # SKIP $WHY"
+	exit 0
+}
+url=$ANSWER
+tell net to "${url##*:}"
+through="kinesis://us-east-1?endpoint=http://127.0.0.1:$net"
+export EVBUS_BUS=$url EVBUS_STORE=sqlite:state.db AWS_SHARED_CREDENTIALS_FILE=$SERVED/credentials AWS_CONFIG_FILE=/dev/null
+
+events() { # FIRST LAST, of 50 keys
+	seq "$1" "$2" | awk '{ printf "{\"n\":%d,\"key\":\"k%d\",\"event_id\":\"e%d\"}\n", $1, $1 % 50, $1 }'
+}
+# In the topic stands each from 1 to LAST once, and those of a key in their order; the receipts say where.
+expect_all() { # TOPIC LAST RECEIPTS
+	evbus replay -q -t "$1" --format '{/key} {/n} {partition_id} {offset}\n' >found
+	cut -d ' ' -f 2 found | sort -n >numbers
+	expect_same numbers <(seq 1 "$2")
+	sort -s -k 1,1 found | awk '$1 == key && $2 <= n { print; exit 1 } { key = $1; n = $2 }' >wrong ||
+		fail "the order of a key: $(cat wrong)"
+	cut -d ' ' -f 3,4 found | sort >places
+	sort "$3" >receipts.sorted
+	expect_same receipts.sorted places
+}
+# Each receipt is of a record that is there; what has none may be there, too.
+expect_receipts_true() { # TOPIC RECEIPTS
+	evbus replay -q -t "$1" --format '{partition_id} {offset}\n' | sort >places
+	sort "$2" | comm -23 - places >false
+	expect_same false - </dev/null
+}
+took() { # SECONDS AT MOST
+	expect_true "it took $SECONDS s, $1 at most" test "$SECONDS" -le "$1"
+}
+publish() {
+	evbus publish --key-from /key --format '{partition_id} {offset}\n' "$@"
+}
+
+t 'requests that come too often are made again'
+evbus topic-create -q --partitions 3 often >/dev/null
+for action in PutRecords ListShards DescribeStreamSummary ListTagsForStream; do
+	tell service throttle "$action" 3
+done
+events 1 500 | publish -t often >receipts || fail "status $?"
+for action in GetShardIterator GetRecords; do
+	tell service throttle "$action" 3
+done
+expect_all often 500 receipts
+tell service throttle PutRecords 100000
+SECONDS=0
+events 501 501 | expect_status 69 evbus publish -t often --key-from /key -X timeout=1s
+took 8
+expect_err_has ProvisionedThroughputExceeded
+tell service throttle PutRecords 0
+
+t 'records of a call that fail are sent again, and none comes before one of its key that was to come first'
+for each in 2 3 7; do
+	evbus topic-create -q --partitions 3 "failing.$each" >/dev/null
+	tell service fail "$each"
+	events 1 2000 | publish -t "failing.$each" >receipts || fail "status $?"
+	tell service fail 0
+	expect_all "failing.$each" 2000 receipts
+done
+tell service fail 1
+SECONDS=0
+events 1 10 | expect_status 69 evbus publish -t often --key-from /key -X timeout=1s
+took 8
+expect_err_has 'takes none of them'
+tell service fail 0
+
+t 'a service that is killed in the middle of a publish, and comes back: no receipt is false, and publishing once makes it whole'
+evbus topic-create -q --partitions 2 killed >/dev/null
+mkfifo in
+publish -t killed --idempotent -X timeout=30s <in >receipts 2>err &
+publisher=$!
+exec 7>in
+events 1 3000 >&7
+wait_for 30 test -s receipts
+tell service kill
+events 3001 4000 >&7 2>/dev/null &
+sleep 0.3
+tell service start
+wait $!
+exec 7>&-
+wait "$publisher"
+status=$?
+expect_true "the status is $status: $(cat err)" test "$status" = 0 -o "$status" = 69
+expect_receipts_true killed receipts
+events 1 4000 | publish -t killed --idempotent >receipts || fail "status $?"
+evbus replay -q -t killed --format '{/n}\n' | sort -n | uniq >numbers
+expect_same numbers <(seq 1 4000)
+expect_receipts_true killed receipts
+
+t 'a service that is away for a while is waited for, and one that stays away is 69 within the time-out'
+tell service kill
+(sleep 1 && echo start >&"${servers_to[service]}") &
+publish -t often -X timeout=20s <<<'{"n":501,"key":"k1"}' >receipts || fail "status $?"
+wait $!
+servers_answer service
+expect_receipts_true often receipts
+tell service kill
+for command in 'publish -t often --key k' 'replay -t often' 'topic-list' 'topic-create other' 'topic-describe often'; do
+	SECONDS=0
+	# shellcheck disable=SC2086 # its words
+	expect_status 69 evbus $command -X timeout=1s <<<'{"n":11}'
+	took 5
+done
+tell service start
+
+t 'a service that is paused: 69 within the time-out for whoever asks; then it goes on'
+tell service pause
+for command in 'publish -t often --key k' 'replay -t often' 'topic-list' 'topic-describe often'; do
+	SECONDS=0
+	# shellcheck disable=SC2086 # its words
+	expect_status 69 evbus $command -X timeout=1s <<<'{"n":11}'
+	took 5
+done
+tell service resume
+expect_receipts_true often receipts
+
+t 'a connection that is cut anywhere in a publish: no receipt is false'
+tries=0
+for way in up down; do
+	for bytes in 10 700 3000 100000; do
+		topic=cut.$way.$bytes tries=$((tries + 1))
+		evbus topic-create -q "$topic" >/dev/null
+		tell net pass
+		tell net cut "$way" "$bytes"
+		events 1 1000 | publish -b "$through" -t "$topic" >receipts 2>err || expect_equal $? 69 "$topic: $(cat err)"
+		expect_receipts_true "$topic" receipts
+	done
+done
+tell net pass
+ran 'connections cut' "$tries" 8
+
+t 'a network that swallows everything: 69 within the time-out'
+for harm in 'hole both' silent; do
+	# shellcheck disable=SC2086 # its words
+	tell net $harm
+	for command in 'publish -t often --key k' 'replay -t often' 'topic-list'; do
+		SECONDS=0
+		# shellcheck disable=SC2086 # its words
+		expect_status 69 evbus $command -b "$through" -X timeout=1s <<<'{"n":0}'
+		took 5
+	done
+	tell net pass
+done
+
+t 'who asks is who the environment or a file says; nobody else is let in, and no secret is told'
+AWS_SHARED_CREDENTIALS_FILE=$SERVED/session expect_status 0 evbus topic-list
+key=$(sed -n 's/.*secret_access_key = //p' "$SERVED/credentials")
+expect_status 77 env AWS_SHARED_CREDENTIALS_FILE=/dev/null evbus topic-list
+expect_err_has AWS_ACCESS_KEY_ID
+expect_status 0 env AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_ACCESS_KEY_ID=AKIDTEST AWS_SECRET_ACCESS_KEY="$key" evbus topic-list
+expect_status 77 env AWS_SHARED_CREDENTIALS_FILE=/dev/null AWS_ACCESS_KEY_ID=AKIDTEST AWS_SECRET_ACCESS_KEY="$key-no" evbus topic-list
+expect_err_has InvalidSignature
+expect_true 'the secret is not told' test -z "$(grep -F "$key" "$ERR")"
+printf '[other]\naws_access_key_id=no\naws_secret_access_key=no\n[me] \n# %s\naws_access_key_id=AKIDTEST\naws_secret_access_key = %s\n' x "$key" >profiles
+expect_status 77 env AWS_SHARED_CREDENTIALS_FILE=profiles AWS_PROFILE=other evbus topic-list
+expect_status 0 env AWS_SHARED_CREDENTIALS_FILE=profiles AWS_PROFILE=me evbus topic-list
+expect_status 78 evbus topic-list -b "kinesis://a:b@us-east-1"
+expect_status 0 env AWS_REGION=us-east-1 evbus topic-list -b "${url/us-east-1/}"
