@@ -68,13 +68,12 @@ static void *take_pages(size_t size)
 	return pages == MAP_FAILED ? NULL : pages;
 }
 
-static enum evbus_code find_ring(const struct backend_topic *topic, int32_t partition, struct ring **ring,
-				 struct evbus_err *err)
+/* NULL: there is no such partition. */
+static struct ring *find_ring(const struct backend_topic *topic, int32_t partition)
 {
-	if (!topic_has_partition(topic, partition))
-		return topic_no_partition(topic, partition, err);
-	*ring = &((struct memory_topic *)(uintptr_t)topic)->rings[partition];
-	return EVBUS_OK;
+	struct memory_topic *memory = (struct memory_topic *)(uintptr_t)topic;
+
+	return topic_has_partition(topic, partition) ? &memory->rings[partition] : NULL;
 }
 
 /* ---- appending ---- */
@@ -157,9 +156,10 @@ enum evbus_code memory_commit(struct partition_writer *writer, struct group *gro
 enum evbus_code memory_writer_open(const struct backend_topic *topic, int32_t partition, const struct waiter *waiter,
 				   struct partition_writer **writer, struct evbus_err *err)
 {
-	struct ring *ring = NULL;
+	struct ring *ring = find_ring(topic, partition);
 
-	TRY(find_ring(topic, partition, &ring, err));
+	if (!ring)
+		return topic_no_partition(topic, partition, err);
 	struct memory_writer *opened = os.realloc(NULL, sizeof *opened);
 	pthread_mutex_lock(&ring->mutex);
 	if (opened && !ring->data)
@@ -211,10 +211,11 @@ static void go(struct memory_reader *memory, uint64_t position)
 enum evbus_code memory_reader_open(const struct backend_topic *topic, int32_t partition, size_t chunk, bool ahead,
 				   struct partition_reader **reader, struct evbus_err *err)
 {
-	struct ring *ring = NULL;
+	struct ring *ring = find_ring(topic, partition);
 
 	(void)ahead;
-	TRY(find_ring(topic, partition, &ring, err));
+	if (!ring)
+		return topic_no_partition(topic, partition, err);
 	struct memory_reader *opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot read topic '%s'", topic->name);

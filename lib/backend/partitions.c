@@ -23,12 +23,12 @@ bool topic_has_partition(const struct backend_topic *topic, int32_t number)
 	return low < topic->partitions && topic->list[low].number == number;
 }
 
-enum evbus_code topic_no_partition(const struct backend_topic *topic, int32_t number, struct evbus_err *err)
+enum evbus_code topic_no_partition(const struct backend_topic *topic, int32_t number, struct evbus_err *why)
 {
 	if (!topic->list || !topic->partitions)
-		return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
+		return err_set(why, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
 			       topic->name, number, topic->partitions);
-	return err_set(err, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, with numbers from %d to %d",
+	return err_set(why, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, with numbers from %d to %d",
 		       topic->name, number, topic->partitions, topic->list[0].number,
 		       topic->list[topic->partitions - 1].number);
 }

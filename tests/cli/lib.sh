@@ -201,11 +201,14 @@ sql() {
 bytes_of() {
 	if [ -n "$tests_database" ]; then echo "convert_from($1, 'UTF8')"; else echo "$1"; fi
 }
-# needs_sqlite [WHY]: with another store the case is not judged, whatever it does.
-needs_sqlite() {
+# needs_sqlite, and not_on_postgres WHY: with another store the case is not judged, whatever it does.
+not_on_postgres() {
 	[ -n "$tests_database" ] || return 0
-	skip "${1:-it is about the files of SQLite}"
+	skip "$1"
 	echo >"$tests_dir/excused"
+}
+needs_sqlite() {
+	not_on_postgres 'it is about the files of SQLite'
 }
 
 tests_set_store() { # NAME

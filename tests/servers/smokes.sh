@@ -20,7 +20,7 @@ smoke_on() {
 	if ! evbus version | grep -qw "$1"; then
 		skip "this build has no backend '$1'"
 	elif serve "$1" server "${@:2}"; then
-		smoke "${ANSWER%% *}"
+		AWS_SHARED_CREDENTIALS_FILE=$SERVED/credentials AWS_CONFIG_FILE=/dev/null smoke "${ANSWER%% *}"
 	else
 		skip "$WHY"
 	fi
