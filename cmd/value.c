@@ -259,7 +259,8 @@ bool holds_password(const char *url)
 	if (!authority)
 		return false;
 	authority += strlen("://");
-	const char *at = memrchr(authority, '@', strcspn(authority, "/?#"));
+	/* To libpq a password may have all else in it. */
+	const char *at = memrchr(authority, '@', strcspn(authority, "/"));
 	return at && memchr(authority, ':', (size_t)(at - authority));
 }
 

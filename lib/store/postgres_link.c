@@ -129,6 +129,20 @@ static enum evbus_code take_options(struct pg *pg, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
+/* A part of a password, which libpq took for a port or for a host ("@name" is a socket), and would tell. */
+static bool tells_password(const PQconninfoOption *options)
+{
+	for (const PQconninfoOption *option = options; option->keyword; option++) {
+		const char *value = option->val ? option->val : "";
+		if (!strcmp(option->keyword, "port") && value[strspn(value, "0123456789,")])
+			return true;
+		for (const char *at = value; !strcmp(option->keyword, "host") && (at = strchr(at, '@')); at++)
+			if (at > value && at[-1] != ',')
+				return true;
+	}
+	return false;
+}
+
 /* It has a password in it, or may have: its text is for messages only as far as it names no value. */
 static enum evbus_code check_url(const struct pg *pg, struct evbus_err *err)
 {
@@ -137,7 +151,8 @@ static enum evbus_code check_url(const struct pg *pg, struct evbus_err *err)
 	PQconninfoOption *options = PQconninfoParse(pg->url, &why);
 
 	if (why && !strncmp(why, unknown, strlen(unknown)))
-		snprintf(option, sizeof option, "%.*s", (int)strcspn(why + strlen(unknown), "\n"), why + strlen(unknown));
+		snprintf(option, sizeof option, "%.*s", (int)strcspn(why + strlen(unknown), "\n"),
+			 why + strlen(unknown));
 	PQfreemem(why);
 	if (option[0])
 		return err_set(err, EVBUS_CONFIG, 0,
@@ -148,14 +163,15 @@ static enum evbus_code check_url(const struct pg *pg, struct evbus_err *err)
 			       "the store '%s' cannot be read: write postgresql://HOST:PORT/DATABASE?OPTION=VALUE, and "
 			       "%%xx for what is special",
 			       pg->shown);
+	bool leaks = tells_password(options);
 	PQconninfoFree(options);
-	/* The port would be a part of the password, and libpq would tell it. */
 	const char *at = memchr(pg->url, '@', strcspn(pg->url, "?"));
 	const char *slash = strchr(strstr(pg->url, "//") + 2, '/');
-	if (at && slash && slash < at)
-		return err_set(err, EVBUS_CONFIG, 0,
-			       "the store '%s' cannot be read: in a user and a password, / is written %%2F and @ is %%40",
-			       pg->shown);
+	if (leaks || (at && slash && slash < at))
+		return err_set(
+			err, EVBUS_CONFIG, 0,
+			"the store '%s' cannot be read: in a user and a password, / is written %%2F and @ is %%40",
+			pg->shown);
 	return EVBUS_OK;
 }
 

@@ -393,6 +393,10 @@ expect_equal "$(published)" a
 t 'a password is refused on the command line, taken from the environment, and never shown'
 expect_status 64 evbus outbox-list --outbox "$with_password"
 expect_err_has passfile
+expect_status 64 evbus outbox-list --outbox 'postgresql://u:pass#word@127.0.0.1/test'
+EVBUS_OUTBOX=postgresql://u:pass@word@127.0.0.1/test expect_status 78 evbus outbox-list
+expect_equal "$(grep -c word@ "$ERR")" 0
+expect_err_has '%40'
 EVBUS_OUTBOX=$with_password expect_status 77 evbus outbox-list
 expect_equal "$(grep -c s3cret "$ERR")" 0
 sql 'GRANT ALL ON outbox TO tester'
