@@ -154,6 +154,11 @@ enum evbus_code outbox_look_ahead(struct evbus_outbox *outbox, int64_t *safe, st
 	int64_t now_us = os_now_us();
 	TRY(outbox_read(outbox, &query, err));
 	outbox->clock_us = ahead.time_us - now_us;
+	/* Rows are gone, and numbers may be handed out again (TRUNCATE RESTART IDENTITY). */
+	if (ahead.last < horizon->safe) {
+		horizon->safe = INT64_MIN;
+		horizon->writers.len = 0;
+	}
 	if (!horizon->writers.len && ahead.last > horizon->safe) {
 		horizon->next = ahead.last;
 		horizon->since_us = os_monotonic_us();

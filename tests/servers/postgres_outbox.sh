@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 22
+plan 23
 
 serve database server postgres || {
 	echo "1..0 # SKIP $WHY"
@@ -39,6 +39,9 @@ published() {
 }
 is_published() { # IDS
 	[ "$(published)" = "$1" ]
+}
+are_sent() { # ROWS
+	[ "$(sql "SELECT count(*) FROM outbox WHERE state = 'SENT'")" = "$1" ]
 }
 # whole ROWS: each event is on the bus once, and each key in order
 whole() {
@@ -213,6 +216,24 @@ say 'ROLLBACK;'
 wait $drainer
 expect_equal "$(published)" 'one three' 'after it was rolled back'
 close_session
+
+t 'it waits as well where numbers were handed out before, and the table was emptied since'
+begin
+fill 3 1
+evbus outbox-drain -q -f --interval 100ms &
+drainer=$!
+wait_for 10 are_sent 3
+sql 'TRUNCATE outbox RESTART IDENTITY'
+open_session
+say "BEGIN; $(add first k)"
+sql "$(add second k)"
+sleep 1
+say 'COMMIT;'
+wait_for 10 are_sent 2
+expect_equal "$(published)" 'o-1 o-2 o-3 first second'
+close_session
+kill -TERM $drainer
+wait $drainer
 
 t 'it waits for a transaction that is prepared meanwhile, also when the server is started again'
 begin
