@@ -97,6 +97,14 @@ enum evbus_code claim_read_row(const struct evbus_outbox *outbox, const struct v
 		.key = key_of(&columns[OUTBOX_TOPIC], &columns[OUTBOX_PARTITION_KEY]),
 		.bytes = columns[OUTBOX_PAYLOAD].kind == VALUE_INTEGER ? columns[OUTBOX_PAYLOAD].integer : 0,
 	};
+	/* Where the database takes a text for equal to one that is not: by a collation, or citext. */
+	if (row->state != EVBUS_OUTBOX_PENDING && row->state != EVBUS_OUTBOX_PROCESSING)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "row %" PRId64
+			       " of the outbox '%s' has a state that the database takes for '%s' or '%s', "
+			       "and that is written otherwise: write it so",
+			       row->seq, outbox->name, outbox->map.states[EVBUS_OUTBOX_PENDING],
+			       outbox->map.states[EVBUS_OUTBOX_PROCESSING]);
 	if (outbox_has_counts(outbox))
 		return EVBUS_OK;
 	const struct outbox_count *kept = outbox_counts_find(outbox, row->seq);

@@ -127,14 +127,19 @@ static bool is_time(const struct evbus_outbox *outbox, enum outbox_column column
 	return !strncmp(outbox->types[column], "timestamp", strlen("timestamp"));
 }
 
-/* As it is given out: a time as evbus writes it. A session's times are UTC. */
+/* As it is given out: a time as evbus writes it, of which the last one stands for all that are later ("infinity"). A
+ * session's times are UTC. A text of fixed length without the blanks behind it. */
 static CHECKED enum evbus_code add_given(struct sql_maker *maker, enum outbox_column column)
 {
+	if (maker->outbox->server && column == OUTBOX_STATE)
+		return add_as_text(maker, "o.", maker->outbox->map.columns[column]);
 	if (!is_time(maker->outbox, column))
 		return sql_add_one(maker, "o.", column);
-	TRY(sql_add(maker, "to_char("));
+	TRY(sql_add(maker, "CASE WHEN "));
 	TRY(sql_add_one(maker, "o.", column));
-	return sql_add(maker, ", 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')");
+	TRY(sql_add(maker, " >= '9999-12-31' THEN '9999-12-31T00:00:00.000000Z' ELSE to_char("));
+	TRY(sql_add_one(maker, "o.", column));
+	return sql_add(maker, ", 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') END");
 }
 
 /* What a payload takes, or, where telling that takes reading it, what it takes where it lies. */
@@ -212,6 +217,8 @@ static CHECKED enum evbus_code add_word(struct sql_maker *maker, const char *wor
 		return sql_add(maker, maker->outbox->server ? "CAST(? AS bigint)" : "?");
 	if (IS("for_update"))
 		return sql_add(maker, maker->outbox->server ? " FOR UPDATE" : "");
+	if (IS("given_state"))
+		return add_given(maker, OUTBOX_STATE);
 	if (IS("given_sent_at"))
 		return add_given(maker, OUTBOX_SENT_AT);
 	if (IS("by_open"))
@@ -293,8 +300,9 @@ static const char *const texts[OUTBOX_SQLS] = {
 				     "bigint) FROM {table} AS o",
 	[OUTBOX_SQL_HAS_ID] = "SELECT 1 FROM {table} AS o WHERE {o.id} = ?",
 	[OUTBOX_SQL_TOPIC_OF] = "SELECT {o.topic} FROM {table} AS o WHERE {o.id} = ?",
-	[OUTBOX_SQL_SWEEP] = "SELECT {o.seq}, {o.state}, {given_sent_at} FROM {table} AS o WHERE {o.seq} > {number} "
-			     "ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_SWEEP] =
+		"SELECT {o.seq}, {given_state}, {given_sent_at} FROM {table} AS o WHERE {o.seq} > {number} "
+		"ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_DELETE] = "DELETE FROM {table} WHERE {seq} = {number} AND {state} = {SENT}",
 };
 

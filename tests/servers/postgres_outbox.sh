@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 23
+plan 25
 
 serve database server postgres || {
 	echo "1..0 # SKIP $WHY"
@@ -172,6 +172,21 @@ expect_status 78 evbus outbox-drain
 expect_err_has 'run ALTER SEQUENCE outbox_seq_seq CACHE 1'
 sql 'ALTER SEQUENCE outbox_seq_seq CACHE 1'
 expect_status 0 evbus outbox-drain
+
+t 'a row that is due at infinity waits; a state of fixed length is read without its blanks'
+begin
+sql "ALTER TABLE outbox ALTER next_attempt_at TYPE timestamptz USING NULL, ALTER state TYPE char(12)" \
+	"$(add never k)" "UPDATE outbox SET next_attempt_at = 'infinity'" "$(add now other)"
+expect_status 75 evbus outbox-drain -q --timeout 500ms
+expect_equal "$(published)" now
+expect_true 'one is SENT' are_sent 1
+
+t 'a state that is equal only to the database is refused'
+begin
+sql 'CREATE COLLATION IF NOT EXISTS alike (provider = icu, locale = '"'und-u-ks-level2'"', deterministic = false)' \
+	'ALTER TABLE outbox ALTER state TYPE text COLLATE alike' "$(add a k)" "UPDATE outbox SET state = 'pending'"
+expect_status 78 evbus outbox-drain
+expect_err_has "takes for 'PENDING'"
 
 # ---- the horizon -------------------------------------------------------------------------------------------------
 
