@@ -126,7 +126,11 @@ enum evbus_code target_publish(struct target *target, const struct evbus_record 
 	const char *topic = topic_of(target, record);
 	enum evbus_code code = add(target, record, topic);
 
-	return code ? refused(target, record, topic, code) : print_receipts(target);
+	if (!code)
+		return print_receipts(target);
+	/* Another failure may be that of what was added before, and the record is not to blame. */
+	bool is_its_own = code == EVBUS_DATA || code == EVBUS_USAGE || code == EVBUS_NONE;
+	return is_its_own ? refused(target, record, topic, code) : write_failed(target, code);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */

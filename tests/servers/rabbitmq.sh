@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 14
+plan 15
 
 serve broker server rabbitmq --mutual || {
 	echo "1..0 # SKIP $WHY"
@@ -100,6 +100,17 @@ expect_out ''
 expect_err_has "no queue takes it (312 NO_ROUTE): declare the queue 'nowhere'"
 tell broker queue nowhere
 expect_equal "$(taken nowhere .body)" '' 'what came there all the same'
+
+t 'what is refused while more is read is told once, and no record is named that was not'
+fresh
+for n in {1..40}; do
+	printf '{"n":%s,"x":"%0100000d"}\n' "$n" 0
+done | evbus publish -q -t nobody
+expect_status 66 evbus replay -t nobody --to-bus "$plain"
+expect_out ''
+expect_equal "$(wc -l <"$ERR")" 1 'how often it is told'
+expect_err_has "topic 'nobody': 'amqp://$at' gives an event back"
+expect_true 'a record is named' test -z "$(grep ' record nobody/' "$ERR")"
 
 t 'a full queue refuses: the status is 65, and what was confirmed has its receipts'
 fresh
