@@ -259,7 +259,8 @@ static enum evbus_code append(struct amqp_writer *writer, struct group *group, s
 	TRY(begin(writer, group, err));
 	enum evbus_code code = publish(writer, group, err);
 	group->acknowledged = confirmed(writer);
-	if (code != EVBUS_OK && writer->refused == EVBUS_OK) {
+	/* Behind a refusal all that was sent is answered, unless the connection failed first. */
+	if (code != EVBUS_OK && (writer->refused == EVBUS_OK || writer->answered < writer->sent)) {
 		tell_unknown(writer, group, code, err);
 		amqp_unlink(writer->amqp);
 	}

@@ -4,7 +4,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 8
+plan 9
 
 serve net proxy
 net=$ANSWER
@@ -204,3 +204,15 @@ wait "$publisher"
 expect_equal $? 66 'the status'
 expect_equal "$(wc -l <receipts)" 1 receipts
 expect_true "the reason is told: $(cat err)" grep -q '312 NO_ROUTE' err
+
+t 'a connection that fell silent behind a refusal is not used again: what it says late is about no other row'
+fresh
+serve half amqp_half.py
+evbus outbox-init -q --outbox sqlite:app.db >/dev/null
+for n in 1 2 3; do
+	evbus outbox-add -q --outbox sqlite:app.db -t here >/dev/null <<<"{\"id\":\"$n\",\"type\":\"t\"}"
+done
+expect_status 0 evbus outbox-drain -q -f --max 3 --timeout 20s --outbox sqlite:app.db --to-bus "amqp://127.0.0.1:$ANSWER?timeout=1s" \
+	--retry-delay 10ms
+expect_equal "$(sqlite3 app.db 'SELECT state, attempts FROM outbox' | uniq -c | tr -s ' ')" ' 3 SENT|0' rows
+expect_equal "$(paste -sd' ' "$SERVED")" '1 1 1 2 2' 'connections that messages came on'
