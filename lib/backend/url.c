@@ -104,9 +104,11 @@ static enum evbus_code parse(struct url *url, char *text, char *shown, bool path
 	/* A password may have any character, as long as it is escaped or no '?'. */
 	char *at = strrchr(servers, '@');
 	char *behind = at ? at + 1 : servers;
+	/* Of one that has a '?' the end stands among the options. */
+	bool hidden = !at && options && strchr(options, '@');
 	url->servers = behind;
 	if (*behind)
-		snprintf(shown, strlen(behind) + 3, "//%s", behind);
+		snprintf(shown, strlen(behind) + 6, "//%s", hidden ? "***" : behind);
 	if (at)
 		*at = '\0';
 	TRY(set_path(url, behind, paths, err));

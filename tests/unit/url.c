@@ -47,6 +47,8 @@ Test(url, has_servers_a_user_and_options)
 	parse("kafka://a@b:c@d:1");
 	cr_expect_str_eq(url.user, "a@b");
 	cr_expect_str_eq(url.password, "c");
+	parse("nats://u:geheim?a=b@c");
+	cr_expect_str_eq(url.shown, "nats://***");
 	parse("nats:");
 	cr_expect_str_eq(url.servers, "");
 	cr_expect_str_eq(url.shown, "nats:");
@@ -77,6 +79,7 @@ Test(url, of_another_shape_is_refused_without_its_secrets)
 	refused("nats://u:geheim@host/path", "nothing stands behind the servers");
 	refused("nats://u:geheim%@host", "write %25");
 	refused("nats://u%00:geheim@host", "write %25");
+	refused("nats://u:geheim?@host", "'nats://***' cannot be read: behind '?' stand options");
 	refused("nats://host?geheim", "NAME=VALUE");
 	refused("nats://host?=geheim", "NAME=VALUE");
 	refused("nats://host?a=geheim%2", "two hex digits");
