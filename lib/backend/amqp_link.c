@@ -129,6 +129,10 @@ static enum evbus_code open_socket(struct amqp_backend *amqp, int64_t deadline_m
 		TRY(set_trust(amqp, socket, err));
 	errno = 0;
 	int status = amqp_socket_open_noblock(socket, amqp->host, amqp->port, &patience);
+	/* Why a connection failed on its way librabbitmq keeps to itself. */
+	if (status == AMQP_STATUS_SOCKET_ERROR && errno == EINPROGRESS)
+		return err_set(err, EVBUS_UNAVAILABLE, 0, "cannot connect to '%s': it is refused, or leads nowhere",
+			       amqp->url.shown);
 	if (status == AMQP_STATUS_SOCKET_ERROR && errno)
 		return err_set(err, EVBUS_UNAVAILABLE, errno, "cannot connect to '%s'", amqp->url.shown);
 	if (status != AMQP_STATUS_OK)

@@ -181,7 +181,10 @@ for url in amqp://h:0 amqp://h:x amqp://a,b 'amqp://h?window=0' 'amqp://h?prefix
 	'amqps://h?tls_key=x' "amqp://h?routing_key=$(printf '%0256d' 0)"; do
 	expect_status 78 evbus publish -b "$url" -t orders <<<'{"n":1}'
 done
-expect_status 69 evbus publish -b 'amqp://[::1]:1' -t orders <<<'{"n":1}'
+for at_nobody in 127.0.0.1:1 '[::1]:1'; do
+	expect_status 69 evbus publish -b "amqp://$at_nobody" -t orders <<<'{"n":1}'
+	expect_err "evbus publish: cannot connect to 'amqp://$at_nobody': it is refused, or leads nowhere"
+done
 
 # ---- the outbox --------------------------------------------------------------------------------------------------
 
