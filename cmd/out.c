@@ -156,6 +156,9 @@ enum evbus_code out_finish(struct call *call)
 
 void out_bytes(const char *data, size_t len)
 {
+	/* NULL, where a receipt of a target has no offset. */
+	if (!len)
+		return;
 	if (len > out.size - out.len)
 		write_buffer();
 	if (len > out.size - out.len) {
