@@ -183,17 +183,40 @@ static enum evbus_code refuse_sequence(void *context, const struct value *column
 		len, name, outbox->name, (long long)columns[1].integer, len, name);
 }
 
+/* Rows may come into these by way of another relation, and it is that one which is locked when they get their numbers. */
+static const char find_detour[] =
+	"SELECT CASE WHEN c.relispartition THEN 'a partition' WHEN c.relkind IN ('r', 'p') THEN 'inherited from' "
+	"ELSE 'no table' END FROM pg_class c WHERE c.oid = to_regclass(?) AND (c.relispartition OR "
+	"c.relkind NOT IN ('r', 'p') OR (c.relkind = 'r' AND EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhparent = "
+	"c.oid)))";
+
+static enum evbus_code refuse_detour(void *context, const struct value *columns, size_t count, struct evbus_err *err)
+{
+	const struct evbus_outbox *outbox = context;
+	(void)count;
+
+	return err_set(
+		err, EVBUS_CONFIG, 0,
+		"'%s' of the outbox '%s' is %.*s: who writes to it by another name cannot be seen, and a row may "
+		"come before an earlier one of its key: name the table that is written to",
+		outbox->map.table, outbox->name, (int)columns[0].bytes.len, columns[0].bytes.data);
+}
+
 enum evbus_code outbox_server_check(struct evbus_outbox *outbox, struct evbus_err *err)
 {
 	char place[OUTBOX_PLACE_MAX_BYTES];
 
-	outbox_quoted(outbox, place);
-	struct query query = { .sql = find_sequence,
-			       ARGS(value_text(place), value_text(outbox->map.columns[OUTBOX_SEQ])),
-			       .row = refuse_sequence,
-			       .context = outbox };
 	/* Where there are no keys, there is no order. */
-	return outbox_has(outbox, OUTBOX_PARTITION_KEY) ? outbox_read(outbox, &query, err) : EVBUS_OK;
+	if (!outbox_has(outbox, OUTBOX_PARTITION_KEY))
+		return EVBUS_OK;
+	outbox_quoted(outbox, place);
+	struct query detour = { .sql = find_detour, ARGS(value_text(place)), .row = refuse_detour, .context = outbox };
+	TRY(outbox_read(outbox, &detour, err));
+	struct query sequence = { .sql = find_sequence,
+				  ARGS(value_text(place), value_text(outbox->map.columns[OUTBOX_SEQ])),
+				  .row = refuse_sequence,
+				  .context = outbox };
+	return outbox_read(outbox, &sequence, err);
 }
 
 /* ---- being told ------------------------------------------------------------------------------------------------ */

@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 25
+plan 26
 
 serve database server postgres || {
 	echo "1..0 # SKIP $WHY"
@@ -172,6 +172,21 @@ expect_status 78 evbus outbox-drain
 expect_err_has 'run ALTER SEQUENCE outbox_seq_seq CACHE 1'
 sql 'ALTER SEQUENCE outbox_seq_seq CACHE 1'
 expect_status 0 evbus outbox-drain
+
+t 'what is written to by another name is refused: a view, a partition, a table that others inherit from'
+begin
+sql "$(add a k)" 'CREATE VIEW seen AS SELECT * FROM outbox'
+expect_status 78 evbus outbox-drain --map table=seen
+expect_err_has 'no table: who writes to it by another name cannot be seen'
+sql 'DROP VIEW seen' 'CREATE TABLE heir () INHERITS (outbox)'
+expect_status 78 evbus outbox-drain
+sql 'DROP TABLE heir' 'CREATE TABLE parts (LIKE outbox INCLUDING DEFAULTS) PARTITION BY RANGE (seq)' \
+	'ALTER TABLE parts ATTACH PARTITION outbox DEFAULT'
+expect_status 78 evbus outbox-drain
+expect_err_has 'a partition'
+expect_status 0 evbus outbox-drain -q --map table=parts
+expect_equal "$(published)" a
+sql 'DROP TABLE parts'
 
 t 'a row that is due at infinity waits; a state of fixed length is read without its blanks'
 begin
