@@ -425,15 +425,27 @@ static enum evbus_code settle_session(struct pg *pg, struct evbus_err *err)
 	return code;
 }
 
+/* Of several hosts one that has vanished is not to take the time of the others. */
+static void share_time(const struct pg *pg, char share[16])
+{
+	int hosts = 1;
+
+	for (const char *at = pg->url; (at = strchr(at, ',')); at++)
+		hosts++;
+	snprintf(share, 16, "%d", pg->timeout_ms / hosts);
+}
+
 static enum evbus_code try_connect(struct pg *pg, int64_t deadline_us, struct evbus_err *err)
 {
-	char name[NAME_MAX_BYTES + 1];
+	char name[NAME_MAX_BYTES + 1], share[16];
 	/* Of two the last one counts. */
-	const char *const names[] = { "dbname", pg->guest ? "fallback_application_name" : "application_name",
-				      "client_encoding", NULL };
-	const char *const values[] = { pg->url, name, "UTF8", NULL };
+	const char *const names[] = { "tcp_user_timeout", "dbname",
+				      pg->guest ? "fallback_application_name" : "application_name", "client_encoding",
+				      NULL };
+	const char *const values[] = { strchr(pg->url, ',') ? share : NULL, pg->url, name, "UTF8", NULL };
 
 	set_name(name);
+	share_time(pg, share);
 	pg->silent = false;
 	pg->conn = PQconnectStartParams(names, values, 1);
 	if (!pg->conn)

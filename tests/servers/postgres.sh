@@ -4,7 +4,7 @@
 # shellcheck disable=SC2016 # what stands in '' is for the shell of the command
 . "${0%/*}/../cli/lib.sh"
 . "$ROOT/tests/servers/lib.sh"
-plan 21
+plan 22
 
 number=0
 begin() {
@@ -215,6 +215,23 @@ tell net refuse
 EVBUS_STORE=$(through timeout=5s) within 2 expect_status 69 evbus checkpoint-list
 expect_err_has 'refused'
 tell net pass
+
+t 'of several hosts one that has vanished leaves the others their time'
+begin
+# A queue that is full answers no more than a host that is gone.
+coproc gone { exec python3 -c 'import socket, sys
+full = socket.create_server(("127.0.0.1", 0), backlog=0)
+clients = [socket.socket() for _ in range(4)]
+for client in clients:
+    client.setblocking(False)
+    client.connect_ex(full.getsockname())
+print(full.getsockname()[1], flush=True)
+sys.stdin.read()'; }
+# shellcheck disable=SC2154 # of the coproc
+read -r port <&"${gone[0]}"
+at=${url#*@}
+EVBUS_STORE="postgresql://$user@127.0.0.1:$port,$at?schema=$schema&timeout=4s" within 4 expect_status 0 evbus checkpoint-list
+eval "exec ${gone[1]}>&-"
 
 t 'one that is silent, or stopped, is told within the time-out, and nothing hangs'
 tell net hole both
