@@ -141,7 +141,8 @@ enum evbus_code group_stamp_places(struct group *group, const struct group_place
 	size_t count = group_count(group);
 	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
 
-	TRY(buf_reserve(&lines, group->lines.len + count * EVBUS_OFFSET_MAX_BYTES, err));
+	/* For all of them, with what the last one wants to spare: nothing fails once an entry was changed. */
+	TRY(buf_reserve(&lines, group->lines.len + count * EVBUS_OFFSET_MAX_BYTES + 2 * LINE_HEAD_MAX, err));
 	for (size_t i = 0; i < count; i++) {
 		struct group_entry *entry = &entries[i];
 		struct evbus_slice old = { group->lines.data + entry->at, entry->len };

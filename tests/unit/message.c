@@ -276,3 +276,47 @@ Test(message, without_memory_is_an_error)
 	os.realloc = realloc;
 	group_release(&group);
 }
+
+static int allocations;
+
+static void *count_and_have(void *block, size_t size)
+{
+	allocations++;
+	return realloc(block, size);
+}
+
+/* Of any number: what has no place yet stays as it is, and a failure comes before anything was changed. */
+Test(message, each_of_a_group_gets_the_place_that_the_server_gave_it_or_none_does)
+{
+	static struct group_place places[40];
+	char offset[EVBUS_OFFSET_MAX_BYTES + 1];
+
+	memset(offset, '9', EVBUS_OFFSET_MAX_BYTES);
+	offset[EVBUS_OFFSET_MAX_BYTES] = '\0';
+	for (size_t count = 1; count <= 40; count++) {
+		struct group group = { .atomic = false };
+		for (size_t i = 0; i < count; i++) {
+			OK(group_add(&group, &(struct line_body){ .payload = SLICE("{\"a\":1}") }, i, TIME_US, &err));
+			places[i].partition = 3;
+			snprintf(places[i].offset, sizeof places[i].offset, "%s", i % 3 == 1 ? "" : offset);
+		}
+		os.realloc = no_memory;
+		cr_expect_eq(group_stamp_places(&group, places, &err), EVBUS_IO);
+		cr_expect(group_entry(&group, 0)->offset == 0 && group_entry(&group, 0)->partition == -1);
+		os.realloc = count_and_have;
+		allocations = 0;
+		OK(group_stamp_places(&group, places, &err));
+		cr_expect_eq(allocations, 1, "of %zu", count);
+		os.realloc = realloc;
+		for (size_t i = 0; i < count; i++) {
+			char number[32];
+			snprintf(number, sizeof number, "%zu", i);
+			cr_expect_eq(group_entry(&group, i)->partition, i % 3 == 1 ? -1 : 3);
+			struct evbus_record record;
+			group_record(&group, i, SLICE("t"), 0, &record);
+			assert_is(record.offset, i % 3 == 1 ? number : offset);
+			assert_is(record.payload, "{\"a\":1}");
+		}
+		group_release(&group);
+	}
+}
