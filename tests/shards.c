@@ -39,6 +39,7 @@ struct shards_writer {
 
 static const struct backend_ops shards_ops;
 int64_t shards_late_us;
+unsigned shards_text_fails;
 
 #define AS(type, pointer) ((struct type *)(uintptr_t)(pointer))
 
@@ -158,11 +159,18 @@ static void write_offset(uint64_t position, char text[EVBUS_OFFSET_MAX_BYTES + 1
 	snprintf(text, EVBUS_OFFSET_MAX_BYTES + 1, "1%0*llu", DIGITS - 1, (unsigned long long)position);
 }
 
+static enum evbus_code fail_when_told(struct evbus_err *err)
+{
+	if (!shards_text_fails || --shards_text_fails)
+		return EVBUS_OK;
+	return err_set(err, EVBUS_UNAVAILABLE, 0, "as it was told");
+}
+
 static enum evbus_code shards_offset_text(const struct partition_reader *reader, uint64_t position,
 					  char text[EVBUS_OFFSET_MAX_BYTES + 1], struct evbus_err *err)
 {
 	(void)reader;
-	(void)err;
+	TRY(fail_when_told(err));
 	write_offset(position, text);
 	return EVBUS_OK;
 }
@@ -173,7 +181,7 @@ static enum evbus_code shards_offset_find(struct partition_reader *reader, struc
 	char low[20];
 
 	(void)reader;
-	(void)err;
+	TRY(fail_when_told(err));
 	*position = 0;
 	if (text.len < DIGITS)
 		return EVBUS_OK;

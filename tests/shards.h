@@ -10,6 +10,9 @@
 /* In partitions with odd numbers records say that they were published so much earlier. */
 extern int64_t shards_late_us;
 
+/* Of the texts of offsets that are made or looked up, so many-th from now on cannot be; 0: each can. */
+extern unsigned shards_text_fails;
+
 /* To be called once, as gaps_wrap(). All topics have the same partitions, at first so many. */
 void shards_wrap(struct evbus *bus, const char *modules, unsigned count);
 

@@ -1,4 +1,5 @@
 /* Partitions that come and go: receipts, offsets of any length, publishing once, and what is said of all that are there. */
+#include "delivery/keys.h"
 #include "shards_helpers.h"
 
 TestSuite(shards_places, .init = enter_shards, .fini = leave, .timeout = 60);
@@ -101,6 +102,63 @@ Test(shards_places, a_dead_letter_that_is_queued_comes_back_with_its_offset)
 	evbus_consumer_close(consumer);
 }
 
+/* ---- texts that cannot be told ---- */
+
+static struct evbus_checkpoint set_before, set_after;
+
+static enum evbus_code set_to(unsigned position)
+{
+	return evbus_checkpoint_set(bus, "g", "t", 1, text_of(position), false, &set_before, &set_after, &err);
+}
+
+static enum evbus_code set_within(void)
+{
+	return set_to(104);
+}
+
+static enum evbus_code set_behind_the_end(void)
+{
+	return set_to(400);
+}
+
+/* Of one that is of a longer log the lag is not known. */
+static enum evbus_code lag_of_one_behind_the_end(void)
+{
+	struct evbus_checkpoint behind = set_after;
+	struct evbus_lag lag;
+
+	snprintf(behind.next_offset, sizeof behind.next_offset, "%s", text_of(400));
+	TRY(evbus_checkpoint_lag(bus, &behind, &lag, &err));
+	cr_expect_eq(lag.records, -1);
+	return EVBUS_OK;
+}
+
+/* Each time another one cannot be told, and in the end all can; how many there are. */
+static int texts_of(enum evbus_code (*act)(void), enum evbus_code in_the_end)
+{
+	for (unsigned at = 1;; at++) {
+		shards_text_fails = at;
+		enum evbus_code code = act();
+		if (shards_text_fails) {
+			shards_text_fails = 0;
+			cr_expect_eq(code, in_the_end, "%s", err.text);
+			return (int)at - 1;
+		}
+		cr_assert_eq(code, EVBUS_UNAVAILABLE, "text %u: %d", at, (int)code);
+		cr_expect_str_eq(err.text, "as it was told");
+	}
+}
+
+Test(shards_places, an_offset_that_cannot_be_told_is_a_failure_whichever_it_is)
+{
+	for (int n = 0; n < 5; n++)
+		publish_to("t", 1, "k", "{\"n\":1}");
+	cr_expect_eq(texts_of(set_within, EVBUS_OK), 2);
+	cr_expect_str_eq(set_after.next_offset, text_of(104));
+	cr_expect_eq(texts_of(set_behind_the_end, EVBUS_CONFLICT), 4);
+	cr_expect_eq(texts_of(lag_of_one_behind_the_end, EVBUS_OK), 2);
+}
+
 /* ---- publishing once ---- */
 
 static bool publish_once(struct evbus_publisher *publisher, int n)
@@ -138,6 +196,46 @@ Test(shards_places, what_was_published_before_a_split_is_not_published_again)
 	}
 	evbus_publisher_close(one);
 	evbus_publisher_close(other);
+}
+
+static void *no_memory(void *block, size_t size)
+{
+	(void)block;
+	(void)size;
+	return NULL;
+}
+
+Test(shards_places, keys_of_a_partition_that_there_is_no_memory_for_are_read_once_there_is)
+{
+	struct backend_topic *topic;
+	struct keys *keys;
+
+	OK(bus->backend->ops->topic_open(bus->backend, "t", &topic, &err));
+	OK(keys_open(topic, bus->store, &keys, &err));
+	int32_t child = shards_split(1);
+	publish_to("t", 1, "k", "{\"n\":1}");
+	OK(topic->ops->topic_check(topic, "publish", &err));
+	os.realloc = no_memory;
+	cr_expect_eq(keys_enter(keys, NULL, 0, NULL, &err), EVBUS_IO);
+	cr_expect_str_eq(err.text, "cannot open the keys of topic 't': Cannot allocate memory");
+	os.realloc = real_os.realloc;
+	cr_assert_leq(keys->size, (uint32_t)child);
+	OK(keys_enter(keys, NULL, 0, NULL, &err));
+	cr_assert_eq(keys->size, (uint32_t)child + 2);
+	cr_expect_eq(keys->parts[child].seen_to + keys->parts[child + 1].seen_to, 101 + 104);
+	keys_leave(keys);
+	keys_close(keys, false);
+	backend_topic_close(&topic);
+}
+
+Test(shards_places, keys_have_no_index_that_could_be_made_anew)
+{
+	const struct evbus_verify_options options = { .partition_id = EVBUS_PARTITION_ALL, .rebuild_keys = true };
+	struct evbus_verify_result result;
+
+	cr_expect_eq(evbus_verify(bus, "t", &options, &result, &err), EVBUS_CONFIG);
+	cr_expect_str_eq(err.text,
+			 "topic 't' has no index of event keys that could be made anew: it is read each time");
 }
 
 /* ---- all partitions ---- */
