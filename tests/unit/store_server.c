@@ -34,7 +34,9 @@ static uint64_t sessions;
 static struct double_db *dbs[8];           /* in the order in which they were opened */
 static int makes, opens, releases;
 static bool nobody_known;
-static enum evbus_code fails;              /* what is asked next of the parts that only servers have */
+static enum evbus_code fails;              /* what is asked next of the parts that only servers have, */
+static int passes;                         /* after so many */
+static int listens;
 
 static struct double_db *of(const struct db *db)
 {
@@ -50,8 +52,9 @@ static void *no_memory(void *block, size_t size)
 
 static enum evbus_code fail_once(struct evbus_err *e)
 {
+	if (passes && passes--)
+		return EVBUS_OK;
 	enum evbus_code code = fails;
-
 	fails = EVBUS_OK;
 	return code ? err_set(e, code, 0, "as it was told") : EVBUS_OK;
 }
@@ -143,6 +146,15 @@ static enum evbus_code place_double(struct db *db, struct buf *place, struct evb
 	return buf_add(place, "postgresql://host:5432/db?schema=s", 34, e);
 }
 
+static enum evbus_code listen_double(struct db *db, const char *channel, struct evbus_err *e)
+{
+	(void)db;
+	(void)e;
+	cr_assert_str_eq(channel, "changes");
+	listens++;
+	return EVBUS_OK;
+}
+
 static uint64_t session_double(const struct db *db)
 {
 	return of(db)->session;
@@ -186,6 +198,7 @@ enum evbus_code module_load(const char *dir, const char *what, const char *name,
 	driver.place = place_double;
 	driver.session = session_double;
 	driver.unclaim = unclaim_double;
+	driver.listen = listen_double;
 	driver.begin = begin_double;
 	driver.commit = commit_double;
 	driver.rollback = rollback_double;
@@ -281,6 +294,20 @@ Test(store_server, that_cannot_be_reached_or_made_says_so_and_can_be_asked_again
 	store_close(store);
 }
 
+Test(store_server, is_listened_to_once_there_is_something)
+{
+	struct store *store = open_store(URL);
+
+	fails = EVBUS_UNAVAILABLE;
+	cr_assert_eq(table_listen(store, "changes", &err), EVBUS_UNAVAILABLE);
+	cr_assert_eq(table_listen(store, "changes", &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(listens, 0);
+	cr_assert_eq(put(store, "g", "t", 0, 1), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(table_listen(store, "changes", &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(listens, 1);
+	store_close(store);
+}
+
 /* ---- claims ---------------------------------------------------------------------------------------------------- */
 
 Test(store_server, a_claim_keeps_others_out_and_names_who_has_it)
@@ -354,6 +381,10 @@ Test(store_server, a_claim_that_fails_is_none)
 	os.realloc = no_memory;
 	cr_assert_eq(take(other, 1, &second), EVBUS_IO);
 	os.realloc = realloc_as_it_is;
+	passes = 1;
+	fails = EVBUS_IO;
+	cr_assert_eq(take(other, 0, &second), EVBUS_IO, "who has it cannot be asked");
+	cr_assert_eq(take(other, 0, &second), EVBUS_AGAIN);
 	evbus_claim_release(claim);
 	store_close(store);
 	store_close(other);
