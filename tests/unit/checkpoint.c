@@ -62,6 +62,20 @@ Test(checkpoint, a_time_that_is_none_is_no_position)
 	}
 }
 
+Test(checkpoint, an_offset_that_no_log_of_files_can_have_is_no_position)
+{
+	struct position position;
+	uint64_t offset = 99;
+
+	must_publish(0, 1);
+	open_reader();
+	cr_assert_eq(position_parse("18446744073709551616", &position, &err), EVBUS_OK);
+	cr_assert_eq(position_resolve(&position, reader, &offset, &err), EVBUS_USAGE);
+	cr_assert_str_eq(err.text, "'18446744073709551616' is not an offset that topic 't' can have");
+	cr_assert_eq(offset, 99);
+	close_reader();
+}
+
 Test(checkpoint, the_stored_position_of_nobody_is_none)
 {
 	struct position position;

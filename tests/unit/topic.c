@@ -266,6 +266,9 @@ Test(topic, has_partitions_that_know_nothing_of_each_other)
 	}
 	cr_assert_eq(writer_open(&topic, 3, NULL, &writer, &err), EVBUS_NONE);
 	cr_assert(strstr(err.text, "has no partition 3: it has 3, counted from 0"), "%s", err.text);
+	struct cursor beside;
+	cr_assert_eq(cursor_open(&topic, 3, 4096, &beside, &err), EVBUS_NONE);
+	cr_assert(strstr(err.text, "has no partition 3: it has 3, counted from 0"), "%s", err.text);
 }
 
 /* ---- what is no file of ours ---- */
