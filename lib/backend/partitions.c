@@ -42,11 +42,19 @@ enum evbus_code partition_offset_text(const struct partition_reader *reader, uin
 	return EVBUS_OK;
 }
 
+static bool is_digits(struct evbus_slice text)
+{
+	size_t i = 0;
+
+	while (i < text.len && text.data[i] >= '0' && text.data[i] <= '9')
+		i++;
+	return i == text.len;
+}
+
 enum evbus_code partition_offset_find(struct partition_reader *reader, struct evbus_slice text, uint64_t *position,
 				      struct evbus_err *err)
 {
-	if (text.len && text.len <= EVBUS_OFFSET_MAX_BYTES && reader->ops->offset_find &&
-	    strspn(text.data, "0123456789") >= text.len)
+	if (text.len && text.len <= EVBUS_OFFSET_MAX_BYTES && reader->ops->offset_find && is_digits(text))
 		return reader->ops->offset_find(reader, text, position, err);
 	if (!reader->ops->offset_find && decimal_parse(text, position))
 		return EVBUS_OK;
