@@ -1,8 +1,8 @@
 /* url.c: the URL of a bus that lives on servers. */
 #include "backend/url.h"
 
-#include "base/hex.h"
 #include "base/os.h"
+#include "base/percent.h"
 #include "log/line.h"
 
 #include <errno.h>
@@ -11,26 +11,6 @@
 #define TIMEOUT_MAX_MS 3600000u
 
 /* ---- parsing --------------------------------------------------------------------------------------------------- */
-
-/* In place. false: an escape is broken, or it is that of a NUL. */
-static bool decode(char *text)
-{
-	char *to = text;
-
-	for (const char *from = text; *from; from++) {
-		char c = *from;
-		if (c == '%') {
-			int high = hex_value(from[1]), low = high < 0 ? -1 : hex_value(from[2]);
-			c = low < 0 ? '\0' : (char)(high << 4 | low);
-			if (!c)
-				return false;
-			from += 2;
-		}
-		*to++ = c;
-	}
-	*to = '\0';
-	return true;
-}
 
 static enum evbus_code refuse(const struct url *url, const char *why, struct evbus_err *err)
 {
@@ -44,7 +24,7 @@ static enum evbus_code add_option(struct url *url, char *text, struct evbus_err 
 	if (!equals || equals == text)
 		return refuse(url, "behind '?' stand options, NAME=VALUE with '&' between them", err);
 	*equals = '\0';
-	if (!decode(text) || !decode(equals + 1))
+	if (!percent_decode(text) || !percent_decode(equals + 1))
 		return refuse(url, "an option has a '%' that two hex digits do not follow", err);
 	for (size_t i = 0; i < url->option_count; i++)
 		if (!strcmp(url->options[i].name, text))
@@ -70,7 +50,7 @@ static enum evbus_code set_user(struct url *url, char *user, struct evbus_err *e
 {
 	char *password = cut(user, ':');
 
-	if (!decode(user) || (password && !decode(password)))
+	if (!percent_decode(user) || (password && !percent_decode(password)))
 		return refuse(url, "the user or the password has a '%' that two hex digits do not follow: write %25",
 			      err);
 	url->user = user;
@@ -84,7 +64,7 @@ static enum evbus_code set_path(struct url *url, char *servers, bool paths, stru
 
 	if (path && !paths)
 		return refuse(url, "nothing stands behind the servers but '?' and options", err);
-	if (path && !decode(path))
+	if (path && !percent_decode(path))
 		return refuse(url, "behind the server stands a '%' that two hex digits do not follow", err);
 	url->path = path && *path ? path : NULL;
 	return EVBUS_OK;

@@ -6,8 +6,8 @@
 #include "store/postgres.h"
 #include "store/server.h"
 
-#include "base/hex.h"
 #include "base/os.h"
+#include "base/percent.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -39,26 +39,6 @@ static char *copy_text(const char *text, size_t len)
 		copy[len] = '\0';
 	}
 	return copy;
-}
-
-/* In place. false: an escape is broken, or that of a NUL. */
-static bool decode(char *text)
-{
-	char *to = text;
-
-	for (const char *from = text; *from; from++) {
-		char c = *from;
-		if (c == '%') {
-			int high = hex_value(from[1]), low = high < 0 ? -1 : hex_value(from[2]);
-			c = low < 0 ? '\0' : (char)(high << 4 | low);
-			if (!c)
-				return false;
-			from += 2;
-		}
-		*to++ = c;
-	}
-	*to = '\0';
-	return true;
 }
 
 static enum evbus_code take_schema(struct pg *pg, const char *name, struct evbus_err *err)
@@ -99,7 +79,7 @@ static enum evbus_code take_option(struct pg *pg, const char *text, size_t len, 
 	if (!*ours)
 		return EVBUS_OK;
 	value = strchr(option, '=') + 1;
-	if (!decode(option + (value - option)))
+	if (!percent_decode(option + (value - option)))
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the store '%s': an option has a '%%' that two hex digits do not follow", pg->shown);
 	return schema ? take_schema(pg, value, err) : take_timeout(pg, value, err);
