@@ -200,7 +200,7 @@ for moved in no yes; do
 	first=$!
 	wait_for 10 test -e began
 	ask "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'evbus%'" >/dev/null
-	[ $moved = no ] || wait_for 5 evbus checkpoint-set -q -g $moved -t orders -o 1
+	[ $moved = no ] || wait_for 5 evbus checkpoint-set -q -g $moved -t orders -o 1 >/dev/null
 	touch go
 	wait $first
 	expect_equal "$moved $?" "$moved $([ $moved = no ] && echo 0 || echo 76)" 'status'
