@@ -165,7 +165,7 @@ void out_bytes(const char *data, size_t len)
 		write_all(data, len, false);
 		return;
 	}
-	if (len)    /* data is NULL where a record has no such thing */
+	if (len) /* data is NULL where a record has no such thing */
 		memcpy(out.data + out.len, data, len);
 	out.len += len;
 }
