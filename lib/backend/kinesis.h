@@ -295,35 +295,35 @@ enum evbus_code kinesis_topic_open(struct backend *backend, const char *name, st
 enum evbus_code kinesis_topic_create(struct backend *backend, const char *name,
 				     const struct evbus_topic_options *options, struct backend_topic **topic,
 				     bool *created, struct evbus_err *err);
-void kinesis_topic_close(struct backend_topic *topic);
+void kinesis_topic_close(struct backend_topic *base);
 enum evbus_code kinesis_topic_keep(const struct backend_topic *topic, struct evbus_err *err);
 enum evbus_code kinesis_topic_check(struct backend_topic *topic, const char *doing, struct evbus_err *err);
 enum evbus_code kinesis_topic_names(struct backend *backend, const char *pattern, char ***names, struct evbus_err *err);
-enum evbus_code kinesis_partition_of(const struct backend_topic *topic, struct evbus_slice key, int32_t *partition,
+enum evbus_code kinesis_partition_of(const struct backend_topic *base, struct evbus_slice key, int32_t *partition,
 				     struct evbus_err *err);
 
 enum evbus_code kinesis_reader_open(const struct backend_topic *topic, int32_t partition, size_t chunk, bool ahead,
-				    struct partition_reader **reader, struct evbus_err *err);
-void kinesis_reader_close(struct partition_reader *reader);
-enum evbus_code kinesis_seek(struct partition_reader *reader, uint64_t position, struct evbus_err *err);
-enum evbus_code kinesis_seek_time(struct partition_reader *reader, int64_t time_us, struct evbus_err *err);
-enum evbus_code kinesis_next(struct partition_reader *reader, uint64_t end, struct line *line, bool *got,
+				    struct partition_reader **base, struct evbus_err *err);
+void kinesis_reader_close(struct partition_reader *base);
+enum evbus_code kinesis_seek(struct partition_reader *base, uint64_t position, struct evbus_err *err);
+enum evbus_code kinesis_seek_time(struct partition_reader *base, int64_t time_us, struct evbus_err *err);
+enum evbus_code kinesis_next(struct partition_reader *base, uint64_t end, struct line *line, bool *got,
 			     struct evbus_err *err);
-enum evbus_code kinesis_refresh(struct partition_reader *reader, struct evbus_err *err);
-bool kinesis_wait(const struct partition_reader *reader, int timeout_ms);
+enum evbus_code kinesis_refresh(struct partition_reader *base, struct evbus_err *err);
+bool kinesis_wait(const struct partition_reader *base, int timeout_ms);
 enum evbus_code kinesis_bytes_left(const struct partition_reader *reader, uint64_t *bytes, struct evbus_err *err);
-enum evbus_code kinesis_describe(struct partition_reader *reader, struct evbus_partition_info *info,
+enum evbus_code kinesis_describe(struct partition_reader *base, struct evbus_partition_info *info,
 				 struct evbus_err *err);
-enum evbus_code kinesis_offset_text(const struct partition_reader *reader, uint64_t position,
+enum evbus_code kinesis_offset_text(const struct partition_reader *base, uint64_t position,
 				    char text[EVBUS_OFFSET_MAX_BYTES + 1], struct evbus_err *err);
-enum evbus_code kinesis_offset_find(struct partition_reader *reader, struct evbus_slice text, uint64_t *position,
+enum evbus_code kinesis_offset_find(struct partition_reader *base, struct evbus_slice text, uint64_t *position,
 				    struct evbus_err *err);
 
 enum evbus_code kinesis_writer_open(const struct backend_topic *topic, int32_t partition, const struct waiter *waiter,
-				    struct partition_writer **writer, struct evbus_err *err);
-void kinesis_writer_close(struct partition_writer *writer);
-enum evbus_code kinesis_append(struct partition_writer *writer, struct group *group, uint64_t expect,
+				    struct partition_writer **base, struct evbus_err *err);
+void kinesis_writer_close(struct partition_writer *base);
+enum evbus_code kinesis_append(struct partition_writer *base, struct group *group, uint64_t expect,
 			       struct evbus_err *err);
-enum evbus_code kinesis_commit(struct partition_writer *writer, struct group *group, struct evbus_err *err);
+enum evbus_code kinesis_commit(struct partition_writer *base, struct group *group, struct evbus_err *err);
 
 #endif

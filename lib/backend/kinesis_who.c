@@ -4,8 +4,6 @@
 #include "backend/kinesis.h"
 
 #include <errno.h>
-#include <pwd.h>
-#include <unistd.h>
 
 #define FILE_MAX_BYTES (1024u * 1024)
 #define PATH_ROOM 4096u
@@ -117,25 +115,17 @@ static enum evbus_code read_file(const char *path, struct buf *text, struct evbu
 	return EVBUS_OK;
 }
 
-/* Where ~ is. */
-static const char *home_of(void)
-{
-	const char *home = variable("HOME");
-
-	if (home)
-		return home;
-	const struct passwd *user = getpwuid(getuid());
-	return user ? user->pw_dir : "/";
-}
-
+/* Without HOME there is no file but a named one. */
 static enum evbus_code take_file(struct found *found, const char *named_by, const char *below_home, const char *profile,
 				 struct evbus_err *err)
 {
 	CLEANUP(buf_release) struct buf text = { 0 };
-	const char *named = variable(named_by);
+	const char *named = variable(named_by), *home = variable("HOME");
 	char path[PATH_ROOM];
 
-	snprintf(path, sizeof path, "%s%s", named ? named : home_of(), named ? "" : below_home);
+	if (!named && !home)
+		return EVBUS_OK;
+	snprintf(path, sizeof path, "%s%s", named ? named : home, named ? "" : below_home);
 	enum evbus_code code = read_file(path, &text, err);
 	if (code == EVBUS_OK)
 		code = take_profile(found, (struct evbus_slice){ text.data, text.len }, profile, err);

@@ -230,7 +230,7 @@ sys.stdin.read()'; }
 # shellcheck disable=SC2154 # of the coproc
 read -r port <&"${gone[0]}"
 at=${url#*@}
-EVBUS_STORE="postgresql://$user@127.0.0.1:$port,$at?schema=$schema&timeout=4s" within 4 expect_status 0 evbus checkpoint-list
+EVBUS_STORE="postgresql://$user@127.0.0.1:$port,$at?schema=$schema&timeout=10s" within 10 expect_status 0 evbus checkpoint-list
 eval "exec ${gone[1]}>&-"
 
 t 'one that is silent, or stopped, is told within the time-out, and nothing hangs'
