@@ -70,6 +70,7 @@ Test(url, has_a_path_where_the_scheme_has_paths)
 	url_release(&url);
 	cr_assert_eq(url_parse_path("amqp:", &url, &err), EVBUS_OK, "%s", err.text);
 	cr_expect(!url.path && !*url.servers);
+	url_release(&url);
 	cr_expect_eq(url_parse_path("amqp://h/%zz", &url, &err), EVBUS_CONFIG);
 }
 
