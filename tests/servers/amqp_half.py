@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """An AMQP server that answers by halves: tests/servers/amqp_half.py SEEN. Prints its port, and ends with its stdin.
 
-On the first connection it confirms the first message, gives the second one back without confirming it, and says nothing of the
-third one; when a fourth one comes it gives the third one back, late. On any other it confirms all. A line in SEEN for each
-message: the number of its connection."""
+On the first connection it confirms the first message, waits until the second and the third one are there, gives the second one
+back without confirming it, and says nothing of the third one; when a fourth one comes it gives the third one back, late. On any
+other it confirms all. A line in SEEN for each message: the number of its connection."""
 import itertools, socket, struct, sys, threading
 
 sys.dont_write_bytecode = True
@@ -32,7 +32,7 @@ class Connection:
 
     def take(self, tag):
         print(self.number, file=self.seen, flush=True)
-        if self.number == 1 and tag in (2, 4):
+        if self.number == 1 and tag in (3, 4):
             self.give_back()
         if self.number > 1 or tag not in (2, 3):
             self.confirm(tag)
