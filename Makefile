@@ -47,7 +47,8 @@ test: with-tests                    ## run the tests, or only those named by TES
 test-servers: with-tests            ## start the servers of the backends, and run the tests that need them
 	@tests/deps servers || echo 'some of the servers cannot be had: their tests say so'
 	@ninja -C $(BUILD)
-	@tests/told $(BUILD) meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite servers $(TESTS)
+	@tests/told $(BUILD) \
+		meson test -C $(BUILD) --no-rebuild --print-errorlogs --num-processes $$(($$(nproc) + 1)) --suite servers $(TESTS)
 
 torture: with-tests                 ## run the fault harness with its full counts, or TESTS="fault-power" of it
 	@ninja -C $(BUILD)
