@@ -86,9 +86,13 @@ static enum evbus_code take_options(struct kinesis *kinesis, struct evbus_err *e
 			       kinesis->url.shown, prefix, PREFIX_MAX_BYTES);
 	kinesis->prefix = prefix ? prefix : "";
 	kinesis->tls_ca = url_option(&kinesis->url, "tls_ca");
+	const char *expired = url_option(&kinesis->url, "expired");
+	kinesis->pass_expired = expired && !strcmp(expired, "pass");
+	if (expired && !kinesis->pass_expired && strcmp(expired, "fail") != 0)
+		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': expired= is fail or pass", kinesis->url.shown);
 	TRY(take_region(kinesis, err));
 	TRY(take_endpoint(kinesis, err));
-	return url_done(&kinesis->url, "endpoint, prefix, timeout and tls_ca", err);
+	return url_done(&kinesis->url, "endpoint, expired, prefix, timeout and tls_ca", err);
 }
 
 /* ---- the bus --------------------------------------------------------------------------------------------------- */

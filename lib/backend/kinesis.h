@@ -1,7 +1,7 @@
 /* kinesis.h: what the files of the backend kinesis share: kinesis.c (the bus), kinesis_who.c (who asks), kinesis_call.c
  * (requests and their answers), kinesis_topic.c and kinesis_make.c (streams and their shards), kinesis_number.c (sequence
- * numbers), kinesis_record.c (events as records), kinesis_read.c, kinesis_end.c, kinesis_fetch.c and kinesis_write.c
- * (shards). */
+ * numbers), kinesis_record.c (events as records), kinesis_read.c, kinesis_place.c, kinesis_end.c, kinesis_fetch.c and
+ * kinesis_write.c (shards). */
 #ifndef EVBUS_BACKEND_KINESIS_H
 #define EVBUS_BACKEND_KINESIS_H
 
@@ -51,6 +51,7 @@ struct kinesis {
 	const char *tls_ca; /* NULL: those of the system */
 	int timeout_ms;
 	bool no_create;
+	bool pass_expired; /* what is older than the stream keeps is passed over, and told */
 	pid_t process;
 	pthread_mutex_t mutex; /* of what follows */
 	struct who who;
@@ -259,13 +260,15 @@ CHECKED enum evbus_code fetch_more(struct fetch *fetch, struct evbus_err *err);
 bool fetch_next(struct fetch *fetch, struct fetched *fetched);
 void fetch_release(struct fetch *fetch);
 
-/* ---- kinesis_read.c, and kinesis_end.c ---- */
+/* ---- kinesis_read.c, kinesis_place.c and kinesis_end.c ---- */
 
 struct kinesis_reader {
 	struct partition_reader base;
 	struct fetch fetch;
 	bool begun; /* there is an iterator, and what comes by it comes behind `next`, */
 	bool jumped; /* and not right behind what is known */
+	bool unsure; /* whether what is expected to come first is there still */
+	struct number expected;
 	struct fetched held; /* the next one, where it is known, */
 	bool holds;
 	uint64_t held_at; /* and its position */
@@ -277,6 +280,13 @@ struct kinesis_reader {
 
 CHECKED enum evbus_code kinesis_position(struct kinesis_reader *reader, const struct number *number,
 					 enum number_kind kind, uint64_t *position, struct evbus_err *err);
+/* Finds those of its shard. */
+CHECKED enum evbus_code kinesis_numbering(struct kinesis_reader *reader, struct evbus_err *err);
+/* An iterator for `next`. */
+CHECKED enum evbus_code kinesis_begin(struct kinesis_reader *reader, struct evbus_err *err);
+/* By the first that came by it (NULL: nothing is there). EVBUS_NONE: what it began with has expired. */
+CHECKED enum evbus_code kinesis_check_begun(struct kinesis_reader *reader, const struct fetched *first,
+					    struct evbus_err *err);
 void kinesis_remember_last(struct kinesis_reader *reader, const struct fetched *fetched);
 /* The end is behind the last that is remembered. */
 CHECKED enum evbus_code kinesis_set_end(struct kinesis_reader *reader, struct evbus_err *err);

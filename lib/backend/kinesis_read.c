@@ -16,117 +16,20 @@ static struct kinesis_reader *reading(const struct partition_reader *reader)
 	return (struct kinesis_reader *)(uintptr_t)reader;
 }
 
-/* ---- positions ------------------------------------------------------------------------------------------------- */
-
-enum evbus_code kinesis_position(struct kinesis_reader *reader, const struct number *number, enum number_kind kind,
-				 uint64_t *position, struct evbus_err *err)
-{
-	struct kinesis_topic *topic = reader->fetch.topic;
-
-	pthread_mutex_lock(&topic->mutex);
-	enum evbus_code code = numbering_find(reader->numbering, number, kind, position, err);
-	pthread_mutex_unlock(&topic->mutex);
-	return code;
-}
-
-/* The last place that is not behind a position, and how far that is behind it. */
-static enum evbus_code place_at(const struct kinesis_reader *reader, uint64_t position, struct numbered *place,
-				struct evbus_err *err)
-{
-	struct kinesis_topic *topic = reader->fetch.topic;
-
-	pthread_mutex_lock(&topic->mutex);
-	const struct numbered *found = numbering_at(reader->numbering, position);
-	if (found)
-		*place = *found;
-	pthread_mutex_unlock(&topic->mutex);
-	if (found)
-		return EVBUS_OK;
-	return err_set(
-		err, EVBUS_IO, 0,
-		"a place of topic '%s', partition %d was handed out so long ago that it is not known any more: open "
-		"the bus anew",
-		topic->base.name, reader->base.partition);
-}
-
-enum evbus_code kinesis_offset_text(const struct partition_reader *base, uint64_t position,
-				    char text[EVBUS_OFFSET_MAX_BYTES + 1], struct evbus_err *err)
-{
-	struct numbered place = { 0 };
-
-	TRY(place_at(reading(base), position, &place, err));
-	number_add(&place.number, position - place.position);
-	number_format(&place.number, text);
-	return EVBUS_OK;
-}
-
-enum evbus_code kinesis_offset_find(struct partition_reader *base, struct evbus_slice text, uint64_t *position,
-				    struct evbus_err *err)
-{
-	struct number number;
-
-	if (!number_parse(text, &number))
-		return err_set(err, EVBUS_DATA, 0, "'%.*s' is not a sequence number", (int)text.len, text.data);
-	return kinesis_position(reading(base), &number, NUMBER_ASKED, position, err);
-}
-
-static enum evbus_code find_numbering(struct kinesis_topic *topic, int32_t shard, struct numbering **numbering,
-				      struct evbus_err *err)
-{
-	enum evbus_code code = EVBUS_OK;
-
-	pthread_mutex_lock(&topic->mutex);
-	struct numbering *found = topic->numberings;
-	while (found && found->shard != shard)
-		found = found->following;
-	if (!found) {
-		found = os.realloc(NULL, sizeof *found);
-		if (found) {
-			*found = (struct numbering){ .following = topic->numberings, .shard = shard };
-			topic->numberings = found;
-		} else
-			code = err_set(err, EVBUS_IO, ENOMEM, "cannot read topic '%s'", topic->base.name);
-	}
-	pthread_mutex_unlock(&topic->mutex);
-	*numbering = found;
-	return code;
-}
-
 /* ---- fetching -------------------------------------------------------------------------------------------------- */
-
-/* An iterator for `next`. What was asked for may be the number of a record, or come right behind one. */
-static enum evbus_code begin(struct kinesis_reader *reader, struct evbus_err *err)
-{
-	struct fetch *fetch = &reader->fetch;
-	struct numbered place = { 0 };
-
-	TRY(place_at(reader, reader->base.next, &place, err));
-	reader->begun = true;
-	reader->holds = reader->jumped = false;
-	if (number_compare(&place.number, &fetch->shard.begins) <= 0)
-		return fetch_begin(fetch, FROM_FIRST, NULL, 0, err);
-	if (place.is_record)
-		return fetch_begin(fetch, place.position == reader->base.next ? FROM_AT : FROM_AFTER, &place.number, 0,
-				   err);
-	number_add(&place.number, reader->base.next - place.position);
-	struct number before = place.number;
-	number_before(&before);
-	enum evbus_code code = fetch_begin(fetch, FROM_AFTER, &before, 0, err);
-	return code == EVBUS_DATA ? fetch_begin(fetch, FROM_AT, &place.number, 0, err) : code;
-}
 
 static enum evbus_code fetch_on(struct kinesis_reader *reader, struct evbus_err *err)
 {
 	struct evbus_err why;
 
 	if (!reader->begun)
-		TRY(begin(reader, err));
+		TRY(kinesis_begin(reader, err));
 	if (reader->fetch.ended)
 		return EVBUS_OK;
 	enum evbus_code code = fetch_more(&reader->fetch, &why);
 	/* Iterators live for five minutes. */
 	if (code == EVBUS_DATA && !strcmp(reader->fetch.link->exception, "ExpiredIteratorException")) {
-		TRY(begin(reader, err));
+		TRY(kinesis_begin(reader, err));
 		code = fetch_more(&reader->fetch, &why);
 	}
 	if (code != EVBUS_OK) {
@@ -141,6 +44,8 @@ static enum evbus_code fetch_on(struct kinesis_reader *reader, struct evbus_err 
 static enum evbus_code hold(struct kinesis_reader *reader, struct evbus_err *err)
 {
 	while (!reader->holds && fetch_next(&reader->fetch, &reader->held)) {
+		if (reader->unsure)
+			TRY(kinesis_check_begun(reader, &reader->held, err));
 		enum number_kind kind = reader->jumped ? NUMBER_MET : NUMBER_READ;
 		TRY(kinesis_position(reader, &reader->held.sequence, kind, &reader->held_at, err));
 		reader->jumped = false;
@@ -159,7 +64,7 @@ static enum evbus_code hold_next(struct kinesis_reader *reader, struct evbus_err
 		if (reader->fetch.caught_up)
 			break;
 	}
-	return EVBUS_OK;
+	return reader->unsure ? kinesis_check_begun(reader, NULL, err) : EVBUS_OK;
 }
 
 /* Not more often than a shard likes it. */
@@ -300,7 +205,9 @@ enum evbus_code kinesis_seek(struct partition_reader *base, uint64_t position, s
 		reader->fetch.rest = reader->fetch.all = (struct evbus_slice){ NULL, 0 };
 	reader->holds = reader->holds && done;
 	base->next = position;
-	return EVBUS_OK;
+	/* Whether what stood there is there still shows when it is read. */
+	bool at_once = !done && position > base->first && !(base->closed && position >= base->end);
+	return at_once ? hold_next(reader, err) : EVBUS_OK;
 }
 
 /* The time that it was published at stands in the record, and the service goes by its own. */
@@ -311,7 +218,7 @@ enum evbus_code kinesis_seek_time(struct partition_reader *base, int64_t time_us
 	struct line line;
 	bool got;
 
-	reader->holds = false;
+	reader->holds = reader->unsure = false;
 	reader->begun = reader->jumped = true;
 	TRY(fetch_begin(&reader->fetch, from_us > 0 ? FROM_TIME : FROM_FIRST, NULL, from_us, err));
 	base->next = base->first;
@@ -385,7 +292,7 @@ static enum evbus_code prepare(struct kinesis_reader *reader, struct evbus_err *
 
 	TRY(kinesis_shard(fetch->topic, base->partition, &fetch->shard, err));
 	TRY(link_open(fetch->topic->kinesis, &fetch->link, err));
-	TRY(find_numbering(fetch->topic, base->partition, &reader->numbering, err));
+	TRY(kinesis_numbering(reader, err));
 	TRY(kinesis_position(reader, &fetch->shard.begins, NUMBER_ASKED, &base->first, err));
 	base->next = base->end = base->first;
 	return fetch->shard.closed ? kinesis_close_shard(reader, err) : kinesis_look_for_end(reader, err);

@@ -4,7 +4,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 8
+plan 9
 
 serve net proxy
 net=$ANSWER
@@ -75,6 +75,38 @@ events 1 10 | expect_status 69 evbus publish -t often --key-from /key -X timeout
 took 8
 expect_err_has 'takes none of them'
 tell service fail 0
+
+t 'a position whose record is older than the stream keeps is told, and not passed over without a word'
+evbus topic-create -q old >/dev/null
+events 1 10 | publish -t old >receipts || fail "status $?"
+place() { # OF WHICH
+	sed -n "$1s/.* //p" receipts
+}
+evbus consume -q -t old -g early --max 3 -- true || fail "status $?"
+evbus consume -q -t old -g late --max 7 -- true || fail "status $?"
+evbus replay -q -t old -p 0 -o "$(place 4)" --format '{/n}\n' >found
+expect_same found <(seq 4 10)
+tell service expire "$(place 5)"
+expect_status 66 evbus consume -q -t old -g early -- true
+expect_err_has "the oldest that the stream keeps is $(place 6)"
+expect_status 66 evbus tail -q -t old -p 0 -o "$(place 5)"
+expect_err_has 'has expired'
+for from in beginning "$(place 6)"; do
+	evbus replay -q -t old -p 0 -o "$from" --format '{/n}\n' >found
+	expect_same found <(seq 6 10)
+done
+expect_status 0 evbus consume -t old -g early -X expired=pass -- cat
+expect_err_has 'has expired'
+expect_same "$OUT" <(events 6 10)
+evbus consume -q -t old -g late -- true || fail "status $?"
+tell service expire "$(place 10)"
+expect_status 0 evbus consume -t old -g late -- true
+expect_err_has 'all that stood in topic'
+events 11 11 | publish -t old >receipts || fail "status $?"
+expect_status 66 evbus consume -q -t old -g late -- cat
+expect_status 0 evbus consume -t old -g late -X expired=pass -- cat
+expect_same "$OUT" <(events 11 11)
+tell service expire -1
 
 t 'a service that is killed in the middle of a publish, and comes back: no receipt is false, and publishing once makes it whole'
 evbus topic-create -q --partitions 2 killed >/dev/null

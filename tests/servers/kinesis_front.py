@@ -1,5 +1,5 @@
 """What kinesalite lacks of Kinesis, in front of it: it checks each signature, computed here and not by any library of the
-client's, refuses what comes too often, and fails some of the records of a call, as it is told."""
+client's, refuses what comes too often, fails some of the records of a call, and keeps records no longer, as it is told."""
 import hashlib, hmac, http.client, http.server, json, socketserver, threading, time
 
 from helper import HOST, Failed
@@ -79,7 +79,7 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 class Front:
     def __init__(self, holder_port, server_port):
         self.server_port, self.lock, self.seen = server_port, threading.Lock(), {}
-        self.throttled, self.failing, self.counted = {}, 0, 0
+        self.throttled, self.failing, self.counted, self.expired = {}, 0, 0, -1
         front = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -117,7 +117,16 @@ class Front:
             return 400, json.dumps({"__type": why, "message": "the front refuses it"}).encode()
         kept = self.keep(json.loads(body)) if action == "PutRecords" and self.failing else None
         status, data = self.ask(action, body if kept is None else kept[0], request.headers)
+        if action == "GetRecords" and status == 200 and self.expired >= 0:
+            data = self.expire(data)
         return status, self.put_back(data, kept[1]) if kept and status == 200 else data
+
+    def expire(self, data):
+        """Who asks for what is no longer kept gets what is left behind it, and is told that there is more."""
+        answer = json.loads(data)
+        left = [record for record in answer["Records"] if int(record["SequenceNumber"]) > self.expired]
+        behind = 1000 if len(left) < len(answer["Records"]) else answer["MillisBehindLatest"]
+        return json.dumps(answer | {"Records": left, "MillisBehindLatest": behind}).encode()
 
     def keep(self, asked):
         """Each so-manieth record is not passed on."""
