@@ -35,7 +35,7 @@
 #include "base/err.h"
 #include "base/os.h"
 
-#define BACKEND_VERSION 2 /* of all that stands here; a module with another one is not used */
+#define BACKEND_VERSION 3 /* of all that stands here; a module with another one is not used */
 
 struct backend_files;
 struct backend_ops;
@@ -85,6 +85,7 @@ struct partition_reader {
 	uint64_t next;                   /* of the record that is read next */
 	uint64_t end;                    /* of what could be read when it was last looked; exclusive */
 	bool closed;                     /* that is the end for good; may become so with refresh() */
+	int64_t rests_to_us;             /* until then (os_monotonic_us) a server does not like to be asked again */
 };
 
 /* A partition that is appended to. */
@@ -241,6 +242,12 @@ CHECKED static inline enum evbus_code partition_next(struct partition_reader *re
 CHECKED static inline enum evbus_code partition_refresh(struct partition_reader *reader, struct evbus_err *why)
 {
 	return reader->ops->refresh(reader, why);
+}
+
+/* Who looks at it again and again leaves it alone where this is false, and has time for others. */
+static inline bool partition_may_look(const struct partition_reader *reader)
+{
+	return !reader->rests_to_us || os_monotonic_us() >= reader->rests_to_us;
 }
 
 /* Waits for more than there was at the last look, at most timeout_ms; may return early. false: a signal came. */

@@ -276,7 +276,7 @@ static enum evbus_code read_lane(struct evbus_consumer *consumer, struct lane *l
 		pass_gap(consumer, lane);
 		return EVBUS_OK;
 	}
-	if (lane->reader->next >= lane->reader->end)
+	if (lane->reader->next >= lane->reader->end && partition_may_look(lane->reader))
 		TRY(partition_refresh(lane->reader, err));
 	if (lane->reader->closed && lane->end > lane->reader->end)
 		lane->end = lane->reader->end;

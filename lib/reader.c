@@ -137,7 +137,8 @@ static enum evbus_code look_for_lines(struct evbus_reader *reader, struct evbus_
 {
 	for (size_t i = 0; i < reader->source_count; i++) {
 		struct source *source = reader->sources[i];
-		if (source->has_line || source->waits || reader_has_read(reader, source))
+		if (source->has_line || source->waits || reader_has_read(reader, source) ||
+		    !partition_may_look(source->reader))
 			continue;
 		TRY(partition_refresh(source->reader, err));
 		tell_closed(reader, source);

@@ -8,7 +8,8 @@
 #define LIMIT 1000u /* records at once, */
 #define LIMIT_LESS 100u /* where little is wanted */
 #define LESS_BYTES 65536u
-#define IDLE_US 220000 /* a shard lets itself be read five times a second */
+#define IDLE_US 220000 /* a shard lets itself be read five times a second, */
+#define IDLE_EACH_US 10000 /* and where there are many, those that are idle do not take the time of the others */
 #define EARLIER_US 60000000 /* clocks of publishers and of the service differ by less */
 
 static struct kinesis_reader *reading(const struct partition_reader *reader)
@@ -103,6 +104,7 @@ enum evbus_code kinesis_refresh(struct partition_reader *base, struct evbus_err 
 		return kinesis_look_for_end(reader, err);
 	take_it_slowly(reader);
 	TRY(hold_next(reader, err));
+	base->rests_to_us = fetch->idle_us ? fetch->idle_us + IDLE_US + IDLE_EACH_US * base->topic->partitions : 0;
 	if (!fetch->caught_up)
 		return kinesis_look_for_end(reader, err);
 	if (reader->holds)
@@ -113,10 +115,12 @@ enum evbus_code kinesis_refresh(struct partition_reader *base, struct evbus_err 
 bool kinesis_wait(const struct partition_reader *base, int timeout_ms)
 {
 	int64_t wait_us = (int64_t)timeout_ms * 1000;
+	int64_t most_us = base->rests_to_us ? base->rests_to_us - os_monotonic_us() : IDLE_US;
 
-	wait_us = wait_us < IDLE_US ? wait_us : IDLE_US;
+	wait_us = wait_us < most_us ? wait_us : most_us;
 	return wait_us <= 0 || reading(base)->holds ||
-	       nanosleep(&(struct timespec){ .tv_nsec = wait_us * 1000 }, NULL) == 0 || errno != EINTR;
+	       nanosleep(&(struct timespec){ wait_us / 1000000, wait_us % 1000000 * 1000 }, NULL) == 0 ||
+	       errno != EINTR;
 }
 
 /* ---- records --------------------------------------------------------------------------------------------------- */

@@ -4,7 +4,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 9
+plan 10
 
 serve net proxy
 net=$ANSWER
@@ -20,13 +20,18 @@ export EVBUS_BUS=$url EVBUS_STORE=sqlite:state.db AWS_SHARED_CREDENTIALS_FILE=$S
 events() { # FIRST LAST, of 50 keys
 	seq "$1" "$2" | awk '{ printf "{\"n\":%d,\"key\":\"k%d\",\"event_id\":\"e%d\"}\n", $1, $1 % 50, $1 }'
 }
+# Of lines KEY N..., those of a key stand in their order.
+expect_order() {
+	sort -s -k 1,1 >ordered
+	awk '$1 == key && $2 <= n { print; exit 1 } { key = $1; n = $2 }' ordered >wrong ||
+		fail "the order of a key: $(cat wrong)"
+}
 # In the topic stands each from 1 to LAST once, and those of a key in their order; the receipts say where.
 expect_all() { # TOPIC LAST RECEIPTS
 	evbus replay -q -t "$1" --format '{/key} {/n} {partition_id} {offset}\n' >found
+	expect_order <found
 	cut -d ' ' -f 2 found | sort -n >numbers
 	expect_same numbers <(seq 1 "$2")
-	sort -s -k 1,1 found | awk '$1 == key && $2 <= n { print; exit 1 } { key = $1; n = $2 }' >wrong ||
-		fail "the order of a key: $(cat wrong)"
 	cut -d ' ' -f 3,4 found | sort >places
 	sort "$3" >receipts.sorted
 	expect_same receipts.sorted places
@@ -107,6 +112,40 @@ expect_status 66 evbus consume -q -t old -g late -- cat
 expect_status 0 evbus consume -t old -g late -X expired=pass -- cat
 expect_same "$OUT" <(events 11 11)
 tell service expire -1
+
+t 'shards that are split and merged while a group follows: each event once, those of a key in their order'
+evbus topic-create -q --partitions 2 moving >/dev/null
+mkfifo moves
+evbus consume -q -t moving -g g -f --max 600 --coprocess -- sed -u 'w got
+s/.*/ok/' &
+consumer=$!
+evbus publish -q -t moving --key-from /key <moves &
+publisher=$!
+exec 7>moves
+got() { # LAST
+	events $(($1 - 199)) "$1" >&7
+	wait_for 30 at_least "$1"
+}
+at_least() { # N
+	[ "$(wc -l <got)" -ge "$1" ]
+}
+is_active() {
+	tell service call DescribeStreamSummary '{"StreamName":"moving"}'
+	[[ $ANSWER == *'"ACTIVE"'* ]]
+}
+got 200
+tell service call SplitShard "{\"StreamName\":\"moving\",\"ShardToSplit\":\"shardId-000000000000\",\"NewStartingHashKey\":\"17014118346046923173168730371588410572\"}"
+wait_for 10 is_active
+got 400
+tell service call MergeShards '{"StreamName":"moving","ShardToMerge":"shardId-000000000003","AdjacentShardToMerge":"shardId-000000000001"}'
+wait_for 10 is_active
+got 600
+exec 7>&-
+wait "$publisher" "$consumer" || fail "status $?"
+expect_equal "$(sed -n 's/.*"partition_id":\([0-9]*\).*/\1/p' got | sort -u | paste -sd ' ')" '0 1 2 3 4' 'the shards'
+expect_order < <(sed 's/.*"n":\([0-9]*\),"key":"\([^"]*\)".*/\2 \1/' got)
+cut -d ' ' -f 2 ordered | sort -n >numbers
+expect_same numbers <(seq 1 600)
 
 t 'a service that is killed in the middle of a publish, and comes back: no receipt is false, and publishing once makes it whole'
 evbus topic-create -q --partitions 2 killed >/dev/null

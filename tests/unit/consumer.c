@@ -1,4 +1,5 @@
 /* A consumer gives out each event of its partitions, in order, and remembers what came of it. */
+#include "consumer.h"
 #include "consumer_helpers.h"
 
 TestSuite(consumer, .init = enter, .fini = leave, .timeout = 30);
@@ -311,6 +312,22 @@ Test(consumer, that_follows_an_empty_topic_goes_on_after_its_first_record)
 		done(consumer, expect(consumer, i, 1));
 		cr_assert_null(next_within(consumer, 0));
 	}
+	evbus_consumer_close(consumer);
+}
+
+Test(consumer, that_follows_leaves_alone_a_partition_that_rests_and_goes_on_with_the_others)
+{
+	make_topic("two", 2);
+	struct evbus_consumer *consumer = CONSUMER(.topic = "two", .follow = true);
+
+	cr_assert_null(next_within(consumer, 0));
+	consumer->lanes[0]->reader->rests_to_us = INT64_MAX;
+	publish_many("two", 0, 0, 1, 0);
+	publish_many("two", 1, 1, 1, 0);
+	done(consumer, expect(consumer, 1, 1));
+	cr_expect_null(next_within(consumer, 0));
+	consumer->lanes[0]->reader->rests_to_us = 1;
+	done(consumer, expect(consumer, 0, 1));
 	evbus_consumer_close(consumer);
 }
 
