@@ -66,6 +66,12 @@ struct retrying {
 	const char *handler_group;   /* NULL: of none, or of outboxes */
 	struct evbus_publisher *publisher;
 	bool queues;                 /* nothing is tried here */
+	struct {
+		char topic[EVBUS_TOPIC_MAX_BYTES + 1];
+		int32_t partition_id;
+		bool gone;
+		bool unknown;        /* nobody answers: it is not asked again */
+	} looked;                    /* at what the letter before is of */
 	struct batch batch;          /* where it queues, or does nothing */
 	int64_t tried;
 	size_t succeeded, failed, returned, refused;
@@ -163,7 +169,13 @@ static enum evbus_code publish(struct retrying *retry, const struct evbus_letter
 	TRY(evbus_topic_describe(retry->letters.sources.bus, topic, EVBUS_PARTITION_ALL, &info, err));
 	if (!retry->publisher)
 		TRY(evbus_publisher_open(retry->letters.sources.bus, &one_by_one, &retry->publisher, err));
-	TRY(evbus_publisher_add(retry->publisher, &event, err));
+	enum evbus_code code = evbus_publisher_add(retry->publisher, &event, err);
+	/* A partition that takes nothing any more: its key says which ones went on with it. */
+	if (code == EVBUS_NONE && event.key.data) {
+		event.partition_id = EVBUS_PARTITION_ANY;
+		code = evbus_publisher_add(retry->publisher, &event, err);
+	}
+	TRY(code);
 	TRY(evbus_publisher_flush(retry->publisher, err));
 	const struct evbus_record *receipt = evbus_publisher_next(retry->publisher);
 	if (!receipt)
@@ -348,6 +360,27 @@ static bool may_try(struct retrying *retry, const struct evbus_letter *letter, c
 	return false;
 }
 
+/* Whether no consumer can have the letter's partition: shards that were split or merged expire. */
+static bool is_gone(struct retrying *retry, const struct evbus_letter *letter)
+{
+	struct evbus *bus = retry->letters.sources.bus;
+	struct evbus_slice topic = letter->topic;
+	struct evbus_partition_info info;
+
+	if (letter->partition_id < 0 || topic.len > EVBUS_TOPIC_MAX_BYTES || retry->looked.unknown)
+		return false;
+	if (letter->partition_id == retry->looked.partition_id && strlen(retry->looked.topic) == topic.len &&
+	    !memcmp(retry->looked.topic, topic.data, topic.len))
+		return retry->looked.gone;
+	snprintf(retry->looked.topic, sizeof retry->looked.topic, "%.*s", (int)topic.len, topic.data);
+	retry->looked.partition_id = letter->partition_id;
+	enum evbus_code code = evbus_topic_describe(bus, retry->looked.topic, letter->partition_id, &info, NULL);
+	retry->looked.unknown = code != EVBUS_OK && code != EVBUS_NONE;
+	retry->looked.gone = code == EVBUS_NONE && evbus_topic_describe(bus, retry->looked.topic, EVBUS_PARTITION_ALL,
+									&info, NULL) == EVBUS_OK;
+	return retry->looked.gone;
+}
+
 static enum evbus_code retry_one(void *context, const struct evbus_letter *letter, struct evbus_err *err)
 {
 	struct retrying *retry = context;
@@ -360,6 +393,12 @@ static enum evbus_code retry_one(void *context, const struct evbus_letter *lette
 		return EVBUS_OK;
 	if (!may_try(retry, letter, &why))
 		return batch_add(&retry->batch, letter, false, (struct evbus_slice){ why, why ? strlen(why) : 0 });
+	if (retry->queues && is_gone(retry, letter)) {
+		refuse(retry, letter, "its partition is gone, and no consumer finds it there; try it with a command, or "
+				      "with --republish");
+		why = "left alone: its partition is gone";
+		return batch_add(&retry->batch, letter, false, (struct evbus_slice){ why, strlen(why) });
+	}
 	retry->tried++;
 	if (!args->dry_run)
 		TRY(wait_for_turn(retry));

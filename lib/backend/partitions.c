@@ -28,9 +28,11 @@ enum evbus_code topic_no_partition(const struct backend_topic *topic, int32_t nu
 	if (!topic->list || !topic->partitions)
 		return err_set(why, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, counted from 0",
 			       topic->name, number, topic->partitions);
-	return err_set(why, EVBUS_NONE, 0, "topic '%s' has no partition %d: it has %u, with numbers from %d to %d",
-		       topic->name, number, topic->partitions, topic->list[0].number,
-		       topic->list[topic->partitions - 1].number);
+	int32_t last = topic->list[topic->partitions - 1].number;
+	return err_set(why, EVBUS_NONE, 0, "topic '%s' has no partition %d%s: it has %u, with numbers from %d to %d",
+		       topic->name, number,
+		       number >= 0 && number < last ? " (any more: what was split or merged goes one day)" : "",
+		       topic->partitions, topic->list[0].number, last);
 }
 
 enum evbus_code partition_offset_text(const struct partition_reader *reader, uint64_t position,

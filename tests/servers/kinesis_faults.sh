@@ -4,7 +4,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 10
+plan 11
 
 serve net proxy
 net=$ANSWER
@@ -44,6 +44,10 @@ expect_receipts_true() { # TOPIC RECEIPTS
 }
 took() { # SECONDS AT MOST
 	expect_true "it took $SECONDS s, $1 at most" test "$SECONDS" -le "$1"
+}
+is_active() { # TOPIC
+	tell service call DescribeStreamSummary "{\"StreamName\":\"$1\"}"
+	[[ $ANSWER == *'"ACTIVE"'* ]]
 }
 publish() {
 	evbus publish --key-from /key --format '{partition_id} {offset}\n' "$@"
@@ -129,16 +133,12 @@ got() { # LAST
 at_least() { # N
 	[ "$(wc -l <got)" -ge "$1" ]
 }
-is_active() {
-	tell service call DescribeStreamSummary '{"StreamName":"moving"}'
-	[[ $ANSWER == *'"ACTIVE"'* ]]
-}
 got 200
 tell service call SplitShard "{\"StreamName\":\"moving\",\"ShardToSplit\":\"shardId-000000000000\",\"NewStartingHashKey\":\"17014118346046923173168730371588410572\"}"
-wait_for 10 is_active
+wait_for 10 is_active moving
 got 400
 tell service call MergeShards '{"StreamName":"moving","ShardToMerge":"shardId-000000000003","AdjacentShardToMerge":"shardId-000000000001"}'
-wait_for 10 is_active
+wait_for 10 is_active moving
 got 600
 exec 7>&-
 wait "$publisher" "$consumer" || fail "status $?"
@@ -146,6 +146,29 @@ expect_equal "$(sed -n 's/.*"partition_id":\([0-9]*\).*/\1/p' got | sort -u | pa
 expect_order < <(sed 's/.*"n":\([0-9]*\),"key":"\([^"]*\)".*/\2 \1/' got)
 cut -d ' ' -f 2 ordered | sort -n >numbers
 expect_same numbers <(seq 1 600)
+
+t 'dead letters of a shard that has expired are not queued for nobody, and can be tried and published again'
+evbus topic-create -q dead >/dev/null
+events 1 3 | publish -t dead >/dev/null || fail "status $?"
+expect_status 1 evbus consume -q -t dead -g g --retry-max 0 -- false
+tell service call SplitShard '{"StreamName":"dead","ShardToSplit":"shardId-000000000000","NewStartingHashKey":"1701411834604692317316873037158841057"}'
+wait_for 10 is_active dead
+tell service call ListShards '{"StreamName":"dead"}'
+tell service expire "$(sed 's/.*"EndingSequenceNumber":"\([0-9]*\)".*/\1/' <<<"$ANSWER")"
+evbus dlq-list -g g --format tsv | cut -f 1 >ids
+expect_equal "$(wc -l <ids)" 3 letters
+expect_status 1 evbus dlq-retry -g g --all --format tsv
+cut -f 1,3,10 "$OUT" >found
+expect_same found <(sed 's/$/\tDEAD\tleft alone: its partition is gone/' ids)
+expect_err_has 'is left alone: its partition is gone'
+expect_status 0 evbus dlq-retry --format tsv "$(sed -n 1p ids)" -- true
+expect_equal "$(cut -f 3 "$OUT")" RETRIED 'the state'
+expect_status 0 evbus dlq-retry --format tsv "$(sed -n 2p ids)" --republish
+expect_equal "$(cut -f 3 "$OUT")" RETRIED 'the state'
+expect_status 66 evbus tail -t dead -p 0
+expect_err_has 'any more: what was split or merged'
+tell service expire -1
+expect_equal "$(evbus replay -q -t dead -p 2 | wc -l)" 1 'what was published again'
 
 t 'a service that is killed in the middle of a publish, and comes back: no receipt is false, and publishing once makes it whole'
 evbus topic-create -q --partitions 2 killed >/dev/null

@@ -117,8 +117,8 @@ class Front:
             return 400, json.dumps({"__type": why, "message": "the front refuses it"}).encode()
         kept = self.keep(json.loads(body)) if action == "PutRecords" and self.failing else None
         status, data = self.ask(action, body if kept is None else kept[0], request.headers)
-        if action == "GetRecords" and status == 200 and self.expired >= 0:
-            data = self.expire(data)
+        if status == 200 and self.expired >= 0:
+            data = {"GetRecords": self.expire, "ListShards": self.forget}.get(action, lambda data: data)(data)
         return status, self.put_back(data, kept[1]) if kept and status == 200 else data
 
     def expire(self, data):
@@ -127,6 +127,13 @@ class Front:
         left = [record for record in answer["Records"] if int(record["SequenceNumber"]) > self.expired]
         behind = 1000 if len(left) < len(answer["Records"]) else answer["MillisBehindLatest"]
         return json.dumps(answer | {"Records": left, "MillisBehindLatest": behind}).encode()
+
+    def forget(self, data):
+        """A shard that is closed goes with its last record."""
+        answer = json.loads(data)
+        return json.dumps(answer | {"Shards": [
+            shard for shard in answer["Shards"]
+            if int(shard["SequenceNumberRange"].get("EndingSequenceNumber", self.expired + 1)) > self.expired]}).encode()
 
     def keep(self, asked):
         """Each so-manieth record is not passed on."""
