@@ -137,26 +137,37 @@ struct numbering {
 	struct numbering *following;
 	int32_t shard;
 	struct buf places; /* of struct numbered, in their order */
-	uint64_t forgotten; /* positions below it were handed out once, and are not known any more */
+	size_t fold_at; /* how many there may be until it is worth while to fold them again */
 };
+
+#define NUMBERING_FOLDED_MAX 999u /* with the first of them, what a call gives */
 
 struct numbered {
 	uint64_t position;
+	uint32_t folded; /* how many records, one right behind the other, come behind it whose numbers are not kept */
 	bool is_record; /* a record stands there; else it was only asked for */
+	bool follows; /* right behind the one before */
 	struct number number;
 };
 
 enum number_kind {
-	NUMBER_READ, /* of a record, that comes right behind the last that was read */
+	NUMBER_READ, /* of a record, that comes right behind the last that was read, */
 	NUMBER_MET, /* of a record */
 	NUMBER_ASKED, /* whatever it is */
 };
 
-/* The position of a number. */
+/* The position of a number; where it was read, *position is that of the record before, or 0. EVBUS_AGAIN: it has to be
+ * unfolded before. */
 CHECKED enum evbus_code numbering_find(struct numbering *numbering, const struct number *number, enum number_kind kind,
 				       uint64_t *position, struct evbus_err *err);
-/* The last place that is not behind a position; NULL: it is forgotten. */
-const struct numbered *numbering_at(const struct numbering *numbering, uint64_t position);
+/* The last place that is not behind a position; NULL: there is none. *folded: it has to be unfolded before. */
+const struct numbered *numbering_at(const struct numbering *numbering, uint64_t position, bool *folded);
+/* The place that a number is folded behind, and the one that comes behind all of those. false: it is not folded. */
+bool numbering_fold_of(const struct numbering *numbering, const struct number *number, struct numbered *first,
+		       struct numbered *next);
+/* Of what is folded behind a place these are left, the last ones of it. */
+CHECKED enum evbus_code numbering_unfold(struct numbering *numbering, const struct numbered *first,
+					 const struct number *numbers, size_t count, struct evbus_err *err);
 
 /* ---- streams and shards ---- */
 
@@ -198,6 +209,8 @@ CHECKED enum evbus_code kinesis_look_at_shards(struct kinesis_topic *topic, stru
 CHECKED enum evbus_code kinesis_initial(struct kinesis_topic *topic, uint32_t *initial, struct evbus_err *err);
 /* Where a key stands, for ever, in a stream that began with so many shards. */
 hash_key kinesis_place(struct evbus_slice key, uint32_t initial);
+/* There, if the shard that was asked for has it; else in that shard, for this key always the same. */
+hash_key kinesis_place_in(const struct shard *shard, struct evbus_slice key, uint32_t initial);
 /* 39 digits at most. */
 void hash_key_format(hash_key value, char text[40]);
 bool hash_key_parse(struct evbus_slice text, hash_key *value);
@@ -271,7 +284,8 @@ struct kinesis_reader {
 	struct number expected;
 	struct fetched held; /* the next one, where it is known, */
 	bool holds;
-	uint64_t held_at; /* and its position */
+	uint64_t
+		held_at; /* and its position; of the one before, where none is held; 0: there was none by this iterator */
 	struct number last; /* the last that was there when it was looked, */
 	int64_t last_us; /* when it had come; 0: none was met yet */
 	struct numbering *numbering;

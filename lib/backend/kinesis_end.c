@@ -94,6 +94,7 @@ enum evbus_code kinesis_look_for_end(struct kinesis_reader *reader, struct evbus
 	if (!reader->begun)
 		probe->all = (struct evbus_slice){ NULL, 0 };
 	probe->rest = probe->all;
+	reader->held_at = own ? 0 : reader->held_at;
 	return EVBUS_OK;
 }
 

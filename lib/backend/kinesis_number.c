@@ -2,9 +2,13 @@
  *
  * A position is handed out when a number is met or asked for, and lies between those of its neighbours: a STEP behind the
  * one before, which is the last that was read, or a JUMP, where much may stand between the two. A number that is little
- * more than a known one has the position that is so much more: behind a record at 7 comes 8, whatever stands there. */
+ * more than a known one has the position that is so much more: behind a record at 7 comes 8, whatever stands there.
+ *
+ * Of records that were read one behind the other the first can stand for all of them: they lie a STEP apart, and reading
+ * them again tells their numbers. So what is known of a shard is folded as it grows, and little of it is kept. */
 #include "backend/kinesis.h"
 
+#include <assert.h>
 #include <errno.h>
 
 #define DIGITS_AT_ONCE 9u
@@ -13,7 +17,8 @@
 #define JUMP ((uint64_t)1 << 38)
 #define ORIGIN ((uint64_t)1 << 61) /* of the first: before it there is as much room as there ever will be */
 #define PARTS 1024u /* of the room between two that are known */
-#define PLACES_MAX (1u << 18) /* 17 MiB for each shard; then the older half is forgotten */
+#define PLACES_MAX 4096u /* 300 KB for each shard; then all is folded but */
+#define PLACES_NEW 1024u /* the newest */
 
 /* ---- numbers --------------------------------------------------------------------------------------------------- */
 
@@ -143,13 +148,17 @@ static size_t search(const struct numbering *numbering, const struct number *num
 	return low;
 }
 
-const struct numbered *numbering_at(const struct numbering *numbering, uint64_t position)
+/* The position of the last record that stands for. */
+static uint64_t end_of(const struct numbered *place)
+{
+	return place->position + (uint64_t)place->folded * STEP;
+}
+
+const struct numbered *numbering_at(const struct numbering *numbering, uint64_t position, bool *folded)
 {
 	const struct numbered *places = places_of(numbering);
 	size_t low = 0, high = count_of(numbering);
 
-	if (position < numbering->forgotten)
-		return NULL;
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
 		if (places[middle].position <= position)
@@ -157,20 +166,66 @@ const struct numbered *numbering_at(const struct numbering *numbering, uint64_t 
 		else
 			high = middle;
 	}
+	*folded = low && places[low - 1].folded && position - places[low - 1].position >= STEP;
 	return low ? &places[low - 1] : NULL;
 }
 
-static void forget(struct numbering *numbering)
+/* ---- folding --------------------------------------------------------------------------------------------------- */
+
+static bool can_fold(const struct numbered *first, const struct numbered *next)
+{
+	return first->is_record && next->follows && !next->folded && first->folded < NUMBERING_FOLDED_MAX &&
+	       next->position == end_of(first) + STEP;
+}
+
+static void fold(struct numbering *numbering)
 {
 	struct numbered *places = places_of(numbering);
-	size_t count = count_of(numbering), half = count / 2;
+	size_t count = count_of(numbering), kept = 0;
 
-	if (count < PLACES_MAX)
+	if (count < PLACES_MAX || count < numbering->fold_at)
 		return;
-	numbering->forgotten = places[half].position;
-	memmove(places, places + half, (count - half) * sizeof *places);
-	numbering->places.len = (count - half) * sizeof *places;
+	for (size_t i = 0; i < count; i++)
+		if (kept && i < count - PLACES_NEW && can_fold(&places[kept - 1], &places[i]))
+			places[kept - 1].folded++;
+		else
+			places[kept++] = places[i];
+	numbering->places.len = kept * sizeof *places;
+	numbering->fold_at = 2 * kept;
 }
+
+bool numbering_fold_of(const struct numbering *numbering, const struct number *number, struct numbered *first,
+		       struct numbered *next)
+{
+	size_t before = search(numbering, number);
+
+	if (!before || !places_of(numbering)[before - 1].folded)
+		return false;
+	/* The newest are never folded. */
+	assert(before < count_of(numbering));
+	*first = places_of(numbering)[before - 1];
+	*next = places_of(numbering)[before];
+	return true;
+}
+
+enum evbus_code numbering_unfold(struct numbering *numbering, const struct numbered *first,
+				 const struct number *numbers, size_t count, struct evbus_err *err)
+{
+	uint64_t position = first->position + (first->folded - count + 1) * (uint64_t)STEP;
+
+	fold(numbering);
+	size_t at = search(numbering, &first->number);
+	TRY(buf_reserve(&numbering->places, count * sizeof *first, err));
+	struct numbered *places = places_of(numbering);
+	memmove(places + at + count, places + at, (count_of(numbering) - at) * sizeof *places);
+	for (size_t i = 0; i < count; i++, position += STEP)
+		places[at + i] = (struct numbered){ position, 0, true, true, numbers[i] };
+	numbering->places.len += count * sizeof *places;
+	places[at - 1].folded = 0;
+	return EVBUS_OK;
+}
+
+/* ---- a place --------------------------------------------------------------------------------------------------- */
 
 /* Between its neighbours: `before` of them have lower numbers. 0: there is no room. */
 static uint64_t choose(const struct numbering *numbering, size_t before, bool jumps)
@@ -180,7 +235,7 @@ static uint64_t choose(const struct numbering *numbering, size_t before, bool ju
 
 	if (!count)
 		return ORIGIN;
-	uint64_t low = before ? places[before - 1].position : numbering->forgotten;
+	uint64_t low = before ? end_of(&places[before - 1]) : 0;
 	if (before == count)
 		return low < UINT64_MAX / 2 - JUMP ? low + (jumps ? JUMP : STEP) : 0;
 	uint64_t room = places[before].position - low, step = room / PARTS;
@@ -202,22 +257,40 @@ static enum evbus_code insert(struct numbering *numbering, size_t before, const 
 	return EVBUS_OK;
 }
 
+/* EVBUS_AGAIN: one that is folded may be it, and nobody knows which. */
+static enum evbus_code find_folded(const struct numbered *place, enum number_kind kind, uint64_t *position, bool *found)
+{
+	uint64_t behind = *position;
+
+	*found = false;
+	if (kind != NUMBER_READ || behind < place->position || behind > end_of(place))
+		return EVBUS_AGAIN;
+	*found = behind < end_of(place);
+	if (*found)
+		*position = behind + STEP;
+	return EVBUS_OK;
+}
+
 enum evbus_code numbering_find(struct numbering *numbering, const struct number *number, enum number_kind kind,
 			       uint64_t *position, struct evbus_err *err)
 {
-	forget(numbering);
 	size_t before = search(numbering, number);
 	struct numbered *places = places_of(numbering);
 	uint64_t limit = before < count_of(numbering) ? places[before].position : UINT64_MAX;
 	uint64_t more = before ? number_minus(number, &places[before - 1].number) : UINT64_MAX;
-	struct numbered made = { 0, kind != NUMBER_ASKED, *number };
+	struct numbered made = { .is_record = kind != NUMBER_ASKED, .number = *number };
+	bool folded = before && more && places[before - 1].folded, found = false;
 
 	if (!more) {
 		*position = places[before - 1].position;
 		places[before - 1].is_record = places[before - 1].is_record || made.is_record;
 		return EVBUS_OK;
 	}
-	if (more < STEP && places[before - 1].position + more < limit)
+	if (folded)
+		TRY(find_folded(&places[before - 1], kind, position, &found));
+	if (found)
+		return EVBUS_OK;
+	if (!folded && more < STEP && places[before - 1].position + more < limit)
 		made.position = places[before - 1].position + more;
 	else
 		made.position = choose(numbering, before, kind != NUMBER_READ);
@@ -226,6 +299,9 @@ enum evbus_code numbering_find(struct numbering *numbering, const struct number 
 			err, EVBUS_IO, 0,
 			"so many places of the stream were looked at that they cannot be told from each other any "
 			"more: open the bus anew");
+	made.follows = kind == NUMBER_READ && before && made.position == end_of(&places[before - 1]) + STEP;
 	*position = made.position;
-	return insert(numbering, before, &made, err);
+	TRY(insert(numbering, before, &made, err));
+	fold(numbering);
+	return EVBUS_OK;
 }

@@ -5,7 +5,10 @@
  * there, it has expired. Whether others came behind it that have expired as well nobody can tell. */
 #include "backend/kinesis.h"
 
+#include <assert.h>
 #include <errno.h>
+
+#define LIMIT 1000u /* records at once */
 
 static struct kinesis_reader *reading(const struct partition_reader *reader)
 {
@@ -14,43 +17,112 @@ static struct kinesis_reader *reading(const struct partition_reader *reader)
 
 /* ---- positions ------------------------------------------------------------------------------------------------- */
 
+/* Takes what the last answer has of those that are folded behind `first`. true: that was all of them. */
+static bool take_folded(struct fetch *probe, const struct numbered *first, const struct numbered *next, bool *whole,
+			struct buf *numbers, enum evbus_code *code, struct evbus_err *err)
+{
+	struct fetched fetched;
+
+	while (*code == EVBUS_OK && fetch_next(probe, &fetched)) {
+		int behind = number_compare(&fetched.sequence, &first->number);
+		if (number_compare(&fetched.sequence, &next->number) >= 0)
+			return true;
+		*whole = *whole || behind == 0;
+		if (behind > 0)
+			*code = buf_add(numbers, &fetched.sequence, sizeof fetched.sequence, err);
+		if (*whole && numbers->len == first->folded * sizeof fetched.sequence)
+			return true;
+	}
+	return *code != EVBUS_OK;
+}
+
+/* Reads them. Where the first of them have expired it is known of the others which they are if nothing lies between them
+ * and the next place. */
+static enum evbus_code read_folded(const struct kinesis_reader *reader, const struct numbered *first,
+				   const struct numbered *next, struct buf *numbers, struct evbus_err *err)
+{
+	CLEANUP(fetch_release)
+	struct fetch probe = { .topic = reader->fetch.topic, .shard = reader->fetch.shard, .limit = LIMIT };
+	enum evbus_code code = EVBUS_OK;
+	bool whole = false, all = false;
+
+	TRY(link_open(probe.topic->kinesis, &probe.link, err));
+	TRY(fetch_begin(&probe, FROM_AT, &first->number, 0, err));
+	while (!all && !probe.caught_up) {
+		TRY(fetch_more(&probe, err));
+		all = take_folded(&probe, first, next, &whole, numbers, &code, err);
+	}
+	if (!whole && !next->follows)
+		numbers->len = 0;
+	return code;
+}
+
+static enum evbus_code unfold(const struct kinesis_reader *reader, const struct number *number, struct evbus_err *err)
+{
+	struct kinesis_topic *topic = reader->fetch.topic;
+	CLEANUP(buf_release) struct buf numbers = { 0 };
+	struct numbered first, next, now;
+	enum evbus_code code = EVBUS_OK;
+
+	pthread_mutex_lock(&topic->mutex);
+	bool folded = numbering_fold_of(reader->numbering, number, &first, &next);
+	pthread_mutex_unlock(&topic->mutex);
+	if (!folded)
+		return EVBUS_OK;
+	TRY(read_folded(reader, &first, &next, &numbers, err));
+	size_t count = numbers.len / sizeof(struct number);
+	pthread_mutex_lock(&topic->mutex);
+	if (numbering_fold_of(reader->numbering, number, &now, &next) && now.folded == first.folded &&
+	    count <= first.folded)
+		code = numbering_unfold(reader->numbering, &first, (const struct number *)(void *)numbers.data, count,
+					err);
+	pthread_mutex_unlock(&topic->mutex);
+	return code;
+}
+
 enum evbus_code kinesis_position(struct kinesis_reader *reader, const struct number *number, enum number_kind kind,
 				 uint64_t *position, struct evbus_err *err)
 {
 	struct kinesis_topic *topic = reader->fetch.topic;
 
-	pthread_mutex_lock(&topic->mutex);
-	enum evbus_code code = numbering_find(reader->numbering, number, kind, position, err);
-	pthread_mutex_unlock(&topic->mutex);
-	return code;
+	for (;;) {
+		pthread_mutex_lock(&topic->mutex);
+		enum evbus_code code = numbering_find(reader->numbering, number, kind, position, err);
+		pthread_mutex_unlock(&topic->mutex);
+		if (code != EVBUS_AGAIN)
+			return code;
+		TRY(unfold(reader, number, err));
+	}
 }
 
-/* The last place that is not behind a position, and how far that is behind it. */
+/* The last place that is not behind a position. */
 static enum evbus_code place_at(const struct kinesis_reader *reader, uint64_t position, struct numbered *place,
 				struct evbus_err *err)
 {
 	struct kinesis_topic *topic = reader->fetch.topic;
+	bool folded = false;
 
-	pthread_mutex_lock(&topic->mutex);
-	const struct numbered *found = numbering_at(reader->numbering, position);
-	if (found)
-		*place = *found;
-	pthread_mutex_unlock(&topic->mutex);
-	if (found)
-		return EVBUS_OK;
-	return err_set(
-		err, EVBUS_IO, 0,
-		"a place of topic '%s', partition %d was handed out so long ago that it is not known any more: open "
-		"the bus anew",
-		topic->base.name, reader->base.partition);
+	do {
+		if (folded)
+			TRY(unfold(reader, &place->number, err));
+		pthread_mutex_lock(&topic->mutex);
+		const struct numbered *found = numbering_at(reader->numbering, position, &folded);
+		if (found)
+			*place = *found;
+		pthread_mutex_unlock(&topic->mutex);
+		assert(found);
+	} while (folded);
+	return EVBUS_OK;
 }
 
 enum evbus_code kinesis_offset_text(const struct partition_reader *base, uint64_t position,
 				    char text[EVBUS_OFFSET_MAX_BYTES + 1], struct evbus_err *err)
 {
-	struct numbered place = { 0 };
+	const struct kinesis_reader *reader = reading(base);
+	struct numbered place = { .position = position, .number = reader->held.sequence };
 
-	TRY(place_at(reading(base), position, &place, err));
+	if (!reader->holds || reader->held_at != position)
+		TRY(place_at(reader, position, &place, err));
 	number_add(&place.number, position - place.position);
 	number_format(&place.number, text);
 	return EVBUS_OK;
@@ -112,6 +184,7 @@ enum evbus_code kinesis_begin(struct kinesis_reader *reader, struct evbus_err *e
 
 	TRY(place_at(reader, reader->base.next, &place, err));
 	reader->holds = reader->jumped = false;
+	reader->held_at = 0;
 	reader->expected = place.number;
 	if (!place.is_record)
 		number_add(&reader->expected, reader->base.next - place.position);

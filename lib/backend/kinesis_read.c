@@ -81,8 +81,8 @@ static void take_it_slowly(const struct kinesis_reader *reader)
 static enum evbus_code end_with_fetched(struct kinesis_reader *reader, struct evbus_err *err)
 {
 	struct evbus_slice rest = reader->fetch.rest;
+	uint64_t position = reader->held_at;
 	struct fetched fetched;
-	uint64_t position;
 
 	kinesis_remember_last(reader, &reader->held);
 	while (fetch_next(&reader->fetch, &fetched)) {
@@ -186,6 +186,7 @@ static enum evbus_code go_back(struct kinesis_reader *reader, uint64_t position,
 	if (!reader->begun || !fetch_next(&reader->fetch, &fetched))
 		return EVBUS_OK;
 	reader->fetch.rest = rest;
+	reader->held_at = 0;
 	TRY(kinesis_position(reader, &fetched.sequence, NUMBER_MET, &first, err));
 	*done = first <= position;
 	return EVBUS_OK;

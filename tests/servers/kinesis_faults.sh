@@ -4,7 +4,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 11
+plan 12
 
 serve net proxy
 net=$ANSWER
@@ -169,6 +169,16 @@ expect_status 66 evbus tail -t dead -p 0
 expect_err_has 'any more: what was split or merged'
 tell service expire -1
 expect_equal "$(evbus replay -q -t dead -p 2 | wc -l)" 1 'what was published again'
+
+t 'what is known of a shard is not all kept: published once more, each event is found where it stands'
+evbus topic-create -q many >/dev/null
+seq 1 5200 | awk '{ printf "{\"n\":%d,\"event_id\":\"e%d\"}\n", $1, $1 % 5199 }' >in
+for file in receipts again; do
+	evbus publish -t many --idempotent --event-key-from /n --format '{offset}\n' <in >"$file" || fail "status $?"
+done
+expect_same again receipts
+expect_status 0 evbus verify --deep -t many
+expect_out_has "'e1' stands at partition 0, offset $(head -n 1 receipts) already"
 
 t 'a service that is killed in the middle of a publish, and comes back: no receipt is false, and publishing once makes it whole'
 evbus topic-create -q --partitions 2 killed >/dev/null
