@@ -3,7 +3,7 @@
  * A record has bytes and a partition key, and no headers. So the bytes are the event with one more member behind the others,
  * for who reads JSON the same event:
  *
- *	{"id":"1","_evbus":{"published_at_utc":"2026-01-29T12:00:00.123456Z","crc32c":"9ae0daaf"}}
+ *	{"id":"1","_evbus":{"published_at_utc":"2026-01-29T12:00:00.123456Z","crc32c":"1f8d6d78"}}
  *
  * The checksum is that of the event without it. Where it is another one the record is somebody else's, and all of it is
  * his. What is no JSON object stands in the member as payload_base64, and the object has no other. */

@@ -54,6 +54,15 @@ hash_key kinesis_place(struct evbus_slice key, uint32_t initial)
 	return width * shard + initial + (inner >> 64) * hash;
 }
 
+hash_key kinesis_place_in(const struct shard *shard, struct evbus_slice key, uint32_t initial)
+{
+	hash_key place = key.data ? kinesis_place(key, initial) : shard->first;
+
+	if (shard->first <= place && place <= shard->last)
+		return place;
+	return shard->first + (kinesis_place(key, 1) >> 64) * ((shard->last - shard->first) >> 64);
+}
+
 /* ---- shards ---------------------------------------------------------------------------------------------------- */
 
 enum evbus_code kinesis_request(const char *stream, struct buf *request, struct evbus_err *err)

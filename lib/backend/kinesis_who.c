@@ -18,6 +18,7 @@ enum { KEY_ID, SECRET, TOKEN, REGION, WANTED };
 
 struct found {
 	struct buf text;
+	bool has_profile; /* a file has a section of that name */
 	struct wanted wanted[WANTED];
 };
 
@@ -89,7 +90,7 @@ static enum evbus_code take_profile(struct found *found, struct evbus_slice text
 		size_t len = newline ? (size_t)(newline - text.data) : text.len;
 		struct evbus_slice line = trimmed((struct evbus_slice){ text.data, len });
 		if (line.len > 2 && line.data[0] == '[' && line.data[line.len - 1] == ']')
-			within = is_section(line, profile);
+			found->has_profile |= within = is_section(line, profile);
 		else if (within && line.len && line.data[0] != '#' && line.data[0] != ';')
 			TRY(take_line(found, line, err));
 		text.data += len + (newline != NULL);
@@ -162,7 +163,14 @@ static enum evbus_code take_files(struct found *found, struct evbus_err *err)
 	TRY(take_file(found, "AWS_SHARED_CREDENTIALS_FILE", "/.aws/credentials", profile, err));
 	if (id == SIZE_MAX && found->wanted[KEY_ID].at != SIZE_MAX)
 		found->wanted[TOKEN].name = "";
-	return take_file(found, "AWS_CONFIG_FILE", "/.aws/config", profile, err);
+	TRY(take_file(found, "AWS_CONFIG_FILE", "/.aws/config", profile, err));
+	if (id != SIZE_MAX || found->has_profile || !variable("AWS_PROFILE"))
+		return EVBUS_OK;
+	return err_set(
+		err, EVBUS_CONFIG, 0,
+		"there is no profile '%.100s', which AWS_PROFILE asks for: ~/.aws/credentials or ~/.aws/config (or "
+		"what AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE name) has a section for each",
+		profile);
 }
 
 static const char *text_at(const struct found *found, size_t which)

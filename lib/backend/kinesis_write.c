@@ -80,17 +80,6 @@ static uint64_t hash_of(struct evbus_slice key)
 
 /* ---- a call ---------------------------------------------------------------------------------------------------- */
 
-/* The place of the key, if the shard that was asked for has it; else one in that shard, for this key always the same. */
-static hash_key place_of(const struct kinesis_writer *writer, struct evbus_slice key)
-{
-	const struct shard *shard = &writer->shard;
-	hash_key place = key.data ? kinesis_place(key, writer->initial) : shard->first;
-
-	if (shard->first <= place && place <= shard->last)
-		return place;
-	return shard->first + (kinesis_place(key, 1) >> 64) * ((shard->last - shard->first) >> 64);
-}
-
 static enum evbus_code add_base64(struct buf *out, struct evbus_slice bytes, struct evbus_err *err)
 {
 	TRY(buf_reserve(out, EVBUS_BASE64_LEN(bytes.len) + 1, err));
@@ -114,7 +103,7 @@ static enum evbus_code add_record(struct kinesis_writer *writer, const struct gr
 	if (!*fits)
 		return EVBUS_OK;
 	writer->call_bytes += bytes;
-	hash_key_format(place_of(writer, message.key), place);
+	hash_key_format(kinesis_place_in(&writer->shard, message.key, writer->initial), place);
 	TRY(json_put(&writer->request, err, "%s{\"Data\":\"", writer->sent.len ? "," : ""));
 	TRY(add_base64(&writer->request, (struct evbus_slice){ writer->data.data, writer->data.len }, err));
 	TRY(json_put(&writer->request, err, "\",\"ExplicitHashKey\":\"%s\",\"PartitionKey\":", place));
