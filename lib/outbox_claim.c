@@ -81,7 +81,7 @@ enum evbus_code claim_read_row(const struct evbus_outbox *outbox, const struct v
 	const struct value *owner = &columns[OUTBOX_OWNER];
 	size_t own_len = strlen(outbox->owner);
 
-	if (count != OUTBOX_COLUMNS || columns[OUTBOX_SEQ].kind != VALUE_INTEGER)
+	if (count != OUTBOX_COLUMNS + (outbox->server ? 1u : 0u) || columns[OUTBOX_SEQ].kind != VALUE_INTEGER)
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the column '%s' of the outbox '%s' has something that is no number",
 			       outbox->map.columns[OUTBOX_SEQ], outbox->name);
@@ -96,6 +96,7 @@ enum evbus_code claim_read_row(const struct evbus_outbox *outbox, const struct v
 		       !memcmp(owner->bytes.data, outbox->owner, own_len),
 		.key = key_of(&columns[OUTBOX_TOPIC], &columns[OUTBOX_PARTITION_KEY]),
 		.bytes = columns[OUTBOX_PAYLOAD].kind == VALUE_INTEGER ? columns[OUTBOX_PAYLOAD].integer : 0,
+		.now_us = outbox->server ? columns[OUTBOX_COLUMNS].integer : 0,
 	};
 	/* Where the database takes a text for equal to one that is not: by a collation, or citext. */
 	if (row->state != EVBUS_OUTBOX_PENDING && row->state != EVBUS_OUTBOX_PROCESSING)
@@ -131,6 +132,8 @@ enum evbus_code outbox_scan(struct evbus_outbox *outbox, int64_t after, int64_t 
 
 	TRY(outbox_read(outbox, &query, err));
 	*count = scanning.count;
+	if (outbox->server && scanning.count)
+		outbox->clock_us = rows[scanning.count - 1].now_us - os_now_us();
 	return EVBUS_OK;
 }
 
@@ -253,6 +256,9 @@ static enum evbus_code lease_rows(struct claiming *claiming, struct evbus_err *e
 	struct evbus_outbox *outbox = claiming->outbox;
 	struct outbox_batch *batch = claiming->batch;
 
+	/* By the clock by which the rows were free: to nobody does it seem longer than it is. */
+	evbus_time_format(claiming->now_us + batch->lease_ms * 1000, claiming->expires);
+	claiming->lease[OUTBOX_EXPIRES] = value_text(claiming->expires);
 	for (size_t i = 0, len; i < batch->count; i += len) {
 		struct outbox_job *jobs = &batch->jobs[i];
 		len = outbox_run(batch, i);
@@ -387,10 +393,8 @@ static void prepare(struct claiming *claiming)
 	if (claiming->outbox->server && claiming->safe < claiming->up_to)
 		claiming->up_to = claiming->safe;
 	claiming->most = batch->options->batch < OUTBOX_SCAN_MAX ? batch->options->batch : OUTBOX_SCAN_MAX;
-	evbus_time_format(batch->now_us + claiming->outbox->clock_us + batch->lease_ms * 1000, claiming->expires);
 	claiming->lease[OUTBOX_STATE] = outbox_state_value(claiming->outbox, EVBUS_OUTBOX_PROCESSING);
 	claiming->lease[OUTBOX_OWNER] = value_text(batch->owner);
-	claiming->lease[OUTBOX_EXPIRES] = value_text(claiming->expires);
 }
 
 enum evbus_code outbox_claim(struct evbus_outbox *outbox, struct outbox_batch *batch, struct evbus_err *err)

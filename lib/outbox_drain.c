@@ -122,8 +122,8 @@ static bool goes_on(const struct outbox_job *job)
 {
 	const struct evbus_record *before = &job[-1].receipt, *receipt = &job->receipt;
 
-	return job->fate == OUTBOX_DONE && has_next_offset(job) && receipt->partition_id == before->partition_id && receipt->duplicate == before->duplicate &&
-	       same_text(receipt->topic, before->topic) &&
+	return job->fate == OUTBOX_DONE && has_next_offset(job) && receipt->partition_id == before->partition_id &&
+	       receipt->duplicate == before->duplicate && same_text(receipt->topic, before->topic) &&
 	       same_text(receipt->published_at_utc, before->published_at_utc);
 }
 

@@ -115,21 +115,6 @@ static enum evbus_code look_at_writers(struct evbus_outbox *outbox, struct evbus
 	return EVBUS_OK;
 }
 
-struct ahead {
-	int64_t last, time_us;
-};
-
-static enum evbus_code take_ahead(void *context, const struct value *columns, size_t count, struct evbus_err *err)
-{
-	struct ahead *ahead = context;
-	(void)count;
-	(void)err;
-
-	ahead->last = columns[0].kind == VALUE_INTEGER ? columns[0].integer : INT64_MIN;
-	ahead->time_us = columns[1].integer;
-	return EVBUS_OK;
-}
-
 void outbox_wait_for_writers(struct evbus_outbox *outbox)
 {
 	int64_t wait_us = os_monotonic_us() - outbox->horizon.since_us;
@@ -144,23 +129,19 @@ void outbox_wait_for_writers(struct evbus_outbox *outbox)
 enum evbus_code outbox_look_ahead(struct evbus_outbox *outbox, int64_t *safe, struct evbus_err *err)
 {
 	struct outbox_horizon *horizon = &outbox->horizon;
-	struct ahead ahead = { .last = INT64_MIN };
-	struct query query = { .sql = outbox->sql[OUTBOX_SQL_LAST_AND_TIME], .row = take_ahead, .context = &ahead };
+	int64_t last = INT64_MIN;
+	struct query query = { .sql = outbox->sql[OUTBOX_SQL_LAST_SEQ], .row = outbox_take_integer, .context = &last };
 
 	if (horizon->writers.len)
 		TRY(look_at_writers(outbox, err));
-	/* What is read later than the clock was is later: rather the lease of another ends sooner for us, by the time
-	 * that the answer takes, than that it seems to come from a clock that is ahead. */
-	int64_t now_us = os_now_us();
 	TRY(outbox_read(outbox, &query, err));
-	outbox->clock_us = ahead.time_us - now_us;
 	/* Rows are gone, and numbers may be handed out again (TRUNCATE RESTART IDENTITY). */
-	if (ahead.last < horizon->safe) {
+	if (last < horizon->safe) {
 		horizon->safe = INT64_MIN;
 		horizon->writers.len = 0;
 	}
-	if (!horizon->writers.len && ahead.last > horizon->safe) {
-		horizon->next = ahead.last;
+	if (!horizon->writers.len && last > horizon->safe) {
+		horizon->next = last;
 		horizon->since_us = os_monotonic_us();
 		horizon->told = false;
 		TRY(look_at_writers(outbox, err));

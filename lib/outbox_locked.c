@@ -67,9 +67,9 @@ static enum evbus_code take_locked(void *context, const struct value *columns, s
 	TRY(claim_read_row(claiming->outbox, columns, count, &row, err));
 	TRY(pass_over_until(locking, row.seq, err));
 	locking->next++;
-	/* As late as this, or a lease that another took meanwhile would seem to come from a clock that is ahead. */
-	claiming->now_us = outbox_now_us(claiming->outbox);
-	return claim_may_go(claiming, &row) ? claim_add_row(claiming, &row, columns, count, err)
+	/* Of the same answer as the row: no lease seems to be over, or from a clock that is ahead, because that was late. */
+	claiming->now_us = row.now_us;
+	return claim_may_go(claiming, &row) ? claim_add_row(claiming, &row, columns, OUTBOX_COLUMNS, err)
 					    : claim_pass_over(claiming, &row, err);
 }
 

@@ -213,6 +213,11 @@ static CHECKED enum evbus_code add_word(struct sql_maker *maker, const char *wor
 		return EVBUS_OK;
 	if (IS("all") || IS("brief"))
 		return add_columns(maker, IS("brief"));
+	/* What the server's clock says, in microseconds. */
+	if (IS("clock"))
+		return sql_add(maker, maker->outbox->server
+					      ? ", CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS bigint)"
+					      : "");
 	if (IS("number"))
 		return sql_add(maker, maker->outbox->server ? "CAST(? AS bigint)" : "?");
 	if (IS("for_update"))
@@ -262,16 +267,17 @@ enum evbus_code sql_finish(struct sql_maker *maker, char **sql)
 /* ---- statements ------------------------------------------------------------------------------------------------ */
 
 static const char *const texts[OUTBOX_SQLS] = {
-	[OUTBOX_SQL_SCAN] = "SELECT {brief} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > {number} AND "
-			    "{o.seq} <= {number} "
-			    "ORDER BY {o.seq} LIMIT ?",
+	[OUTBOX_SQL_SCAN] =
+		"SELECT {brief}{clock} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > {number} AND "
+		"{o.seq} <= {number} "
+		"ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_TAKE] =
 		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > {number} AND {o.seq} <= {number} "
 		"ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_GET] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = {number}",
 	[OUTBOX_SQL_HOLD] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = {number}{for_update}",
-	[OUTBOX_SQL_LOCK] = "SELECT {all} FROM {table} AS o WHERE {o.seq} = ANY(CAST(? AS bigint[])) AND {o.open} "
-			    "ORDER BY {o.seq} FOR UPDATE SKIP LOCKED",
+	[OUTBOX_SQL_LOCK] = "SELECT {all}{clock} FROM {table} AS o WHERE {o.seq} = ANY(CAST(? AS bigint[])) AND "
+			    "{o.open} ORDER BY {o.seq} FOR UPDATE SKIP LOCKED",
 	[OUTBOX_SQL_LIST] = "SELECT {all} FROM {table} AS o WHERE {o.seq} > {number} ORDER BY {o.seq} LIMIT ?",
 	[OUTBOX_SQL_LIST_OPEN] =
 		"SELECT {all} FROM {table} AS o{by_open} WHERE {o.open} AND {o.seq} > {number} ORDER BY {o.seq} "
@@ -296,8 +302,6 @@ static const char *const texts[OUTBOX_SQLS] = {
 		"SELECT COUNT(*) FROM {table} AS o{by_open} WHERE {o.open} AND {o.state} = {PENDING} AND "
 		"{o.next_attempt_at} > ?",
 	[OUTBOX_SQL_LAST_SEQ] = "SELECT MAX({o.seq}) FROM {table} AS o",
-	[OUTBOX_SQL_LAST_AND_TIME] = "SELECT MAX({o.seq}), CAST(EXTRACT(epoch FROM clock_timestamp()) * 1000000 AS "
-				     "bigint) FROM {table} AS o",
 	[OUTBOX_SQL_HAS_ID] = "SELECT 1 FROM {table} AS o WHERE {o.id} = ?",
 	[OUTBOX_SQL_TOPIC_OF] = "SELECT {o.topic} FROM {table} AS o WHERE {o.id} = ?",
 	[OUTBOX_SQL_SWEEP] =

@@ -16,11 +16,11 @@
 #define OUTBOX_LEASE_MAX_MS (24 * 3600000)
 
 enum outbox_sql {
-	OUTBOX_SQL_SCAN,           /* rows that are not done from seq to seq, without payload and history */
+	OUTBOX_SQL_SCAN,           /* rows that are not done from seq to seq, without payload and history, but when */
 	OUTBOX_SQL_TAKE,           /* the same, whole */
 	OUTBOX_SQL_GET,
 	OUTBOX_SQL_HOLD,           /* the same to change it: nobody else does meanwhile */
-	OUTBOX_SQL_LOCK,           /* of a list of rows those that are not done and that nobody else holds, whole */
+	OUTBOX_SQL_LOCK,           /* of a list of rows those that are not done and nobody else's, whole, and when */
 	OUTBOX_SQL_LIST,           /* in any state */
 	OUTBOX_SQL_LIST_OPEN,      /* PENDING or PROCESSING */
 	OUTBOX_SQL_LIST_STATE,     /* the first of EVBUS_OUTBOX_STATES */
@@ -30,7 +30,6 @@ enum outbox_sql {
 	OUTBOX_SQL_COUNT_FAILED,
 	OUTBOX_SQL_COUNT_WAITING,
 	OUTBOX_SQL_LAST_SEQ,
-	OUTBOX_SQL_LAST_AND_TIME,  /* and what the clock of the server says, in microseconds */
 	OUTBOX_SQL_HAS_ID,
 	OUTBOX_SQL_TOPIC_OF,
 	OUTBOX_SQL_SWEEP,
@@ -94,7 +93,7 @@ struct evbus_outbox {
 	struct buf names;          /* of all its columns, each with its NUL */
 	char types[OUTBOX_COLUMNS][OUTBOX_TYPE_MAX_BYTES];
 	char *advice;              /* what the table lacks, as SQL; NULL: nothing */
-	int64_t clock_us;          /* what the clock of the server is ahead of ours */
+	int64_t clock_us;          /* about what the clock of the server is ahead of ours */
 	struct outbox_horizon horizon;
 	char *sql[OUTBOX_SQLS];    /* NULL: nothing to be done, as the columns are not there */
 	char *adds[8];             /* SQL_ADD by which of tenant_id, event_key and partition_key are given */
@@ -117,7 +116,8 @@ static inline bool outbox_has(const struct evbus_outbox *outbox, enum outbox_col
 	return outbox->present & OUTBOX_BIT(column);
 }
 
-/* By the clock that leases and due times go by. */
+/* By the clock that leases and due times go by. On a server only as well as its answers come: leases that others have
+ * are judged by what it said with their rows. */
 static inline int64_t outbox_now_us(const struct evbus_outbox *outbox)
 {
 	return os_now_us() + outbox->clock_us;
@@ -221,7 +221,7 @@ enum evbus_code outbox_take_existence(void *context, const struct value *columns
 /* A row that is not done. */
 struct outbox_open {
 	int64_t seq, attempts, due_us, expires_us, lease_ms;
-	int64_t bytes;             /* of its payload; only on a server */
+	int64_t bytes, now_us;     /* of its payload; by the server's clock, when it was read; only on a server */
 	uint64_t key;              /* hash of topic and partition key; 0: it has none */
 	enum evbus_outbox_state state;
 	bool own;                  /* the lease is ours */
@@ -261,7 +261,7 @@ CHECKED enum evbus_code outbox_server_alone(struct evbus_outbox *outbox, struct 
 CHECKED enum evbus_code outbox_server_take(struct evbus_outbox *outbox, bool *taken, struct evbus_err *err);
 void outbox_server_give_back(struct evbus_outbox *outbox);
 
-/* How far one may look now; sets clock_us. */
+/* How far one may look now. */
 CHECKED enum evbus_code outbox_look_ahead(struct evbus_outbox *outbox, int64_t *safe, struct evbus_err *err);
 /* Sets soonest_us if there is more. */
 void outbox_wait_for_writers(struct evbus_outbox *outbox);

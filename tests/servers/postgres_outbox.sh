@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 26
+plan 27
 
 serve database server postgres || {
 	echo "1..0 # SKIP $WHY"
@@ -12,6 +12,9 @@ serve database server postgres || {
 read -r url with_password <<<"$ANSWER"
 export EVBUS_OUTBOX=$url
 
+outbox_clock() { # BUS OUTBOX
+	"$EVBUS_TEST_BUILD/tests/servers/outbox_clock" "$@"
+}
 sql() { # STATEMENT...
 	local each args=()
 	for each; do args+=(-c "$each"); done
@@ -379,6 +382,18 @@ wait $drainer
 wait $second
 expect_equal $? 0 'the status of the second'
 whole 2000
+
+t 'leases are judged and made by what the clock of the server says with the row, whatever becomes of ours meanwhile'
+begin
+sql BEGIN "$(add a k)" "UPDATE outbox SET state = 'PROCESSING', lease_owner = 'other:1:00:3600000', lease_expires_at =
+	to_char((clock_timestamp() + '30 min') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')" COMMIT
+expect_equal "$(outbox_clock file:event_bus "$url")" 0 'claimed while it was leased'
+sql "UPDATE outbox SET lease_expires_at = '2026-01-01T00:00:00.000000Z'" \
+	'ALTER TABLE outbox ADD seen text' "CREATE OR REPLACE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+	'BEGIN NEW.seen = COALESCE(NEW.seen, extract(epoch FROM NEW.lease_expires_at::timestamptz - clock_timestamp())::text); RETURN NEW; END'" \
+	"CREATE TRIGGER note BEFORE UPDATE ON outbox FOR EACH ROW EXECUTE FUNCTION note()"
+expect_equal "$(outbox_clock file:event_bus "$url")" 1 'claimed when the lease was over'
+expect_true 'its own lease is as long as leases are' test "$(sql 'SELECT seen::numeric BETWEEN 0 AND 30 FROM outbox')" = t
 
 t 'without a place for leases one drains at a time, on whatever machine it is'
 begin
