@@ -70,7 +70,11 @@ void group_squeeze(struct group *group)
 	group->entries.len = kept * sizeof *entries;
 }
 
-/* each NULL: offsets from `next` on. */
+/* What a line that is made again with another offset and a batch has more than it had, at most. */
+#define GROWTH_MAX 72u
+
+/* each NULL: offsets from `next` on. Nothing fails once an entry was changed: there is room for all of them, with what the
+ * last one wants to spare. */
 static enum evbus_code restamp(struct group *group, const uint64_t *each, uint64_t next, int64_t least_us,
 			       struct evbus_err *err)
 {
@@ -81,7 +85,7 @@ static enum evbus_code restamp(struct group *group, const uint64_t *each, uint64
 	uint64_t first = batch ? next : 1, last = batch ? next + count - 1 : 0;
 	int64_t time_us = least_us;
 
-	TRY(buf_reserve(&lines, group->lines.len + count * 64, err));
+	TRY(buf_reserve(&lines, group->lines.len + count * GROWTH_MAX + 2 * LINE_HEAD_MAX, err));
 	for (size_t i = 0; i < count; i++) {
 		struct group_entry *entry = &entries[i];
 		struct evbus_slice old = { group->lines.data + entry->at, entry->len };
@@ -141,7 +145,7 @@ enum evbus_code group_stamp_places(struct group *group, const struct group_place
 	size_t count = group_count(group);
 	struct group_entry *entries = (struct group_entry *)(void *)group->entries.data;
 
-	/* For all of them, with what the last one wants to spare: nothing fails once an entry was changed. */
+	/* As in restamp(). */
 	TRY(buf_reserve(&lines, group->lines.len + count * EVBUS_OFFSET_MAX_BYTES + 2 * LINE_HEAD_MAX, err));
 	for (size_t i = 0; i < count; i++) {
 		struct group_entry *entry = &entries[i];

@@ -4,6 +4,7 @@
 #include "event/json.h"
 
 #include <criterion/criterion.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -323,6 +324,37 @@ Test(message, each_of_a_group_gets_the_place_that_the_server_gave_it_or_none_doe
 		os.realloc = realloc;
 		for (size_t i = 0; i < count; i++)
 			assert_placed(&group, i, places[i].offset);
+		group_release(&group);
+	}
+}
+
+/* The same of offsets that follow each other, with a batch, which make a line as much longer as they can. */
+Test(message, each_of_a_group_gets_its_offset_and_the_batch_or_none_does)
+{
+	for (size_t count = 1; count <= 40; count++) {
+		struct group group = { .atomic = true };
+		for (size_t i = 0; i < count; i++)
+			OK(group_add(&group, &(struct line_body){ .payload = SLICE("{\"a\":1}") }, 0, TIME_US, &err));
+		os.realloc = no_memory;
+		cr_expect_eq(group_stamp(&group, UINT64_MAX - 100, 0, &err), EVBUS_IO);
+		for (size_t i = 0; i < count; i++)
+			assert_stamped(&group, i, "0", TIME_US);
+		os.realloc = count_and_have;
+		allocations = 0;
+		OK(group_stamp(&group, UINT64_MAX - 100, 0, &err));
+		cr_expect_eq(allocations, 1, "of %zu", count);
+		os.realloc = realloc;
+		for (size_t i = 0; i < count; i++) {
+			char number[32];
+			struct evbus_record record;
+			struct line line;
+			snprintf(number, sizeof number, "%" PRIu64, UINT64_MAX - 100 + i);
+			group_record(&group, i, SLICE("t"), 0, &record);
+			assert_is(record.offset, number);
+			assert_is(record.payload, "{\"a\":1}");
+			cr_assert_null(line_parse(record.stored, &line));
+			cr_expect(line.batch_first == UINT64_MAX - 100 && line.batch_last == UINT64_MAX - 101 + count);
+		}
 		group_release(&group);
 	}
 }
