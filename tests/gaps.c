@@ -365,7 +365,8 @@ void gaps_wrap(struct evbus *bus, const char *modules)
 	made->base.ops = &gaps_ops;
 	made->inner = bus->backend;
 	bus->backend = &made->base;
-	enum evbus_code code = store_open(AT_FDCWD, "sqlite:state.db", &options, &bus->store, &err);
+	const char *url = bus->store_url ? bus->store_url : "sqlite:state.db";
+	enum evbus_code code = store_open(AT_FDCWD, url, &options, &bus->store, &err);
 	assert(!code);
 	(void)code;
 }

@@ -425,7 +425,8 @@ void shards_wrap(struct evbus *bus, const char *modules, unsigned count)
 	made->base.ops = &shards_ops;
 	made->inner = bus->backend;
 	bus->backend = &made->base;
-	enum evbus_code code = store_open(AT_FDCWD, "sqlite:state.db", &options, &bus->store, &err);
+	const char *url = bus->store_url ? bus->store_url : "sqlite:state.db";
+	enum evbus_code code = store_open(AT_FDCWD, url, &options, &bus->store, &err);
 	assert(!code);
 	(void)code;
 }

@@ -5,8 +5,8 @@
 
 #include "bus.h"
 #include "scratch.h"
+#include "stored.h"
 
-#include <sqlite3.h>
 #include <sys/wait.h>
 
 #ifndef STATE
@@ -34,14 +34,14 @@ static inline void take_notice(void *context, const char *text)
 
 static inline struct evbus *open_bus(void)
 {
-	struct evbus_options options = { .notice = take_notice };
+	struct evbus_options options = { .notice = take_notice, .store = stored_on_server() ? stored_url(STATE) : NULL };
 	struct store_options store = { .module_dir = modules };
 	struct evbus *opened;
 
 	OK(evbus_open("bus", &options, &opened, &err));
 	/* The module is looked for beside the library, and there is none here. */
 	if (opened->root->fd >= 0)
-		OK(store_open(opened->root->fd, "sqlite:.evbus/state.db", &store, &opened->store, &err));
+		OK(store_open(opened->root->fd, stored_on_server() ? stored_url(STATE) : "sqlite:.evbus/state.db", &store, &opened->store, &err));
 	return opened;
 }
 
@@ -224,27 +224,10 @@ static inline int finish(struct evbus_consumer *consumer)
 
 /* ---- the store ---- */
 
-static inline int take_text(void *to, int count, char **values, char **names)
-{
-	(void)names;
-	snprintf(to, 512, "%s", count && values[0] ? values[0] : "");
-	return 0;
-}
-
-/* The first column of the last row, or "". */
+/* The last row, or "". */
 static inline const char *sql(const char *text)
 {
-	static char result[512];
-	sqlite3 *db;
-	char *message = NULL;
-
-	*result = '\0';
-	cr_assert_eq(sqlite3_open(STATE, &db), SQLITE_OK);
-	sqlite3_busy_timeout(db, 5000);
-	int rc = sqlite3_exec(db, text, take_text, result, &message);
-	cr_assert_eq(rc, SQLITE_OK, "%s: %s", text, message);
-	sqlite3_close(db);
-	return result;
+	return stored_sql(STATE, text);
 }
 
 static inline int count_of(const char *what)

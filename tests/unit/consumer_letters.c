@@ -1,5 +1,6 @@
 /* Dead letters that were queued are handled by their group's consumer, before its next events. */
 #include "consumer_helpers.h"
+#include "modules.h"
 
 TestSuite(consumer_letters, .init = enter, .fini = leave, .timeout = 30);
 
@@ -36,7 +37,8 @@ Test(consumer_letters, come_before_the_next_event_in_their_order)
 	struct evbus_consumer_counts counts = evbus_consumer_counts(consumer);
 	cr_assert(counts.letters_done == 2 && counts.done == 2 && counts.delivered == 4 && !counts.dead);
 	evbus_consumer_close(consumer);
-	cr_assert_str_eq(sql("SELECT group_concat(state || resolved_by || result || attempts, ',') FROM dlq"),
+	cr_assert_str_eq(sql("SELECT group_concat(state || resolved_by || result || attempts, ',') FROM (SELECT * FROM "
+			     "dlq ORDER BY id) AS d"),
 			 "RETRIEDconsumer gdone1,RETRIEDconsumer gdone1");
 }
 
@@ -70,7 +72,8 @@ Test(consumer_letters, that_fail_are_dead_again_and_wait_for_somebody_to_queue_t
 	struct evbus_consumer_counts counts = evbus_consumer_counts(consumer);
 	cr_assert(counts.dead == 0 && counts.letters_failed == 1 && counts.letters_done == 0, "no letter was made");
 	evbus_consumer_close(consumer);
-	cr_assert_str_eq(sql("SELECT count(*) || state || attempts || returns || json_array_length(history) FROM dlq"),
+	cr_assert_str_eq(sql("SELECT (SELECT count(*) FROM dlq) || state || attempts || returns || "
+			     "json_array_length(history) FROM dlq"),
 			 "1DEAD212");
 	cr_assert_eq(finish(CONSUMER()), 0);
 	sql("UPDATE dlq SET state = 'QUEUED'");
@@ -92,7 +95,8 @@ Test(consumer_letters, that_were_taken_are_not_the_end_until_they_are_given_out)
 	done(consumer, expect_letter(consumer, 1, 2));
 	expect_end(consumer);
 	evbus_consumer_close(consumer);
-	cr_assert_str_eq(sql("SELECT group_concat(state, ',') FROM dlq"), "DEAD,RETRIED");
+	cr_assert_str_eq(sql("SELECT group_concat(state, ',') FROM (SELECT * FROM dlq ORDER BY id) AS d"),
+			 "DEAD,RETRIED");
 }
 
 Test(consumer_letters, that_fail_are_the_end_where_a_dead_letter_is)
@@ -104,7 +108,8 @@ Test(consumer_letters, that_fail_are_the_end_where_a_dead_letter_is)
 	cr_assert(failed(consumer, expect_letter(consumer, 0, 1)));
 	expect_end(consumer);
 	evbus_consumer_close(consumer);
-	cr_assert_str_eq(sql("SELECT group_concat(state || attempts, ',') FROM dlq"), "DEAD2,QUEUED1");
+	cr_assert_str_eq(sql("SELECT group_concat(state || attempts, ',') FROM (SELECT * FROM dlq ORDER BY id) AS d"),
+			 "DEAD2,QUEUED1");
 	consumer = CONSUMER(.stop_on_dead = true);
 	done(consumer, expect_letter(consumer, 1, 2));
 	done(consumer, expect(consumer, 2, 1));

@@ -8,7 +8,7 @@
 
 static inline struct evbus *open_gaps(void)
 {
-	const struct evbus_options options = { .store = "sqlite:" STATE, .notice = take_notice };
+	const struct evbus_options options = { .store = stored_url("sqlite:" STATE), .notice = take_notice };
 	struct evbus *opened;
 
 	OK(evbus_open("memory:gaps", &options, &opened, &err));

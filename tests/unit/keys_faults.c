@@ -129,7 +129,7 @@ Test(keys_faults, that_are_too_many_for_memory_and_cannot_be_stored_stop_who_pub
 	keys->records = 20000;
 	change_store("ALTER TABLE event_keys RENAME TO away");
 	cr_assert_eq(keys_enter(keys, NULL, 0, NULL, &err), EVBUS_CONFIG);
-	cr_assert(strstr(err.text, "state.db' are not as they must be: no such table: event_keys"), "%s", err.text);
+	cr_assert(strstr(err.text, "' are not as they must be: ") && strstr(err.text, "event_keys"), "%s", err.text);
 	cr_assert_not(keys->locked);
 	change_store("ALTER TABLE away RENAME TO event_keys");
 	enter_keys();
@@ -149,7 +149,7 @@ Test(keys_faults, that_are_many_and_cannot_be_stored_can_be_later)
 	open_keys();
 	change_store("ALTER TABLE event_keys RENAME TO away");
 	cr_assert_eq(keys_save(keys, &err), EVBUS_CONFIG);
-	cr_assert(strstr(err.text, "no such table: event_keys"), "%s", err.text);
+	cr_assert(strstr(err.text, "event_keys"), "%s", err.text);
 	change_store("ALTER TABLE away RENAME TO event_keys");
 	cr_assert_eq(keys_save(keys, &err), EVBUS_OK, "%s", err.text);
 	close_keys();
@@ -165,7 +165,7 @@ Test(keys_faults, whose_rows_cannot_be_removed_are_not_made_anew)
 	store_keys();
 	change_store("ALTER TABLE event_keys RENAME TO away");
 	cr_assert_eq(keys_rebuild(home(), rows, NULL, &count, &fitted, &err), EVBUS_CONFIG);
-	cr_assert(strstr(err.text, "no such table: event_keys") && count == 77, "%s", err.text);
+	cr_assert(strstr(err.text, "event_keys") && count == 77, "%s", err.text);
 	change_store("ALTER TABLE away RENAME TO event_keys");
 	assert_found(0, 4, 6);
 	cr_assert_eq(keys_rebuild(home(), rows, NULL, &count, &fitted, &err), EVBUS_OK, "%s", err.text);

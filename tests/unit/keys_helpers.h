@@ -5,6 +5,7 @@
 #include "delivery/keys.h"
 #include "log_helpers.h"
 #include "store/table.h"
+#include "stored.h"
 
 static struct store *rows;
 static struct keys *keys;
@@ -40,7 +41,7 @@ static inline void open_rows(void)
 {
 	struct store_options options = { .module_dir = modules };
 
-	cr_assert_eq(store_open(root.fd, "state.db", &options, &rows, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(store_open(root.fd, stored_url("state.db"), &options, &rows, &err), EVBUS_OK, "%s", err.text);
 }
 
 static inline void setup(void)

@@ -91,6 +91,7 @@ Test(keys_store, come_back_at_another_place_after_the_log_was_restored)
 
 Test(keys_store, are_found_with_a_store_that_is_older_than_the_log_and_with_none)
 {
+	OF_FILES;
 	publish_keys(0, 0, 4);
 	store_keys();
 	store_close(rows);

@@ -24,9 +24,11 @@ static inline struct evbus_slice slice_of(const char *text)
 
 static inline void open_bus(void)
 {
+	const struct evbus_options options = { .store = stored_on_server() ? stored_url("state.db") : NULL };
+
 	setup();
 	cr_assert(!mkdir("bus", 0700));
-	cr_assert_eq(evbus_open("file:bus", NULL, &bus, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(evbus_open("file:bus", &options, &bus, &err), EVBUS_OK, "%s", err.text);
 	bus->store = open_store("sqlite:state.db");
 }
 

@@ -10,6 +10,12 @@ TestSuite(letters_tables, .init = open_bus, .fini = close_bus, .timeout = 120);
 
 static struct evbus_outbox *outbox;
 
+/* The application's database is SQLite's, wherever the store is. */
+static void sql_of_app(const char *text)
+{
+	stored_sql_in_file("app.db", text);
+}
+
 static struct evbus_outbox *open_outbox(const char *url, const char *path, const char *map)
 {
 	struct store_options options = { .module_dir = modules, .guest = url };
@@ -19,7 +25,8 @@ static struct evbus_outbox *open_outbox(const char *url, const char *path, const
 	cr_assert_eq(evbus_outbox_open(bus, url, &named, &opened, &err), EVBUS_OK, "%s", err.text);
 	/* The module is looked for beside the library, and there is none here. */
 	store_close(opened->store);
-	cr_assert_eq(store_open(AT_FDCWD, path, &options, &opened->store, &err), EVBUS_OK, "%s", err.text);
+	cr_assert_eq(store_open(AT_FDCWD, url ? path : stored_url(path), &options, &opened->store, &err), EVBUS_OK,
+		     "%s", err.text);
 	given = &outbox;
 	given_count = 1;
 	return opened;
@@ -37,7 +44,10 @@ static void make_table(int rows)
 		 "INSERT INTO outbox (id, topic, event_type, payload, state, attempts, last_error, history) "
 		 "SELECT 'e' || i, 'orders', 'order.made', '{}', 'FAILED', 2, 'slow', '" HISTORY "' FROM n",
 		 rows);
-	sql(outbox->url ? "app.db" : "state.db", text);
+	if (outbox->url)
+		sql_of_app(text);
+	else
+		sql("state.db", text);
 }
 
 static struct evbus_outbox_row row_seen;
@@ -130,7 +140,7 @@ static void make_bare_table(int rows)
 		 "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) "
 		 "INSERT INTO events SELECT i, '{}', 'orders', 'order.made', 'BROKEN' FROM n",
 		 rows);
-	sql("app.db", text);
+	sql_of_app(text);
 	outbox = open_outbox("sqlite:app.db", "sqlite:app.db",
 			     "table=events,seq=id,payload=body,event_type=kind,state=status,state.FAILED=BROKEN,"
 			     "state.SENT=DONE,state.PENDING=NEW");
@@ -206,6 +216,7 @@ Test(letters_tables, of_a_database_that_is_not_there_are_a_failure)
 
 Test(letters_tables, whose_decision_is_damaged_are_neither_dead_nor_discarded)
 {
+	OF_TYPES;
 	static const char *const changes[] = { "decided_by = x'37'", "decided_at = x'00'" };
 	char text[100];
 
@@ -231,11 +242,12 @@ Test(letters_tables, whose_decisions_cannot_be_read_or_removed_stay_as_they_are)
 	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
 	make_table(1);
 	cr_assert_eq(change("app.db:1", EVBUS_LETTER_DISCARD), EVBUS_OK, "%s", err.text);
-	sql("state.db", "CREATE TRIGGER no BEFORE DELETE ON outbox_decisions BEGIN SELECT RAISE(ABORT, 'no'); END");
+	stored_refuse("state.db", "DELETE", "outbox_decisions", "1 = 1", "no");
 	cr_assert_eq(change("app.db:1", EVBUS_LETTER_UNDO), EVBUS_CONFLICT);
-	cr_assert(strstr(err.text, "state.db' refuses the row: no"), "%s", err.text);
+	cr_assert(strstr(err.text, "' refuses the row: no"), "%s", err.text);
 	cr_assert_eq(letter("app.db:1")->state, EVBUS_LETTER_DISCARDED);
-	sql("state.db", "DROP TRIGGER no; ALTER TABLE outbox_decisions RENAME TO away");
+	stored_allow("state.db", "outbox_decisions");
+	sql("state.db", "ALTER TABLE outbox_decisions RENAME TO away");
 	cr_assert_eq(list_code(&any), EVBUS_CONFIG);
 	cr_assert(strstr(err.text, "outbox_decisions") && !listed[0], "%s", err.text);
 	sql("state.db", "ALTER TABLE away RENAME TO outbox_decisions");
@@ -253,8 +265,8 @@ Test(letters_tables, that_are_sent_and_old_are_swept)
 
 	outbox = open_outbox("sqlite:app.db", "sqlite:app.db", NULL);
 	make_table(2500);
-	sql("app.db", "UPDATE outbox SET state = 'SENT', sent_at = '2026-01-01T00:00:00.000000Z' WHERE seq > 2");
-	sql("app.db", "UPDATE outbox SET sent_at = '2026-03-01T00:00:00.000000Z' WHERE seq = 3");
+	sql_of_app("UPDATE outbox SET state = 'SENT', sent_at = '2026-01-01T00:00:00.000000Z' WHERE seq > 2");
+	sql_of_app("UPDATE outbox SET sent_at = '2026-03-01T00:00:00.000000Z' WHERE seq = 3");
 	cr_assert(clock_parse_exact("2026-02-01T00:00:00.000000Z", &options.sent_before_us));
 	cr_assert_eq(evbus_sweep(bus, given, 1, &options, &result, &err), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(result.sent, 2497);

@@ -11,13 +11,13 @@
 enum evbus_code module_load(const char *dir, const char *what, const char *name, const char *dev_package,
 			    const struct evbus_module **module, struct evbus_err *e)
 {
-	char path[PATH_MAX + 32], modules[PATH_MAX];
+	char path[PATH_MAX + 32], where[PATH_MAX];
 	(void)dir;
 	(void)what;
 	(void)dev_package;
 
-	scratch_find_modules(modules);
-	snprintf(path, sizeof path, "%s/libevbus-%s.so", modules, name);
+	scratch_find_modules(where);
+	snprintf(path, sizeof path, "%s/libevbus-%s.so", where, name);
 	void *handle = dlopen(path, RTLD_LOCAL | RTLD_NOW);
 	*module = handle ? dlsym(handle, "evbus_module") : NULL;
 	return *module ? EVBUS_OK : err_set(e, EVBUS_CONFIG, 0, "cannot load '%s'", path);

@@ -62,7 +62,7 @@ static bool is_known(const char *group, const char *tenant, const char *topic, s
 Test(outcomes, an_inbox_that_is_not_there_knows_nothing_and_is_not_made)
 {
 	cr_assert(!is_known("g", "", "t", text("1")));
-	cr_assert_neq(access("s.db", F_OK), 0);
+	cr_assert(!stored_is_there("s.db"));
 }
 
 Test(outcomes, an_inbox_goes_by_group_tenant_topic_and_id)
@@ -95,9 +95,7 @@ Test(outcomes, an_event_that_is_in_the_inbox_stays_as_it_was)
 	add_event("g", "", "t", "1");
 	sql("s.db", "UPDATE inbox SET processed_at = 'first'");
 	add_event("g", "", "t", "1");
-	store_close(store);
-	sql("s.db", "CREATE TABLE proof AS SELECT 1 / (count(*) = 1) FROM inbox WHERE processed_at = 'first'");
-	store = open_store("s.db");
+	cr_assert_str_eq(sql("s.db", "SELECT count(*) FROM inbox WHERE processed_at = 'first'"), "1");
 }
 
 Test(outcomes, many_events_are_looked_up_at_once)
@@ -138,7 +136,7 @@ Test(outcomes, many_events_are_added_at_once)
 		for (unsigned i = 0; i < count; i++)
 			cr_assert(events[i].known, "%u of %u", i, count);
 	}
-	sql("s.db", "CREATE TABLE proof AS SELECT 1 / (count(*) = 100 * 101 / 2) FROM inbox");
+	cr_assert_str_eq(sql("s.db", "SELECT count(*) FROM inbox"), "5050");
 }
 
 /* ---- retries ---- */
@@ -180,7 +178,7 @@ Test(outcomes, retries_are_listed_by_offset_of_one_partition_and_log)
 	static const struct retry_place other_log = { "g", "t", 0, "log2" };
 
 	cr_assert_str_eq(list(&place), "");
-	cr_assert_neq(access("s.db", F_OK), 0);
+	cr_assert(!stored_is_there("s.db"));
 	put_retry(&place, "10", 1);
 	put_retry(&place, "9", 2);
 	put_retry(&place, "18446744073709551614", 3);
@@ -237,7 +235,7 @@ Test(outcomes, a_damaged_row_is_told)
 	CLEANUP(buf_release) struct buf rows = { 0 };
 
 	put_retry(&place, "9", 1);
-	sql("s.db", "UPDATE retries SET attempts = 'many'");
+	sql("s.db", "UPDATE retries SET attempts = -1");
 	cr_assert_eq(retries_list(store, &place, note, &rows, &err), EVBUS_IO);
 }
 
@@ -268,6 +266,7 @@ static enum evbus_code take_plan(void *context, const struct value *columns, siz
 
 Test(outcomes, are_found_by_an_index)
 {
+	OF_PLANS;
 	char plan[400] = "";
 	struct query query = { .sql = "EXPLAIN QUERY PLAN SELECT record_offset FROM retries WHERE group_name = 'g' AND "
 				      "topic = 't' AND partition_id = 0 AND log_id = 'l' "

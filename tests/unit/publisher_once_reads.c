@@ -1,5 +1,6 @@
 /* keys.c, keys_index.c: how much is read for publishing idempotently where there is no lock, and what fails on the way. */
 #include "once_helpers.h"
+#include "stored.h"
 
 TestSuite(publisher_once_reads, .init = setup, .fini = teardown, .timeout = 60);
 
@@ -29,7 +30,7 @@ static void publish_range(struct evbus *to, unsigned from, unsigned end, unsigne
 Test(publisher_once_reads, with_a_store_a_long_topic_is_not_read_from_the_beginning_each_time)
 {
 	for (unsigned keeps = 0; keeps < 2; keeps++) {
-		struct evbus *stored = open_bus(keeps ? "sqlite:one.db" : "sqlite:other.db");
+		struct evbus *stored = open_bus(stored_url(keeps ? "sqlite:one.db" : "sqlite:other.db"));
 		unsigned first = keeps * 2000;
 		ours.keeps_lines = keeps;
 		publish_range(stored, first, first + 2000, 0);
@@ -70,7 +71,7 @@ Test(publisher_once_reads, what_goes_while_it_is_read_is_passed_over)
 Test(publisher_once_reads, the_index_is_made_anew_where_there_are_no_files)
 {
 	struct evbus_verify_options options = { .partition_id = EVBUS_PARTITION_ALL, .rebuild_keys = true };
-	struct evbus *stored = open_bus("sqlite:state.db");
+	struct evbus *stored = open_bus(stored_url("sqlite:state.db"));
 	struct evbus_verify_result result;
 
 	publish_range(stored, 0, 2000, 0);
@@ -152,7 +153,7 @@ Test(publisher_once_reads, without_memory_to_forget_what_is_gone_it_fails)
 Test(publisher_once_reads, an_index_that_cannot_be_made_anew_is_told)
 {
 	struct evbus_verify_options options = { .partition_id = EVBUS_PARTITION_ALL, .rebuild_keys = true };
-	struct evbus *stored = open_bus("sqlite:state.db");
+	struct evbus *stored = open_bus(stored_url("sqlite:state.db"));
 	struct evbus_verify_result result;
 
 	publish_range(stored, 0, 2000, 0);

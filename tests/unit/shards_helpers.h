@@ -13,7 +13,7 @@ static unsigned seed = 11;
 
 static inline void enter_shards(void)
 {
-	const struct evbus_options options = { .store = "sqlite:" STATE, .notice = take_notice };
+	const struct evbus_options options = { .store = stored_url("sqlite:" STATE), .notice = take_notice };
 
 	real_os = os;
 	scratch_find_modules(modules);

@@ -49,7 +49,7 @@ Test(store_keys, are_not_there_before_there_is_a_store_and_looking_makes_none)
 	cr_assert(!progress[0].found && !progress[2].found);
 	cr_assert_eq(store_keys_count(store, "t", &count, &err), EVBUS_OK);
 	cr_assert_eq(count, 0);
-	cr_assert(access("state.db", F_OK));
+	cr_assert(!stored_is_there("state.db"));
 	store_close(store);
 }
 
@@ -195,6 +195,7 @@ Test(store_keys, of_one_topic_can_be_removed)
 /* Each search is one of the index: of 32 pairs none walks through a topic. */
 Test(store_keys, are_searched_for_and_not_walked_through)
 {
+	ONLY_SQLITE("it is about how fast SQLite searches");
 	struct store *store = open_store("state.db");
 	struct key_name names[KEYS_FIND_MAX];
 	struct key_place places[KEYS_FIND_MAX], other;
@@ -224,13 +225,16 @@ Test(store_keys, are_searched_for_and_not_walked_through)
 Test(store_keys, that_are_damaged_are_named)
 {
 	static const char *const changes[] = { "record_offset = 'x'", "record_offset = 7.5", "partition_id = -1",
-					       "log_id = x'00'", "published_at = 'a time that is longer than one is'" };
+					       "published_at = 'a time that is longer than one is'",
+					       /* What Postgres takes ends here. */
+					       "log_id = x'00'" };
+	size_t last = sizeof changes / sizeof *changes - stored_on_server();
 	struct store *store = open_store("state.db");
 	struct key_name name = name_of("", "k");
 	struct key_place place = place_at(0, 9), other;
 	char text[200];
 
-	for (size_t i = 0; i < sizeof changes / sizeof *changes; i++) {
+	for (size_t i = 0; i < last; i++) {
 		cr_assert(add(store, "t", name, place, &other));
 		snprintf(text, sizeof text, "UPDATE event_keys SET %s", changes[i]);
 		sql("state.db", text);
@@ -245,6 +249,17 @@ Test(store_keys, that_are_damaged_are_named)
 	store_close(store);
 }
 
+/* A server may say only in the end what it would not do. */
+static enum evbus_code clear(struct store *store)
+{
+	cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
+	enum evbus_code code = store_keys_clear(store, "t", &err);
+	if (!code)
+		return table_commit(store, &err);
+	table_rollback(store);
+	return code;
+}
+
 Test(store_keys, without_one_of_their_tables_are_not_removed_from_the_other)
 {
 	static const char *const tables[] = { "event_keys", "key_progress" };
@@ -257,10 +272,8 @@ Test(store_keys, without_one_of_their_tables_are_not_removed_from_the_other)
 	for (int i = 0; i < 2; i++) {
 		snprintf(text, sizeof text, "ALTER TABLE %s RENAME TO away", tables[i]);
 		sql("state.db", text);
-		cr_assert_eq(table_begin(store, &err), EVBUS_OK, "%s", err.text);
-		cr_assert_eq(store_keys_clear(store, "t", &err), EVBUS_CONFIG);
+		cr_assert_eq(clear(store), EVBUS_CONFIG);
 		cr_assert(strstr(err.text, tables[i]), "%s", err.text);
-		table_rollback(store);
 		snprintf(text, sizeof text, "ALTER TABLE away RENAME TO %s", tables[i]);
 		sql("state.db", text);
 		cr_assert(find(store, "t", name_of("", "k")).found);

@@ -14,37 +14,22 @@ TestSuite(store_migrate, .init = setup, .fini = teardown, .timeout = 120);
 /* As the evbus that knew version 1 made it. */
 static void make_version_1(void)
 {
-	unlink("state.db");
-	unlink("state.db-journal");
+	stored_empty("state.db");
+	if (!stored_on_server())
+		sql("state.db", "PRAGMA journal_mode=PERSIST");
 	sql("state.db",
-	    "PRAGMA journal_mode=PERSIST; BEGIN; "
 	    "CREATE TABLE IF NOT EXISTS evbus_schema (id BIGINT PRIMARY KEY, version BIGINT NOT NULL); "
 	    "CREATE TABLE checkpoints (group_name TEXT NOT NULL, topic TEXT NOT NULL, partition_id BIGINT NOT NULL, "
 	    "next_offset TEXT NOT NULL, offset_kind TEXT NOT NULL, log_id TEXT NOT NULL, fingerprint TEXT NOT NULL, "
 	    "updated_at TEXT NOT NULL, PRIMARY KEY (group_name, topic, partition_id)); "
 	    "INSERT INTO evbus_schema (id, version) VALUES (1, 1); "
 	    "INSERT INTO checkpoints VALUES ('g', 't', 0, '5', 'file_line', 'l', '9ae0daaf', '" TIME "'), "
-	    "('g', 't', 1, '18446744073709551615', 'file_line', 'l', '', '" TIME "'); COMMIT");
-}
-
-static int take_int(void *to, int count, char **values, char **names)
-{
-	(void)count;
-	(void)names;
-	*(int *)to = (int)strtol(values[0], NULL, 10);
-	return 0;
+	    "('g', 't', 1, '18446744073709551615', 'file_line', 'l', '', '" TIME "')");
 }
 
 static int ask(const char *text)
 {
-	int answer = -1;
-	sqlite3 *db;
-
-	cr_assert_eq(sqlite3_open("state.db", &db), SQLITE_OK);
-	sqlite3_busy_timeout(db, 5000);
-	cr_assert_eq(sqlite3_exec(db, text, take_int, &answer, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
-	sqlite3_close(db);
-	return answer;
+	return (int)strtol(sql("state.db", text), NULL, 10);
 }
 
 static int version(void)
@@ -54,7 +39,11 @@ static int version(void)
 
 static int tables(void)
 {
-	return ask("SELECT COUNT(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'");
+	return ask(
+		stored_on_server()
+			? "SELECT COUNT(*) FROM pg_class AS c WHERE relnamespace = current_schema()::regnamespace AND "
+			  "relkind IN ('r', 'i') AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid)"
+			: "SELECT COUNT(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'");
 }
 
 /* What our version has, as a store that was made by it. */
@@ -62,7 +51,7 @@ static int tables_of_a_new_store(void)
 {
 	cr_assert_eq(put_code("state.db"), EVBUS_OK, "%s", err.text);
 	int count = tables();
-	unlink("state.db");
+	stored_empty("state.db");
 	return count;
 }
 
@@ -130,7 +119,7 @@ static enum evbus_code use_store(int index)
 	struct evbus_checkpoint other = checkpoint("other", "t", index, 1), found;
 	struct store *store;
 
-	TRY(store_open(AT_FDCWD, "state.db", &options, &store, &err));
+	TRY(store_open(AT_FDCWD, stored_url("state.db"), &options, &store, &err));
 	enum evbus_code code = index % 2 ? store_checkpoint_put(store, &other, 1, &err)
 					 : store_checkpoint_get(store, "g", "t", 0, &found, &err);
 	store_close(store);
@@ -210,12 +199,14 @@ static int stopped_somewhere(bool killed)
 
 Test(store_migrate, that_is_killed_anywhere_is_not_half_done_and_is_done_by_the_next)
 {
+	OF_FILES;
 	int stopped = stopped_somewhere(true);
 	cr_assert(stopped > 10, "%d", stopped);
 }
 
 Test(store_migrate, on_a_full_disk_is_not_half_done)
 {
+	OF_FILES;
 	int stopped = stopped_somewhere(false);
 	cr_assert(stopped > 10, "%d", stopped);
 }
@@ -224,21 +215,22 @@ Test(store_migrate, on_a_full_disk_is_not_half_done)
 
 Test(store_migrate, leaves_a_store_alone_whose_version_is_no_number)
 {
-	static const char *const versions[] = { "'x'", "-1", "NULL", "1.5" };
+	static const char *const versions[][2] = {
+		{ "'x'", "TEXT" }, { "-1", "BIGINT" }, { "NULL", "BIGINT" }, { "1.5", "NUMERIC" }
+	};
 	char text[200];
 
 	for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
 		make_version_1();
 		snprintf(text, sizeof text,
-			 "DROP TABLE evbus_schema; CREATE TABLE evbus_schema (id, version); "
+			 "DROP TABLE evbus_schema; CREATE TABLE evbus_schema (id BIGINT, version %s); "
 			 "INSERT INTO evbus_schema VALUES (1, %s)",
-			 versions[i]);
+			 versions[i][1], versions[i][0]);
 		sql("state.db", text);
-		cr_assert_eq(put_code("state.db"), EVBUS_IO, "%s", versions[i]);
+		cr_assert_eq(put_code("state.db"), EVBUS_IO, "%s", versions[i][0]);
 		cr_assert_str_eq(err.text, "the version of the tables is not a number: restore the store");
 		cr_assert_eq(get_code("state.db"), EVBUS_IO);
 		cr_assert_eq(tables(), 2);
-		unlink("state.db");
 	}
 }
 
@@ -256,6 +248,7 @@ static int upgrade_first(int fd)
 
 Test(store_migrate, makes_no_tables_in_a_store_that_a_newer_evbus_made_meanwhile)
 {
+	OF_FILES;
 	const struct os real = os;
 
 	sql("state.db", "PRAGMA user_version = 0");

@@ -34,23 +34,9 @@ static enum evbus_code sweep_outboxes(const struct evbus_sweep_options *options)
 	return evbus_sweep(bus, both, 2, options, &result, &err);
 }
 
-static int take_int(void *to, int count, char **values, char **names)
-{
-	(void)count;
-	(void)names;
-	*(int *)to = (int)strtol(values[0], NULL, 10);
-	return 0;
-}
-
 static int ask(const char *text)
 {
-	int answer = -1;
-	sqlite3 *db;
-
-	cr_assert_eq(sqlite3_open("state.db", &db), SQLITE_OK);
-	cr_assert_eq(sqlite3_exec(db, text, take_int, &answer, NULL), SQLITE_OK, "%s", sqlite3_errmsg(db));
-	sqlite3_close(db);
-	return answer;
+	return (int)strtol(sql("state.db", text), NULL, 10);
 }
 
 /* 2500 old rows and one new one in the inbox and among the keys; letters of each state, old and new, but for those that
@@ -64,11 +50,11 @@ static void fill(void)
 		row.offset = slice_of(offset);
 		put_row(&row);
 	}
-	sql("state.db",
-	    "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) "
-	    "INSERT INTO inbox SELECT 'g', 'A', 't', 'e' || i, CASE WHEN i THEN '" OLD "' ELSE '" NEW "' END FROM n");
 	sql("state.db", "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) "
-			"INSERT INTO event_keys SELECT 't', 'A', 'k' || i, 'l', 0, i, CASE WHEN i THEN '" OLD
+			"INSERT INTO inbox SELECT 'g', 'A', 't', 'e' || i, CASE WHEN i > 0 THEN '" OLD "' ELSE '" NEW
+			"' END FROM n");
+	sql("state.db", "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) "
+			"INSERT INTO event_keys SELECT 't', 'A', 'k' || i, 'l', 0, i, CASE WHEN i > 0 THEN '" OLD
 			"' ELSE '" NEW "' END FROM n");
 	sql("state.db", "INSERT INTO key_progress VALUES ('t', 0, 'l', '2501', '')");
 	sql("state.db", "UPDATE dlq SET state = 'RETRIED' WHERE id IN (3, 4); "
@@ -124,7 +110,7 @@ Test(sweep, makes_no_store)
 	cr_assert_eq(sweep(before(), before(), false), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(sweep(before(), before(), true), EVBUS_OK, "%s", err.text);
 	cr_assert(result.inbox == 0 && result.event_keys == 0 && result.letters == 0);
-	cr_assert(access("state.db", F_OK));
+	cr_assert(!stored_is_there("state.db"));
 }
 
 Test(sweep, goes_up_to_a_time_exclusively)
@@ -141,14 +127,11 @@ Test(sweep, goes_up_to_a_time_exclusively)
 Test(sweep, removes_a_thousand_rows_a_transaction)
 {
 	fill();
-	sql("state.db", "CREATE TABLE removed (id INTEGER PRIMARY KEY); "
-			"CREATE TRIGGER t BEFORE DELETE ON inbox WHEN (SELECT COUNT(*) FROM removed) = 1500 "
-			"BEGIN SELECT RAISE(ABORT, 'enough'); END; "
-			"CREATE TRIGGER u AFTER DELETE ON inbox BEGIN INSERT INTO removed VALUES (NULL); END");
+	stored_refuse("state.db", "DELETE", "inbox", "old.event_id = 'e1500'", "enough");
 	cr_assert_eq(sweep(before(), 0, false), EVBUS_CONFLICT);
 	cr_assert_eq(ask("SELECT COUNT(*) FROM inbox"), 1501);
 	cr_assert_eq(result.inbox, 0x0707070707070707, "the result is not set");
-	sql("state.db", "DROP TRIGGER t");
+	stored_allow("state.db", "inbox");
 	cr_assert_eq(sweep(before(), 0, false), EVBUS_OK, "%s", err.text);
 	cr_assert_eq(result.inbox, 1500);
 }
@@ -298,6 +281,7 @@ static void assert_plan(const char *statement, const char *first, const char *se
 
 Test(sweep, finds_old_rows_by_index)
 {
+	OF_PLANS;
 	put_letters(1);
 	assert_plan(
 		"DELETE FROM inbox WHERE (group_name, tenant_id, topic, event_id) IN (SELECT group_name, tenant_id, "
