@@ -42,7 +42,7 @@ COMMAND(outbox_drain,
 	.must_print = true,
 	.opts = OPTS(
 		OPT('f', follow, "", "go on with rows that are added later"),
-		OPT(0, batch, "N", "claim so many rows at once", .preset = "2000", .min = 1, .max = BATCH_MAX, .env = true),
+		OPT(0, batch, "N", "claim so many rows at once", .preset = "4000", .min = 1, .max = BATCH_MAX, .env = true),
 		OPT(0, concurrency, "N", "publish batches side by side", .preset = "1", .min = 1, .max = CONCURRENCY_MAX,
 		    .env = true),
 		OPT(0, lease, "DURATION", "how long a batch may take before another drainer takes it", .preset = "30s",

@@ -658,7 +658,7 @@ EVBUS_CHECKED enum evbus_code evbus_outbox_count(struct evbus_outbox *outbox, st
 						 struct evbus_err *err);
 
 struct evbus_drain_options {
-	uint32_t batch;            /* rows claimed at once; 0: 2000 */
+	uint32_t batch;            /* rows claimed at once; 0: 4000 */
 	int64_t lease_ms;          /* how long a batch may take; 0: 30000 */
 	struct evbus_retry retry;
 	bool bounded;              /* leave rows behind up_to_seq alone */

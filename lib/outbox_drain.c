@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BATCH_DEFAULT 2000u
+#define BATCH_DEFAULT 4000u
 #define LEASE_DEFAULT_MS 30000
 #define MARGIN 10 /* of a lease, one part in so many is left for the clocks to be wrong */
 

@@ -15,7 +15,8 @@
 
 static void take_fingerprint(char fingerprint[9], const char *text)
 {
-	snprintf(fingerprint, 9, "%.8s", text + LINE_CRC_AT);
+	memcpy(fingerprint, text + LINE_CRC_AT, 8);
+	fingerprint[8] = '\0';
 }
 
 void keys_remember(const struct keys *keys, struct key_part *part, const char *text)
@@ -276,8 +277,7 @@ static enum evbus_code save_line(struct saving *saving, int32_t partition, const
 	keep_text(&saving->texts, name.event_key);
 	*place = (struct key_place){ .found = true, .partition_id = partition, .offset = line->offset };
 	memcpy(place->log_id, saving->keys->topic->log_id, sizeof place->log_id);
-	snprintf(place->published_at, sizeof place->published_at, "%.*s", (int)line->time_text.len,
-		 line->time_text.data);
+	memcpy(place->published_at, line->time_text.data, line->time_text.len);
 	saving->names[saving->count] = name;
 	saving->times_us[saving->count++] = line->time_us;
 	return saving->count == KEYS_FIND_MAX ? save_kept(saving, err) : EVBUS_OK;

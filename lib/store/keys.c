@@ -1,11 +1,10 @@
 /* keys.c: the tables event_keys and key_progress. */
 #include "store/keys.h"
 
+#include "base/decimal.h"
 #include "store/table.h"
 
 #include <assert.h>
-#include <inttypes.h>
-#include <stdio.h>
 
 #define PLACE "log_id, partition_id, record_offset, published_at"
 #define PAIR "(?, ?)"
@@ -80,7 +79,7 @@ static struct offset_text offset_of(uint64_t offset)
 {
 	struct offset_text of;
 
-	snprintf(of.text, sizeof of.text, "%" PRIu64, offset);
+	of.text[decimal_format(offset, of.text)] = '\0';
 	return of;
 }
 

@@ -1,7 +1,8 @@
 /* sqlite.c: the store in an SQLite file. The only file that knows SQLite; a module of its own.
  *
  * What follows goes for our own store. In an application's database, where we are a guest, its journal is what it is,
- * and a WAL is written to and never checkpointed: neither after a commit nor at the end of the last connection.
+ * but for what journal_keep() does, and a WAL is written to and never checkpointed: neither after a commit nor at the
+ * end of the last connection.
  *
  * No WAL: SQLite before 3.51.3 (3.50.7 and 3.44.6 have the mend) can corrupt a WAL database when one connection
  * checkpoints while another commits, and distributions have older ones. With a rollback journal there is no checkpoint.
@@ -35,6 +36,7 @@
 #include <time.h>
 
 #define KEPT_MAX 32u
+#define JOURNAL_KEPT_FROM 5u /* the transaction from which on a guest keeps it: who drains one batch has less */
 
 struct kept {
 	const char *sql;
@@ -48,6 +50,8 @@ struct sqlite {
 	struct kept kept[KEPT_MAX];
 	size_t kept_next;
 	bool guest;
+	unsigned begun;            /* transactions of a guest, as far as that matters */
+	bool keeps_journal;
 	bool running;              /* a row callback: no other query may push its statement out of kept */
 	struct journal_vfs journal;
 	char path[];
@@ -321,6 +325,10 @@ static enum evbus_code refuse_wal(struct sqlite *db, struct evbus_err *err)
 
 static void disconnect(struct sqlite *db)
 {
+	if (db->keeps_journal && sqlite3_get_autocommit(db->handle))
+		journal_remove(db->handle);
+	db->keeps_journal = false;
+	db->begun = 0;
 	for (size_t i = 0; i < KEPT_MAX; i++)
 		sqlite3_finalize(db->kept[i].statement);
 	memset(db->kept, 0, sizeof db->kept);
@@ -341,7 +349,11 @@ static void rollback(struct db *db)
 
 static enum evbus_code begin(struct db *db, struct evbus_err *err)
 {
-	TRY(run_text(of(db), "BEGIN IMMEDIATE", err));
+	struct sqlite *sqlite = of(db);
+
+	TRY(run_text(sqlite, "BEGIN IMMEDIATE", err));
+	if (sqlite->guest && sqlite->begun < JOURNAL_KEPT_FROM && ++sqlite->begun == JOURNAL_KEPT_FROM)
+		sqlite->keeps_journal = journal_keep(sqlite->handle);
 	/* Any program may have set it since we opened. */
 	enum evbus_code code = of(db)->guest ? EVBUS_OK : refuse_wal(of(db), err);
 	if (code)
@@ -375,6 +387,7 @@ static enum evbus_code settle_as_guest(struct sqlite *db, struct evbus_err *err)
 		"PRAGMA synchronous=EXTRA",        /* with a WAL the same as FULL */
 		"PRAGMA cell_size_check=ON",
 		"PRAGMA temp_store=MEMORY",
+		"PRAGMA cache_size=-16384",        /* KiB: of a batch of rows that are claimed, for when they are marked */
 	};
 	int rc = sqlite3_db_config(db->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 

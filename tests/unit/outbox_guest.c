@@ -29,10 +29,11 @@ static uint32_t wal_sequence(void)
 
 static void add_many(int count)
 {
+	static int added;
 	char id[20];
 
 	for (int i = 0; i < count; i++) {
-		snprintf(id, sizeof id, "w%d", i);
+		snprintf(id, sizeof id, "w%d", added++);
 		const struct evbus_outbox_row row = {
 			.id = text(id), .topic = IS("orders"), .event_type = IS("t"), .payload = IS("{}")
 		};
@@ -96,6 +97,87 @@ Test(outbox_guest, nor_when_the_last_connection_to_it_is_ours)
 	outbox = open_with(APP, NULL, false);
 	cr_assert_str_eq(states(), "SENT SENT SENT");
 	cr_assert_str_eq(sql("PRAGMA integrity_check"), "ok");
+}
+
+static int first_byte_of(const char *path)
+{
+	FILE *file = fopen(path, "r");
+	int byte = file ? getc(file) : EOF;
+
+	if (file)
+		fclose(file);
+	return byte;
+}
+
+Test(outbox_guest, who_writes_much_keeps_the_journal_until_he_ends)
+{
+	init(outbox);
+	add_many(1);
+	cr_assert_eq(size_of("app.db-journal"), -1);
+	add_many(5);
+	cr_assert_gt(size_of("app.db-journal"), 512);
+	cr_assert_eq(first_byte_of("app.db-journal"), 0, "it would be rolled back");
+	/* Whatever the application does with it. */
+	cr_assert_str_eq(states(), "PENDING PENDING PENDING PENDING PENDING PENDING");
+	sql("CREATE TABLE own (x)");
+	cr_assert_eq(size_of("app.db-journal"), -1);
+	drain();
+	cr_assert_eq(result.sent, 6);
+	cr_assert_eq(first_byte_of("app.db-journal"), 0);
+	evbus_outbox_close(outbox);
+	outbox = NULL;
+	cr_assert_eq(size_of("app.db-journal"), -1);
+	cr_assert_str_eq(states(), "SENT SENT SENT SENT SENT SENT");
+	cr_assert_str_eq(sql("PRAGMA integrity_check; PRAGMA journal_mode"), "ok delete");
+}
+
+Test(outbox_guest, a_wal_that_comes_meanwhile_stays_one)
+{
+	init(outbox);
+	add_many(8);
+	sql("PRAGMA journal_mode = WAL");
+	add_many(2);
+	evbus_outbox_close(outbox);
+	outbox = NULL;
+	cr_assert_str_eq(sql("PRAGMA integrity_check; PRAGMA journal_mode; SELECT COUNT(*) FROM outbox"), "ok wal 10");
+	outbox = open_with(APP, NULL, false);
+	add_many(8);
+	cr_assert_str_eq(sql("PRAGMA journal_mode"), "wal");
+}
+
+Test(outbox_guest, a_journal_that_is_locked_in_is_left_to_who_has_the_lock)
+{
+	init(outbox);
+	add_many(8);
+	sqlite3 *db = open_app();
+	cr_assert_eq(sqlite3_exec(db, "BEGIN IMMEDIATE; CREATE TABLE own (x)", NULL, NULL, NULL), SQLITE_OK);
+	evbus_outbox_close(outbox);
+	outbox = NULL;
+	cr_assert_eq(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+	cr_assert_eq(size_of("app.db-journal"), -1);
+	sqlite3_close(db);
+	cr_assert_str_eq(sql("PRAGMA integrity_check; SELECT COUNT(*) FROM outbox"), "ok 8");
+}
+
+/* It would be another user's, and the application that is not root could not open it. */
+Test(outbox_guest, no_journal_is_kept_that_would_not_be_the_applications)
+{
+	if (geteuid())
+		cr_skip("only root can be somebody else");
+	init(outbox);
+	cr_assert(!chmod(".", 0777) && !chmod("app.db", 0666));
+	cr_assert(!seteuid(65534));
+	struct evbus_outbox *other = open_with(APP, NULL, false);
+	for (int i = 0; i < 8; i++) {
+		const struct evbus_outbox_row row = { .id = text((char[]){ (char)('a' + i), 0 }),
+						      .topic = IS("t"),
+						      .event_type = IS("t"),
+						      .payload = IS("{}") };
+		cr_assert_eq(evbus_outbox_add(other, &row, &err), EVBUS_OK, "%s", err.text);
+		cr_assert_eq(size_of("app.db-journal"), -1);
+	}
+	evbus_outbox_close(other);
+	cr_assert(!seteuid(0));
 }
 
 Test(outbox_guest, commits_are_durable_in_every_mode)

@@ -214,3 +214,52 @@ Test(store_database, on_a_disk_that_is_full_keeps_what_it_had)
 	} while (hit);
 	cr_assert_geq(failures, 3, "%u of %u", failures, at);
 }
+
+/* ---- the name of the journal ----------------------------------------------------------------------------------- */
+
+static sqlite3_vfs *below, watching;
+static unsigned journals, made_anew;
+
+/* SQLite syncs the directory of a file that it may have made. */
+static int open_watched(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *given)
+{
+	(void)vfs;
+	journals += (flags & SQLITE_OPEN_MAIN_JOURNAL) != 0;
+	made_anew += (flags & SQLITE_OPEN_MAIN_JOURNAL) && (flags & SQLITE_OPEN_CREATE);
+	return below->xOpen(below, name, file, flags, given);
+}
+
+/* Its directory is synced by who makes it and not by who finds it as he left it. */
+static void assert_next_put(bool anew, int next)
+{
+	journals = made_anew = 0;
+	cr_assert_eq(put(store, "g", "t", 0, next), EVBUS_OK, "%s", err.text);
+	cr_assert(journals && made_anew == anew, "%d: %u of %u", next, made_anew, journals);
+}
+
+Test(store_database, syncs_the_directory_again_only_for_another_journal)
+{
+	below = sqlite3_vfs_find(NULL);
+	watching = *below;
+	watching.zName = "watching";
+	watching.xOpen = open_watched;
+	cr_assert_eq(sqlite3_vfs_register(&watching, 1), SQLITE_OK);
+	open_with_a_row();
+	assert_next_put(false, 2);
+	assert_next_put(false, 3);
+	cr_assert(!unlink("state.db-journal"));
+	assert_next_put(true, 4);
+	assert_next_put(false, 5);
+	/* The same to look at, and another file. */
+	cr_assert(!system("cp -p state.db-journal copy && mv copy state.db-journal"));
+	assert_next_put(true, 6);
+	assert_next_put(false, 7);
+	/* Who opens the store has not left it. */
+	store_close(store);
+	store = open_store("state.db");
+	assert_next_put(true, 8);
+	cr_assert_eq(position(store, 0), 8);
+	store_close(store);
+	assert_whole("state.db");
+	sqlite3_vfs_unregister(&watching);
+}
