@@ -49,6 +49,7 @@ Test(kinesis_number, are_compared_as_numbers)
 			     "49680457139474135204507097847635385811681622127632449539"),
 		     -1);
 	cr_expect_eq(compare("99999999999999999999999999999999999999", "100000000000000000000000000000000000000"), -1);
+	cr_expect_eq(compare("1606938044258990275541962092341162602522202993782792835301376", "0"), 1);
 	memset(longest, '9', EVBUS_OFFSET_MAX_BYTES);
 	memset(next, '9', EVBUS_OFFSET_MAX_BYTES);
 	cr_expect_eq(compare(longest, next), 0);
@@ -158,6 +159,10 @@ Test(kinesis_number, have_positions_in_their_order_whatever_is_asked_first)
 	number_add(&behind, 1);
 	cr_expect_eq(numbering_find(&numbering, &behind, NUMBER_ASKED, &position, &err), EVBUS_OK);
 	cr_expect_eq(position, five + 1);
+	/* Between those that were met others may lie: none stands for another. */
+	for (uint64_t n = 100; n < 10100; n++)
+		found(n, NUMBER_MET, 0);
+	cr_expect_eq(numbering.places.len / sizeof(struct numbered), 10004);
 }
 
 Test(kinesis_number, of_many_records_are_not_kept_and_are_the_same_when_they_are_read_again)
