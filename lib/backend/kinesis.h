@@ -105,6 +105,8 @@ bool link_back_off(struct link *link, unsigned n);
 /* Appends text; false where there is no memory. */
 CHECKED enum evbus_code json_put(struct buf *out, struct evbus_err *err, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
+/* Appends bytes, in base64, as a string. */
+CHECKED enum evbus_code json_base64(struct buf *out, struct evbus_slice bytes, struct evbus_err *err);
 /* The member of an object; data NULL: it is not there, or null. */
 struct evbus_slice json_member(struct evbus_slice object, const char *name);
 /* The next element of an array; *at begins with the array. false: there is none any more. */

@@ -31,6 +31,15 @@ enum evbus_code json_put(struct buf *out, struct evbus_err *err, const char *for
 	return EVBUS_OK;
 }
 
+enum evbus_code json_base64(struct buf *out, struct evbus_slice bytes, struct evbus_err *err)
+{
+	TRY(buf_reserve(out, EVBUS_BASE64_LEN(bytes.len) + 3, err));
+	out->data[out->len++] = '"';
+	out->len += evbus_base64_encode(bytes, out->data + out->len);
+	out->data[out->len++] = '"';
+	return EVBUS_OK;
+}
+
 struct evbus_slice json_member(struct evbus_slice object, const char *name)
 {
 	struct json_want want = { .name = { name, strlen(name) } };

@@ -80,14 +80,6 @@ static enum evbus_code add_member(struct buf *data, const struct message *messag
 	return buf_add(data, digits, decimal_format(message->returns, digits), err);
 }
 
-static enum evbus_code add_base64(struct buf *data, struct evbus_slice bytes, struct evbus_err *err)
-{
-	TRY(add(data, SLICE(",\"payload_base64\":\""), err));
-	TRY(buf_reserve(data, EVBUS_BASE64_LEN(bytes.len) + 1, err));
-	data->len += evbus_base64_encode(bytes, data->data + data->len);
-	return add(data, SLICE("\""), err);
-}
-
 static bool is_object(struct evbus_slice payload)
 {
 	struct json_fault fault;
@@ -119,8 +111,10 @@ enum evbus_code record_make(const struct message *message, struct buf *data, str
 	if (object && !is_empty(payload))
 		TRY(add(data, SLICE(","), err));
 	TRY(add_member(data, message, err));
-	if (!object)
-		TRY(add_base64(data, payload, err));
+	if (!object) {
+		TRY(add(data, SLICE(",\"payload_base64\":"), err));
+		TRY(json_base64(data, payload, err));
+	}
 	snprintf(crc, sizeof crc, "%08x", crc32c(0, payload.data, payload.len));
 	TRY(add(data, SLICE(CRC), err));
 	TRY(buf_add(data, crc, CRC_DIGITS, err));

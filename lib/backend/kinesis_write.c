@@ -80,13 +80,6 @@ static uint64_t hash_of(struct evbus_slice key)
 
 /* ---- a call ---------------------------------------------------------------------------------------------------- */
 
-static enum evbus_code add_base64(struct buf *out, struct evbus_slice bytes, struct evbus_err *err)
-{
-	TRY(buf_reserve(out, EVBUS_BASE64_LEN(bytes.len) + 1, err));
-	out->len += evbus_base64_encode(bytes, out->data + out->len);
-	return EVBUS_OK;
-}
-
 /* *fits false: the call has no room for it. */
 static enum evbus_code add_record(struct kinesis_writer *writer, const struct group *group, size_t line, bool *fits,
 				  struct evbus_err *err)
@@ -104,9 +97,9 @@ static enum evbus_code add_record(struct kinesis_writer *writer, const struct gr
 		return EVBUS_OK;
 	writer->call_bytes += bytes;
 	hash_key_format(kinesis_place_in(&writer->shard, message.key, writer->initial), place);
-	TRY(json_put(&writer->request, err, "%s{\"Data\":\"", writer->sent.len ? "," : ""));
-	TRY(add_base64(&writer->request, (struct evbus_slice){ writer->data.data, writer->data.len }, err));
-	TRY(json_put(&writer->request, err, "\",\"ExplicitHashKey\":\"%s\",\"PartitionKey\":", place));
+	TRY(json_put(&writer->request, err, "%s{\"Data\":", writer->sent.len ? "," : ""));
+	TRY(json_base64(&writer->request, (struct evbus_slice){ writer->data.data, writer->data.len }, err));
+	TRY(json_put(&writer->request, err, ",\"ExplicitHashKey\":\"%s\",\"PartitionKey\":", place));
 	TRY(json_quote(&writer->request, key, err));
 	return buf_add(&writer->request, "}", 1, err);
 }
