@@ -1,9 +1,8 @@
 """As much of AMQP 0-9-1 as the tests need, by hand: what they say must not depend on the client under test."""
-import json, socket, struct
+import json, struct
 
-from helper import HOST, Failed
+from helper import Connection, Failed
 
-PATIENCE_S = 10
 METHOD, HEADER, BODY = 1, 2, 3
 CONNECTION, CHANNEL, EXCHANGE, QUEUE, BASIC, CONFIRM = 10, 20, 40, 50, 60, 85
 
@@ -62,48 +61,39 @@ class Text:
                 for i, (name, kind) in enumerate(PROPERTIES) if flags & 1 << 15 - i}
 
 
-class Client:
+def framed(kind, channel, payload):
+    return struct.pack(">BHI", kind, channel, len(payload)) + payload + b"\xce"
+
+
+def read_frame(connection):
+    """Its kind, and what is in it."""
+    kind, _, size = struct.unpack(">BHI", connection.read(7))
+    return kind, Text(connection.read(size + 1)[:-1])
+
+
+class Client(Connection):
     def __init__(self, port, user, password):
-        self.socket = socket.create_connection((HOST, port), PATIENCE_S)
-        self.file = self.socket.makefile("rb")
+        super().__init__(port)
         try:
-            self.socket.sendall(b"AMQP\0\0\x09\x01")
+            self.send(b"AMQP\0\0\x09\x01")
             self.expect(CONNECTION, 10)
-            self.send(CONNECTION, 11, table({}) + short("PLAIN") + struct.pack(">I", len(user + password) + 2) +
-                      f"\0{user}\0{password}".encode() + short("en_US"), channel=0)
+            self.ask(CONNECTION, 11, table({}) + short("PLAIN") + struct.pack(">I", len(user + password) + 2) +
+                     f"\0{user}\0{password}".encode() + short("en_US"), channel=0)
             self.expect(CONNECTION, 30)
-            self.send(CONNECTION, 31, struct.pack(">HIH", 1, 131072, 0), channel=0)
-            self.send(CONNECTION, 40, short("/") + b"\0\0", channel=0)
+            self.ask(CONNECTION, 31, struct.pack(">HIH", 1, 131072, 0), channel=0)
+            self.ask(CONNECTION, 40, short("/") + b"\0\0", channel=0)
             self.expect(CONNECTION, 41)
             self.call(CHANNEL, 10, b"\0")
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-    def close(self):
-        self.file.close()
-        self.socket.close()
-
-    def send(self, kind, method, arguments, channel=1):
-        payload = struct.pack(">HH", kind, method) + arguments
-        self.socket.sendall(struct.pack(">BHI", METHOD, channel, len(payload)) + payload + b"\xce")
-
-    def frame(self):
-        head = self.file.read(7)
-        if len(head) < 7:
-            raise EOFError("the server has closed the connection")
-        kind, _, size = struct.unpack(">BHI", head)
-        return kind, Text(self.file.read(size + 1)[:-1])
+    def ask(self, kind, method, arguments, channel=1):
+        self.send(framed(METHOD, channel, struct.pack(">HH", kind, method) + arguments))
 
     def method(self):
         """Which one, and its arguments. What closes the channel or the connection is a failure."""
-        kind, text = self.frame()
+        kind, text = read_frame(self)
         which = (text.number("H"), text.number("H")) if kind == METHOD else None
         if which in ((CHANNEL, 40), (CONNECTION, 50)):
             raise Failed(f"{text.number('H')} {text.short()}")
@@ -116,7 +106,7 @@ class Client:
         return text
 
     def call(self, kind, method, arguments):
-        self.send(kind, method, arguments)
+        self.ask(kind, method, arguments)
         return self.expect(kind, method + 1)
 
     def make_queue(self, name, durable=True, **arguments):
@@ -135,10 +125,10 @@ class Client:
         """Publishes them, persistent, and says how many were confirmed."""
         self.call(CONFIRM, 10, b"\0")
         for body in bodies:
-            self.send(BASIC, 40, b"\0\0" + short(exchange) + short(key) + b"\0")
+            self.ask(BASIC, 40, b"\0\0" + short(exchange) + short(key) + b"\0")
             head = struct.pack(">HHQHB", BASIC, 0, len(body), 1 << 12, 2)
             for kind, payload in (HEADER, head), (BODY, body):
-                self.socket.sendall(struct.pack(">BHI", kind, 1, len(payload)) + payload + b"\xce")
+                self.send(framed(kind, 1, payload))
         last = count = 0
         while last < len(bodies):
             tag, several = (text := self.expect(BASIC, 80)).number("Q"), text.number("B")
@@ -149,19 +139,19 @@ class Client:
     def messages(self, queue):
         """All that are there, in their order; they are taken."""
         while True:
-            self.send(BASIC, 70, b"\0\0" + short(queue) + b"\1")
+            self.ask(BASIC, 70, b"\0\0" + short(queue) + b"\1")
             which, text = self.method()
             if which == (BASIC, 72):
                 return
             text.take(9)
             message = {"exchange": text.short(), "routing_key": text.short()}
-            _, head = self.frame()
+            _, head = read_frame(self)
             head.take(4)
             size = head.number("Q")
             message |= head.properties()
             body = b""
             while len(body) < size:
-                body += self.frame()[1].data
+                body += read_frame(self)[1].data
             yield message | {"body": body.decode(errors="surrogateescape")}
 
     def take(self, queue, path):

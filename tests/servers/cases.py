@@ -1,11 +1,10 @@
 """Cases in Python that start servers and the proxy. They print TAP."""
-import os, shutil, socket, subprocess, sys, tempfile, time
+import os, shutil, subprocess, sys, tempfile, time
 
-from helper import HOST, Failed, Missing, state
+from helper import SOON_S, Failed, Missing, state
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PATIENCE_S = 120
-SOON_S = 10       # what must happen on a busy machine
 NOTHING_S = 0.3   # nothing happened, if nothing did for so long
 
 os.environ.setdefault("EVBUS_TEST_CACHE", os.path.join(
@@ -81,10 +80,6 @@ def refuses(function, *errors):
     except errors:
         return True
     return False
-
-
-def connect(port, timeout=SOON_S):
-    return socket.create_connection((HOST, port), timeout)
 
 
 def alive(pid):

@@ -2,6 +2,7 @@
 import ctypes, os, signal, socket, sys
 
 HOST = "127.0.0.1"
+SOON_S = 10       # what must happen on a busy machine
 SKIPPED = 77   # exit status of what cannot be had here
 
 libc = ctypes.CDLL(None)
@@ -52,6 +53,45 @@ def children(parent):
         except (FileNotFoundError, ProcessLookupError):
             return None
     return [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if parent_of(pid) == parent]
+
+
+def connect(port, timeout=SOON_S):
+    return socket.create_connection((HOST, port), timeout)
+
+
+class Connection:
+    """To a server that runs here. What is read from it, or the failure, is there within the time-out."""
+
+    def __init__(self, port):
+        self.socket = connect(port)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    def send(self, *parts):
+        self.socket.sendall(b"".join(parts))
+
+    def read(self, size):
+        """So many bytes."""
+        return self.whole(data := self.file.read(size), len(data) == size)
+
+    def line(self):
+        """Without its end."""
+        return self.whole(data := self.file.readline(), data.endswith(b"\r\n")).rstrip()
+
+    @staticmethod
+    def whole(data, all_of_it):
+        if not all_of_it:
+            raise EOFError("the server has closed the connection")
+        return data
 
 
 def begin():

@@ -1,10 +1,9 @@
 """As much of the protocol of Kafka as the tests need to make a topic and to see that it can be used. Everything else is
 done with kcat."""
-import socket, struct
+import struct
 
-from helper import HOST, Failed
+from helper import SOON_S, Connection, Failed
 
-PATIENCE_S = 10
 # Request and version: of those before the tagged fields.
 LIST_OFFSETS, METADATA, CREATE_TOPICS, CREATE_PARTITIONS = (2, 2), (3, 4), (19, 2), (37, 1)
 
@@ -36,15 +35,10 @@ class Answer:
 
 
 def ask(port, request, body):
-    with socket.create_connection((HOST, port), PATIENCE_S) as server:
-        message = struct.pack(">hhi", *request, 1) + text("test") + body
-        server.sendall(struct.pack(">i", len(message)) + message)
-        with server.makefile("rb") as file:
-            size = file.read(4)
-            answer = file.read(struct.unpack(">i", size)[0]) if len(size) == 4 else b""
-    if len(answer) < 4:
-        raise EOFError("the broker has closed the connection")
-    return Answer(answer[4:])
+    message = struct.pack(">hhi", *request, 1) + text("test") + body
+    with Connection(port) as server:
+        server.send(struct.pack(">i", len(message)), message)
+        return Answer(server.read(struct.unpack(">i", server.read(4))[0])[4:])
 
 
 def leads(port):
@@ -82,7 +76,7 @@ def settled(port, name):
 def create_topic(port, name, partitions, settings):
     topic = (text(name) + struct.pack(">ih", partitions, 1) + array([]) +
              array([text(key) + text(value) for key, value in settings.items()]))
-    a = ask(port, CREATE_TOPICS, array([topic]) + struct.pack(">i?", PATIENCE_S * 1000, False))
+    a = ask(port, CREATE_TOPICS, array([topic]) + struct.pack(">i?", SOON_S * 1000, False))
     a.number("i")
     for _, code, why in a.array(lambda: (a.text(), a.number("h"), a.text())):
         if code != 0:
@@ -92,7 +86,7 @@ def create_topic(port, name, partitions, settings):
 def add_partitions(port, name, count):
     """So that there are so many."""
     a = ask(port, CREATE_PARTITIONS, array([text(name) + struct.pack(">ii", count, -1)]) +
-            struct.pack(">i?", PATIENCE_S * 1000, False))
+            struct.pack(">i?", SOON_S * 1000, False))
     a.number("i")
     for _, code, why in a.array(lambda: (a.text(), a.number("h"), a.text())):
         if code != 0:
