@@ -154,6 +154,7 @@ enum evbus_code bus_open(struct call *call, const struct evbus_options *more, st
 	options.config = call->config;
 	options.notice = notice;
 	options.notice_context = call;
+	options.go_on = not_stopped;
 	if (call->common->verbose) {
 		mask_secrets(call->common->bus, masked);
 		talk(call, DETAIL, "bus '%s'", masked);
@@ -163,8 +164,9 @@ enum evbus_code bus_open(struct call *call, const struct evbus_options *more, st
 
 enum evbus_code bus_open_other(struct call *call, const char *url, uint32_t payload_max_bytes, struct evbus **bus)
 {
-	const struct evbus_options options = { .payload_max_bytes = payload_max_bytes, .notice = notice,
-					       .notice_context = call };
+	const struct evbus_options options = {
+		.payload_max_bytes = payload_max_bytes, .notice = notice, .notice_context = call, .go_on = not_stopped
+	};
 
 	return evbus_open(url, &options, bus, &call->err);
 }

@@ -52,6 +52,8 @@ struct backend_options {
 	mode_t file_mode, dir_mode;      /* of files, where there are any */
 	void (*notice)(void *context, const char *text);
 	void *notice_context;
+	bool (*go_on)(void *context);    /* asked, where a backend can, while it connects for nobody who has a waiter; or NULL */
+	void *go_on_context;
 };
 
 /* A bus. */

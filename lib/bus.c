@@ -153,7 +153,9 @@ static enum evbus_code open_backend(struct evbus *bus, const char *url, struct e
 						 .file_mode = bus->file_mode,
 						 .dir_mode = bus->dir_mode,
 						 .notice = bus->options.notice,
-						 .notice_context = bus->options.notice_context };
+						 .notice_context = bus->options.notice_context,
+						 .go_on = bus->options.go_on,
+						 .go_on_context = bus->options.go_on_context };
 	TRY(ops->open(url, rest, &options, &bus->backend, err));
 	bus->root = ops->files ? ops->files->root(bus->backend) : NULL;
 	return EVBUS_OK;

@@ -106,6 +106,9 @@ struct evbus_options {
 	                              none. It must live as long as the bus. Nothing else of it is used */
 	void (*notice)(void *context, const char *text);    /* one line; called from the calling thread or the publisher's */
 	void *notice_context;
+	bool (*go_on)(void *context); /* asked about every 100 ms while RabbitMQ is connected to, from that thread; false:
+	                              EVBUS_AGAIN (sys_errno EINTR). NULL: do not ask. A publisher asks its own */
+	void *go_on_context;
 };
 
 /* url: "file:DIR" or a plain path; "memory:", for this handle alone, or "memory:NAME", the one of that name of this

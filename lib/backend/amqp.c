@@ -36,8 +36,8 @@ static enum evbus_code take_server(struct amqp_backend *amqp, struct evbus_err *
 
 	if (strchr(text, ','))
 		return wrong(amqp, "it names several servers, and a target has one", err);
-	if (colon && (!decimal_parse((struct evbus_slice){ colon + 1, strlen(colon + 1) }, &port) || !port ||
-		      port > PORT_MAX))
+	if (colon &&
+	    (!decimal_parse((struct evbus_slice){ colon + 1, strlen(colon + 1) }, &port) || !port || port > PORT_MAX))
 		return wrong(amqp, "behind the ':' stands no port", err);
 	if (close) {
 		len = (size_t)(close - text) - 1;
@@ -95,7 +95,8 @@ static enum evbus_code take_tls(struct amqp_backend *amqp, struct evbus_err *err
 	amqp->tls_cert = url_option(&amqp->url, "tls_cert");
 	amqp->tls_key = url_option(&amqp->url, "tls_key");
 	if (!amqp->tls && (amqp->tls_ca || amqp->tls_cert || amqp->tls_key))
-		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': the tls_ options are for amqps://", amqp->url.shown);
+		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': the tls_ options are for amqps://",
+			       amqp->url.shown);
 	if (!amqp->tls_cert != !amqp->tls_key)
 		return err_set(err, EVBUS_CONFIG, 0,
 			       "the bus '%s': tls_cert and tls_key are given together or not at all", amqp->url.shown);
@@ -132,6 +133,18 @@ static enum evbus_code take_options(struct amqp_backend *amqp, struct evbus_err 
 
 /* ---- the bus --------------------------------------------------------------------------------------------------- */
 
+void amqp_release(struct amqp_backend *amqp)
+{
+	if (atomic_fetch_sub(&amqp->holders, 1) > 1)
+		return;
+	if (amqp->password_text)
+		explicit_bzero(amqp->password_text, strlen(amqp->password_text));
+	free(amqp->password_text);
+	free(amqp->host);
+	url_release(&amqp->url);
+	free(amqp);
+}
+
 static void amqp_close(struct backend *backend)
 {
 	struct amqp_backend *amqp = amqp_of(backend);
@@ -140,12 +153,7 @@ static void amqp_close(struct backend *backend)
 		amqp_part(amqp);
 		pthread_mutex_destroy(&amqp->mutex);
 	}
-	if (amqp->password_text)
-		explicit_bzero(amqp->password_text, strlen(amqp->password_text));
-	free(amqp->password_text);
-	free(amqp->host);
-	url_release(&amqp->url);
-	free(amqp);
+	amqp_release(amqp);
 }
 
 static void close_cleanup(struct amqp_backend **amqp)
@@ -159,12 +167,13 @@ static enum evbus_code amqp_open(const char *url, const char *rest, const struct
 {
 	CLEANUP(close_cleanup) struct amqp_backend *amqp = os.realloc(NULL, sizeof *amqp);
 
-	(void)options;
 	if (!amqp)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a bus");
 	*amqp = (struct amqp_backend){
 		.base = { &backend_amqp },
 		.process = getpid(),
+		.holders = 1,
+		.waiter = { options->go_on, options->go_on_context },
 		.tls = (rest[-2] | 32) == 's',
 		.timeout_ms = TIMEOUT_DEFAULT_MS,
 		.window = WINDOW_DEFAULT,
@@ -184,7 +193,7 @@ static enum evbus_code amqp_ready(struct backend *backend, bool create, struct e
 
 	(void)create;
 	pthread_mutex_lock(&amqp->mutex);
-	enum evbus_code code = amqp->was_connected ? EVBUS_OK : amqp_link(amqp, err);
+	enum evbus_code code = amqp->was_connected ? EVBUS_OK : amqp_link(amqp, &amqp->waiter, err);
 	pthread_mutex_unlock(&amqp->mutex);
 	return code;
 }

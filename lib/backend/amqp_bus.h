@@ -1,14 +1,16 @@
-/* amqp_bus.h: what the files of the target amqp share: amqp.c (options, topics, what cannot be read), amqp_link.c (the
- * connection, failures), amqp_message.c (properties), amqp_write.c (publishing). */
+/* amqp_bus.h: what the files of the target amqp share: amqp.c (options, topics, what cannot be read), amqp_connect.c
+ * (connecting), amqp_link.c (the connection, failures), amqp_message.c (properties), amqp_write.c (publishing). */
 #ifndef EVBUS_BACKEND_AMQP_BUS_H
 #define EVBUS_BACKEND_AMQP_BUS_H
 
 #include "backend.h"
 #include "backend/message.h"
 #include "backend/url.h"
+#include "base/wait.h"
 
 #include <amqp.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define AMQP_CHANNEL 1
 #define AMQP_SLICE_MS 100 /* waiting longer than this, it is asked whether to go on */
@@ -19,6 +21,8 @@ struct amqp_backend {
 	struct backend base;
 	struct url url;
 	pid_t process; /* in a forked child the connection is the parent's */
+	atomic_uint holders; /* who opened it, and each attempt to connect that goes on */
+	struct waiter waiter; /* whom to ask while it connects for nobody else */
 	bool tls;
 	int timeout_ms;
 	uint64_t window; /* so many messages are sent before the first of them is confirmed */
@@ -45,10 +49,22 @@ static inline struct amqp_backend *amqp_of(struct backend *backend)
 
 extern const struct backend_ops backend_amqp;
 
+static inline void amqp_hold(struct amqp_backend *amqp)
+{
+	atomic_fetch_add(&amqp->holders, 1);
+}
+
+/* The last one frees it. */
+void amqp_release(struct amqp_backend *amqp);
+
 /* ---- the connection: with the mutex held ---- */
 
-/* Connects within the time-out where that is not done, or where the server has closed it since. */
-CHECKED enum evbus_code amqp_link(struct amqp_backend *amqp, struct evbus_err *err);
+/* Connects within the time-out where that is not done, or where the server has closed it since. EVBUS_AGAIN: the waiter
+ * gave up. */
+CHECKED enum evbus_code amqp_link(struct amqp_backend *amqp, const struct waiter *waiter, struct evbus_err *err);
+/* A new connection, logged in, with its channel in confirm mode. */
+CHECKED enum evbus_code amqp_connect(struct amqp_backend *amqp, const struct waiter *waiter,
+				     amqp_connection_state_t *connection, struct evbus_err *err);
 void amqp_unlink(struct amqp_backend *amqp);
 /* In order, after which nothing is on its way. */
 void amqp_part(struct amqp_backend *amqp);
@@ -57,6 +73,9 @@ void amqp_part(struct amqp_backend *amqp);
  * the channel for; `doing` stands before its text. What it says of memory and disk goes to amqp->blocked. */
 CHECKED enum evbus_code amqp_receive(struct amqp_backend *amqp, int timeout_ms, const char *doing, amqp_frame_t *frame,
 				     bool *came, struct evbus_err *err);
+/* What the server has closed the connection or the channel for. */
+enum evbus_code amqp_closed(const struct amqp_backend *amqp, const amqp_method_t *method, const char *doing,
+			    struct evbus_err *err);
 /* The failure of a call of librabbitmq. */
 enum evbus_code amqp_failed(const struct amqp_backend *amqp, int status, const char *doing, struct evbus_err *err);
 

@@ -1,21 +1,9 @@
-/* amqp_link.c: the connection of a bus to its server.
+/* amqp_link.c: the connection of a bus to its server: whether it is there, what comes over it, and how it fails.
  *
- * There is one, with one channel in confirm mode, for whoever publishes. librabbitmq waits for ever until a socket takes
- * what it writes, so the kernel is told to give up where the server takes nothing for as long as the time-out
- * (TCP_USER_TIMEOUT), and nothing is written before the socket has room. */
+ * There is one, with one channel in confirm mode, for whoever publishes. */
 #include "backend/amqp_bus.h"
 
-#include <amqp_ssl_socket.h>
-#include <amqp_tcp_socket.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <string.h>
-#include <sys/socket.h>
-
-#define HEARTBEAT_S 60
 #define PARTING_MS 1000
-#define TRUSTED_FILE "/etc/ssl/certs/ca-certificates.crt"
 
 /* ---- failures -------------------------------------------------------------------------------------------------- */
 
@@ -36,9 +24,8 @@ static enum evbus_code code_of_reply(unsigned reply)
 	}
 }
 
-/* What the server has closed the connection or the channel for. */
-static enum evbus_code closed(const struct amqp_backend *amqp, const amqp_method_t *method, const char *doing,
-			      struct evbus_err *err)
+enum evbus_code amqp_closed(const struct amqp_backend *amqp, const amqp_method_t *method, const char *doing,
+			    struct evbus_err *err)
 {
 	const amqp_connection_close_t *connection = method->decoded;
 	const amqp_channel_close_t *channel = method->decoded;
@@ -81,109 +68,7 @@ enum evbus_code amqp_failed(const struct amqp_backend *amqp, int status, const c
 	return err_set(err, code_of(status), 0, "%s: '%s': %s", doing, amqp->url.shown, text);
 }
 
-static enum evbus_code check_reply(const struct amqp_backend *amqp, amqp_rpc_reply_t reply, struct evbus_err *err)
-{
-	if (reply.reply_type == AMQP_RESPONSE_NORMAL)
-		return EVBUS_OK;
-	if (reply.reply_type == AMQP_RESPONSE_SERVER_EXCEPTION && reply.reply.decoded)
-		return closed(amqp, &reply.reply, "cannot connect", err);
-	return amqp_failed(amqp, reply.library_error, "cannot connect", err);
-}
-
-/* ---- connecting ------------------------------------------------------------------------------------------------ */
-
-static struct timeval left(int64_t deadline_ms)
-{
-	int64_t ms = deadline_ms - amqp_now_ms();
-
-	ms = ms > 1 ? ms : 1;
-	return (struct timeval){ ms / 1000, ms % 1000 * 1000 };
-}
-
-static enum evbus_code set_trust(const struct amqp_backend *amqp, amqp_socket_t *socket, struct evbus_err *err)
-{
-	const char *ca = amqp->tls_ca ? amqp->tls_ca : TRUSTED_FILE;
-
-	if (amqp_ssl_socket_set_cacert(socket, ca) != AMQP_STATUS_OK)
-		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s': the certificates of '%s' cannot be used%s",
-			       amqp->url.shown, ca, amqp->tls_ca ? "" : ": say which with tls_ca=FILE");
-	if (amqp->tls_cert && amqp_ssl_socket_set_key(socket, amqp->tls_cert, amqp->tls_key) != AMQP_STATUS_OK)
-		return err_set(err, EVBUS_CONFIG, 0,
-			       "the bus '%s': tls_cert='%s' and tls_key='%s' are no certificate and its key",
-			       amqp->url.shown, amqp->tls_cert, amqp->tls_key);
-	amqp_ssl_socket_set_verify_peer(socket, true);
-	amqp_ssl_socket_set_verify_hostname(socket, true);
-	return EVBUS_OK;
-}
-
-static enum evbus_code open_socket(struct amqp_backend *amqp, int64_t deadline_ms, struct evbus_err *err)
-{
-	unsigned limit_ms = (unsigned)amqp->timeout_ms;
-	struct timeval patience = left(deadline_ms);
-	amqp_socket_t *socket =
-		amqp->tls ? amqp_ssl_socket_new(amqp->connection) : amqp_tcp_socket_new(amqp->connection);
-
-	if (!socket)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot connect to '%s'", amqp->url.shown);
-	if (amqp->tls)
-		TRY(set_trust(amqp, socket, err));
-	errno = 0;
-	int status = amqp_socket_open_noblock(socket, amqp->host, amqp->port, &patience);
-	/* Why a connection failed on its way librabbitmq keeps to itself. */
-	if (status == AMQP_STATUS_SOCKET_ERROR && errno == EINPROGRESS)
-		return err_set(err, EVBUS_UNAVAILABLE, 0, "cannot connect to '%s': it is refused, or leads nowhere",
-			       amqp->url.shown);
-	if (status == AMQP_STATUS_SOCKET_ERROR && errno)
-		return err_set(err, EVBUS_UNAVAILABLE, errno, "cannot connect to '%s'", amqp->url.shown);
-	if (status != AMQP_STATUS_OK)
-		return amqp_failed(amqp, status, "cannot connect", err);
-	if (setsockopt(amqp_get_sockfd(amqp->connection), IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof limit_ms))
-		return err_set(err, EVBUS_IO, errno, "cannot connect to '%s'", amqp->url.shown);
-	return EVBUS_OK;
-}
-
-/* The server tells what it blocks a connection for only to who says that he listens. */
-static enum evbus_code log_in(struct amqp_backend *amqp, int64_t deadline_ms, struct evbus_err *err)
-{
-	amqp_table_entry_t can[] = { { amqp_cstring_bytes("connection.blocked"),
-				       { AMQP_FIELD_KIND_BOOLEAN, { .boolean = 1 } } } };
-	amqp_table_entry_t about[] = {
-		{ amqp_cstring_bytes("connection_name"),
-		  { AMQP_FIELD_KIND_UTF8, { .bytes = amqp_cstring_bytes("evbus") } } },
-		{ amqp_cstring_bytes("capabilities"), { AMQP_FIELD_KIND_TABLE, { .table = { 1, can } } } },
-	};
-	const amqp_table_t properties = { 2, about };
-	const struct timeval patience = left(deadline_ms);
-
-	amqp_set_handshake_timeout(amqp->connection, &patience);
-	amqp_set_rpc_timeout(amqp->connection, &patience);
-	TRY(check_reply(amqp,
-			amqp_login_with_properties(amqp->connection, amqp->vhost, 0, AMQP_DEFAULT_FRAME_SIZE,
-						   HEARTBEAT_S, &properties, AMQP_SASL_METHOD_PLAIN, amqp->user,
-						   amqp->password),
-			err));
-	amqp_channel_open(amqp->connection, AMQP_CHANNEL);
-	TRY(check_reply(amqp, amqp_get_rpc_reply(amqp->connection), err));
-	amqp_confirm_select(amqp->connection, AMQP_CHANNEL);
-	return check_reply(amqp, amqp_get_rpc_reply(amqp->connection), err);
-}
-
-static enum evbus_code connect_anew(struct amqp_backend *amqp, struct evbus_err *err)
-{
-	int64_t deadline_ms = amqp_now_ms() + amqp->timeout_ms;
-
-	amqp->published = 0;
-	amqp->blocked[0] = '\0';
-	amqp->connection = amqp_new_connection();
-	if (!amqp->connection)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot connect to '%s'", amqp->url.shown);
-	enum evbus_code code = open_socket(amqp, deadline_ms, err);
-	if (code == EVBUS_OK)
-		code = log_in(amqp, deadline_ms, err);
-	if (code != EVBUS_OK)
-		amqp_unlink(amqp);
-	return code;
-}
+/* ---- there and gone -------------------------------------------------------------------------------------------- */
 
 /* Nothing is on its way: what the server has said since tells whether it is still there. */
 static bool is_there(struct amqp_backend *amqp)
@@ -197,11 +82,13 @@ static bool is_there(struct amqp_backend *amqp)
 	return amqp->connection != NULL;
 }
 
-enum evbus_code amqp_link(struct amqp_backend *amqp, struct evbus_err *err)
+enum evbus_code amqp_link(struct amqp_backend *amqp, const struct waiter *waiter, struct evbus_err *err)
 {
 	if (is_there(amqp))
 		return EVBUS_OK;
-	TRY(connect_anew(amqp, err));
+	amqp->published = 0;
+	amqp->blocked[0] = '\0';
+	TRY(amqp_connect(amqp, waiter, &amqp->connection, err));
 	amqp->was_connected = true;
 	return EVBUS_OK;
 }
@@ -254,7 +141,7 @@ enum evbus_code amqp_receive(struct amqp_backend *amqp, int timeout_ms, const ch
 	switch (frame->payload.method.id) {
 	case AMQP_CONNECTION_CLOSE_METHOD:
 	case AMQP_CHANNEL_CLOSE_METHOD:
-		return closed(amqp, &frame->payload.method, doing, err);
+		return amqp_closed(amqp, &frame->payload.method, doing, err);
 	case AMQP_CONNECTION_BLOCKED_METHOD:
 		take_blocked(amqp, frame->payload.method.decoded);
 		return EVBUS_OK;

@@ -230,7 +230,7 @@ static enum evbus_code begin(struct amqp_writer *writer, struct group *group, st
 	writer->answers.len = 0;
 	TRY(buf_reserve(&writer->answers, count, err));
 	memset(writer->answers.data, ANSWER_NONE, count);
-	TRY(amqp_link(writer->amqp, err));
+	TRY(amqp_link(writer->amqp, writer->base.waiter, err));
 	TRY(group_check_deadline(group, writer->base.topic->name, err));
 	group->acknowledged = 0;
 	writer->first = writer->amqp->published + 1;
