@@ -133,8 +133,8 @@ _evbus_options() {
 		values='--log:text|json'
 		operands='COMMAND' ;;
 	version)
-		options='--log --quiet -q --verbose -v --help -h'
-		values='--log:text|json'
+		options='--format --log --quiet -q --verbose -v --help -h'
+		values='--format:text|json --log:text|json'
 		operands='' ;;
 	esac
 }

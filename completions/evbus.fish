@@ -522,7 +522,8 @@ complete -c evbus -n '__evbus_command help' -s q -l quiet -d 'say nothing on std
 complete -c evbus -n '__evbus_command help' -s v -l verbose -d 'say more on stderr'
 complete -c evbus -n '__evbus_command help' -s h -l help -d 'print this help'
 
-complete -c evbus -n __fish_is_first_arg -a version -d 'print the version, and which backends are there'
+complete -c evbus -n __fish_is_first_arg -a version -d 'print the version, and which backends and stores are there'
+complete -c evbus -n '__evbus_command version' -l format -x -a 'text json' -d 'how to print'
 complete -c evbus -n '__evbus_command version' -l log -x -a 'text json' -d 'how to talk on stderr'
 complete -c evbus -n '__evbus_command version' -s q -l quiet -d 'say nothing on stderr but warnings and errors'
 complete -c evbus -n '__evbus_command version' -s v -l verbose -d 'say more on stderr'

@@ -10,6 +10,11 @@
 #include <errno.h>
 #include <string.h>
 
+const char *evbus_store_kind(size_t index, bool *there)
+{
+	return store_kind(index, there);
+}
+
 /* Below the directory that a variable names, or in one below another variable's, if that is absolute. */
 static bool place_of_user(char url[PATH_MAX])
 {

@@ -122,10 +122,14 @@ EVBUS_API const char *evbus_version(void);
 /* Whether it only takes events, as RabbitMQ does (amqp:). Whatever reads fails with EVBUS_CONFIG there, and so does
  * publishing idempotently; receipts have no offset, and topics one partition. */
 EVBUS_API bool evbus_is_target(const struct evbus *bus);
+/* The same of a URL, by its scheme, before anything is opened. */
+EVBUS_API bool evbus_names_target(const char *url);
 
 /* The backends that there are, counted from 0: the scheme of its URLs, NULL behind the last. *there: it is built in, or its
  * module is installed. */
 EVBUS_API const char *evbus_backend(size_t index, bool *there);
+/* The same of what can be a store: "sqlite", "postgres". */
+EVBUS_API const char *evbus_store_kind(size_t index, bool *there);
 
 /* ---- configuration --------------------------------------------------------------------------------------------- */
 

@@ -25,6 +25,19 @@ static const struct scheme schemes[] = {
 	{ "postgres://", "postgres", "libpq-dev", true },
 };
 
+/* The last of those that have the same module is the one that counts. */
+const char *store_kind(size_t index, bool *there)
+{
+	for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+		bool last = i + 1 == sizeof schemes / sizeof *schemes || strcmp(schemes[i].module, schemes[i + 1].module);
+		if (last && index-- == 0) {
+			*there = module_is_there(NULL, schemes[i].module);
+			return schemes[i].module;
+		}
+	}
+	return NULL;
+}
+
 struct store {
 	const struct scheme *scheme;
 	int dir;                   /* the caller's */

@@ -34,6 +34,9 @@ CHECKED enum evbus_code store_open(int dir, const char *url, const struct store_
 				   struct evbus_err *err);
 void store_close(struct store *store);
 
+/* The drivers that there are, as evbus_store_kind() has it. */
+const char *store_kind(size_t index, bool *there);
+
 /* Whether other machines may have it open, too. */
 bool store_is_on_server(const char *url);
 

@@ -1,17 +1,33 @@
 #!/usr/bin/env bash
 # version, help, and what is said to words that are no command.
 . "${0%/*}/lib.sh"
-plan 9
+plan 10
 
 version=$(sed -n "s/.*version: '\([0-9.]*\)'.*/\1/p" "$ROOT/meson.build" | head -n 1)
 
-t 'version prints the name and the number, and the backends'
+t 'version prints the name and the number, the backends and the stores'
 expect_status 0 evbus version
 expect_equal "$(head -n 1 "$OUT")" "evbus $version"
 expect_out_like '*
-backends: file memory*'
-expect_lines 2
+backends: file memory*
+stores: *'
+expect_lines 3
 expect_err ''
+
+t 'a module that lies there is a backend or a store, in JSON too'
+prefix=$PWD/prefix
+mkdir -p "$prefix/bin" "$prefix/lib"
+cp "$EVBUS" "$prefix/bin/evbus"
+: >"$prefix/lib/libevbus-kafka.so"
+: >"$prefix/lib/libevbus-postgres.so"
+expect_status 0 "$prefix/bin/evbus" version
+expect_equal "$(tail -n 2 "$OUT")" 'backends: file memory kafka; not installed: nats kinesis amqp
+stores: postgres; not installed: sqlite'
+expect_status 0 "$prefix/bin/evbus" version --format json
+expect_equal "$(jq -r '.version, ([.backends, .stores] | map([.[] | select(.installed).name] | join(" ")) | .[])' "$OUT")" "$version
+file memory kafka
+postgres"
+expect_equal "$(jq -r '(.backends + .stores)[] | .name' "$OUT" | paste -sd' ')" 'file memory nats kafka kinesis amqp sqlite postgres' names
 
 t 'the option and the command print the same'
 evbus version >by-command
