@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <string.h>
+#include <strings.h>
 
 struct parse {
 	struct call *call;
@@ -59,27 +60,39 @@ static void unknown_option(struct parse *parse, const char *word, size_t len)
 		     name_of(parse->call->command->name).text);
 }
 
-/* ps shows a command line to everybody. */
-static bool shows_password(const struct opt *opt, const char *value)
+/* ps shows a command line to everybody. Returns where else a password may stand; NULL: there is none in this value. */
+static const char *shows_password(const struct opt *opt, const char *value)
 {
-	bool is_url = opt->kind != KIND_FLAG && !strncmp(opt->value, "URL", 3);
+	static const char libpq[] = "a passfile (~/.pgpass), a service file or PGPASSWORD";
+	static const char amqp[] = "a file, named by password_file=FILE in the URL";
+	static const struct {
+		const char *begin, *instead;
+	} schemes[] = {
+		{ "postgres://", libpq }, { "postgresql://", libpq }, { "amqp://", amqp }, { "amqps://", amqp }
+	};
 
-	return is_url && (!strncmp(value, "postgres://", 11) || !strncmp(value, "postgresql://", 13)) &&
-	       holds_password(value);
+	if (opt->kind == KIND_FLAG || strncmp(opt->value, "URL", 3) != 0)
+		return NULL;
+	for (size_t i = 0; i < COUNT(schemes); i++)
+		if (!strncasecmp(value, schemes[i].begin, strlen(schemes[i].begin)) && holds_password(value))
+			return schemes[i].instead;
+	return NULL;
 }
 
 static void set(struct parse *parse, const struct opt *opt, const char *value)
 {
 	size_t index = (size_t)(opt - parse->call->command->opts);
+	const char *instead = shows_password(opt, value);
 	char why[WHY_MAX_BYTES];
 
 	parse->call->given |= UINT64_C(1) << index;
 	if (opt->kind == KIND_FLAG)
 		*(bool *)(parse->args + opt->at) = true;
-	else if (shows_password(opt, value))
-		FAIL(parse, "option '--%s': a password in it is seen by everybody: put it into a passfile (~/.pgpass), a "
-			    "service file or PGPASSWORD, or the URL into the environment or the configuration",
-		     name_of(opt->member).text);
+	else if (instead)
+		FAIL(parse,
+		     "option '--%s': a password in it is seen by everybody: put it into %s, or the URL into the "
+		     "environment or the configuration",
+		     name_of(opt->member).text, instead);
 	else if (!value_parse(opt, value, parse->args + opt->at, why))
 		FAIL(parse, "option '--%s': '%s' %s", name_of(opt->member).text, value, why);
 }

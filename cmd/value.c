@@ -250,18 +250,53 @@ static void show(struct masked *masked, const char *text, size_t len)
 	masked->text[masked->len] = '\0';
 }
 
+/* Whether "HOST:PORT,HOST:PORT", perhaps with a path, is what stands there. */
+static bool are_servers(const char *text, const char *end)
+{
+	while (text < end && *text != '/') {
+		const char *bracket = *text == '[' ? memchr(text, ']', (size_t)(end - text)) : NULL;
+
+		text = bracket ? bracket : text;
+		text += strcspn(text, ":,/?");
+		if (*text == ':')
+			text += 1 + strspn(text + 1, "0123456789");
+		if (!strchr(",/?", *text))
+			return false;
+		text += *text == ',';
+	}
+	return true;
+}
+
+/* A password may have any character, also those that end it elsewhere; then what stands before them is no server, or
+ * what stands behind them no option. */
+static bool has_user_with_password(const char *authority)
+{
+	const char *at = strrchr(authority, '@'), *colon = strchr(authority, ':');
+	const char *options = authority + strcspn(authority, "?");
+	const char *before = memrchr(authority, '@', (size_t)(options - authority));
+
+	if (!at || !colon || colon > at)
+		return false;
+	if (before && colon < before)
+		return true;
+	/* host:4222?user=me@there */
+	size_t name = at > options ? strcspn(options + 1, "=&@") : 0;
+	return at > options &&
+	       (!name || options[1 + name] != '=' || !are_servers(before ? before + 1 : authority, options));
+}
+
 bool holds_password(const char *url)
 {
+	static const char *const names[] = { "password=", "passwd=", "pwd=", "secret=", "token=" };
 	const char *authority = strstr(url, "://");
 
-	if (strcasestr(url, "password="))
-		return true;
-	if (!authority)
+	for (size_t i = 0; i < COUNT(names); i++)
+		if (strcasestr(url, names[i]))
+			return true;
+	/* A path may have all of it. */
+	if (!authority || authority - url < 4 || !strncasecmp(authority - 4, "file", 4))
 		return false;
-	authority += strlen("://");
-	/* To libpq a password may have all else in it. */
-	const char *at = memrchr(authority, '@', strcspn(authority, "/"));
-	return at && memchr(authority, ':', (size_t)(at - authority));
+	return has_user_with_password(authority + 3);
 }
 
 /* Of what stands between :// and the last @ (a password may have any character) the name of a user with a password is
@@ -290,9 +325,24 @@ static size_t secret_name_len(const char *text)
 	return 0;
 }
 
+/* In a URL up to the next option, else as libpq has it: up to a blank that does not stand in quotes. */
+static size_t secret_len(const char *text, bool of_url)
+{
+	size_t len = 0;
+
+	if (of_url)
+		return strcspn(text, "&");
+	for (bool quoted = false; text[len] && (quoted || text[len] != ' '); len++) {
+		quoted ^= text[len] == '\'';
+		len += text[len] == '\\' && text[len + 1];
+	}
+	return len;
+}
+
 void mask_secrets(const char *text, char masked[MASKED_MAX_BYTES])
 {
 	struct masked out = { .text = masked };
+	bool of_url = strstr(text, "://");
 
 	masked[0] = '\0';
 	text = mask_user(&out, text);
@@ -303,7 +353,7 @@ void mask_secrets(const char *text, char masked[MASKED_MAX_BYTES])
 		text += len ? len : 1;
 		if (len) {
 			show(&out, "***", 3);
-			text += strcspn(text, "&; ");
+			text += secret_len(text, of_url);
 		}
 	}
 }

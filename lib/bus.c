@@ -127,12 +127,12 @@ static char *copy_text(const char *text)
 	return copy ? memcpy(copy, text, size) : NULL;
 }
 
-static enum evbus_code set_alive(struct evbus *bus, const char *url, struct evbus_err *err)
+static enum evbus_code set_alive(struct evbus *bus, struct evbus_err *err)
 {
 	void *page = os.mmap(NULL, ALIVE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (page == MAP_FAILED)
-		return err_set(err, EVBUS_IO, errno, "cannot open the bus '%s'", url);
+		return err_set(err, EVBUS_IO, errno, "cannot open a bus");
 	bus->alive = page;
 	/* Where the kernel cannot (before Linux 4.14) a forked child is not told. */
 	madvise(page, ALIVE_BYTES, MADV_WIPEONFORK);
@@ -168,16 +168,16 @@ enum evbus_code evbus_open(const char *url, const struct evbus_options *options,
 
 	opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the bus '%s'", url);
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a bus");
 	*opened = (struct evbus){ 0 };
 	if (options)
 		opened->options = *options;
 	TRY(open_backend(opened, url, err));
 	opened->store_url = opened->options.store ? copy_text(opened->options.store) : NULL;
 	if (opened->options.store && !opened->store_url)
-		return err_set(err, EVBUS_IO, ENOMEM, "cannot open the bus '%s'", url);
+		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a bus");
 	opened->options.store = opened->store_url;
-	TRY(set_alive(opened, url, err));
+	TRY(set_alive(opened, err));
 	enum evbus_code code = bus_reach(opened, false, err);
 	if (code != EVBUS_OK && code != EVBUS_NONE)
 		return code;

@@ -29,7 +29,7 @@ static enum evbus_code add_option(struct url *url, char *text, struct evbus_err 
 	for (size_t i = 0; i < url->option_count; i++)
 		if (!strcmp(url->options[i].name, text))
 			return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' has the option '%s' twice", url->shown,
-				       text);
+				       url->hides ? "***" : text);
 	if (url->option_count == URL_OPTIONS_MAX)
 		return refuse(url, "it has too many options", err);
 	url->options[url->option_count++] = (struct url_option){ text, equals + 1, false };
@@ -85,10 +85,10 @@ static enum evbus_code parse(struct url *url, char *text, char *shown, bool path
 	char *at = strrchr(servers, '@');
 	char *behind = at ? at + 1 : servers;
 	/* Of one that has a '?' the end stands among the options. */
-	bool hidden = !at && options && strchr(options, '@');
+	url->hides = !at && options && strchr(options, '@');
 	url->servers = behind;
 	if (*behind)
-		snprintf(shown, strlen(behind) + 6, "//%s", hidden ? "***" : behind);
+		snprintf(shown, strlen(behind) + 6, "//%s", url->hides ? "***" : behind);
 	if (at)
 		*at = '\0';
 	TRY(set_path(url, behind, paths, err));
@@ -194,9 +194,16 @@ enum evbus_code url_timeout(struct url *url, int *timeout_ms, struct evbus_err *
 
 enum evbus_code url_done(const struct url *url, const char *known, struct evbus_err *err)
 {
-	for (size_t i = 0; i < url->option_count; i++)
-		if (!url->options[i].taken)
-			return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' has no option '%s'; there are %s",
-				       url->shown, url->options[i].name, known);
+	for (size_t i = 0; i < url->option_count; i++) {
+		if (url->options[i].taken)
+			continue;
+		if (url->hides)
+			return err_set(err, EVBUS_CONFIG, 0,
+				       "the bus '%s' cannot be read: there is no such option; there are %s; a '?' in a "
+				       "password is written %%3F, and an '@' in an option %%40",
+				       url->shown, known);
+		return err_set(err, EVBUS_CONFIG, 0, "the bus '%s' has no option '%s'; there are %s", url->shown,
+			       url->options[i].name, known);
+	}
 	return EVBUS_OK;
 }

@@ -22,6 +22,7 @@ struct url {
 	const char *path;                /* what stands behind them and a '/', decoded; NULL: nothing */
 	struct url_option options[URL_OPTIONS_MAX];
 	size_t option_count;
+	bool hides;                      /* among them may stand the end of a password, so none is named */
 };
 
 /* url as evbus_open() got it. EVBUS_CONFIG: it has another shape, a broken escape, an option twice, or too many. */

@@ -464,6 +464,14 @@ expect_status 0 evbus config --format json -b 'nats://u:hidden@h'
 expect_out_has '{"setting":"bus","value":"nats://u:***@h","origin":"option --bus"}'
 EVBUS_STORE='x://u:hidden@h' expect_status 0 evbus config
 expect_true 'nothing of them' sh -c "! grep -q 'hidden\|pa/s\|token' $OUT"
+write <<'YAML'
+store: "kafka://h:1?sasl.password=hid;den hidden&x=1"
+outboxes: {a: {url: "host=db password='hid den\\' hidden' user=u"}, b: {url: "amqp://u:hid/d?e#n@hidden@h/v"}, c: {url: "x://h?Secret=hidden"}}
+YAML
+expect_equal "$(in_force store)" 'kafka://h:1?sasl.password=***&x=1 evbus.yaml:1'
+expect_equal "$(in_force outboxes.a.url)" 'host=db password=*** user=u evbus.yaml:2'
+expect_equal "$(in_force outboxes.b.url)" 'amqp://u:***@h/v evbus.yaml:2'
+expect_equal "$(in_force outboxes.c.url)" 'x://h?Secret=*** evbus.yaml:2'
 
 t 'options of a bus on servers are put into its URL'
 : | write

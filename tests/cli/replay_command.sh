@@ -92,6 +92,34 @@ expect_status 0 env EVBUS_BUS=event_bus EVBUS_TO_BUS=nats://me:secret@h EVBUS_OU
 expect_out 'EVBUS_BUS=event_bus
 EVBUS_OTHER=nats://me@h:1
 EVBUS_STORE=s.db'
+while read -r url password; do
+	EVBUS_X=$url expect_status 0 evbus replay -t traced --max 1 -- sh -c 'echo "${EVBUS_X-none}"'
+	expect_out none
+	EVBUS_BUS=$url evbus config >"$OUT" 2>"$ERR"
+	expect_true "$url is shown without its password" grep -qF '***' "$OUT"
+	expect_equal "$(grep -cF "$password" "$OUT" "$ERR" | cut -d: -f2 | paste -sd,)" 0,0 "told: $url"
+done <<'URLS'
+nats://me:se/cret@h se/cret
+amqp://me:se@cr/et@h:1/v se@cr/et
+amqps://me:s?ecret@h s?ecret
+kafka://me:s#ecret@h:1 s#ecret
+amqp://me:s%2Fe%40c@h/v s%2Fe
+nats://me:s/e?c@r&e=t@h:1,g:2 c@r&e
+nats://me:12?34@h 12?34
+nats://:secret@h secret
+nats://h?pwd=secret secret
+kafka://h:1?sasl.oauthbearer.client.secret=hidden hidden
+POSTGRES://me:se:cr/et@[::1]:1/db cr/et
+a://b,c://me:se/cret@h se/cret
+URLS
+for url in kafka://h:1,g:2 'kafka://h:1,[::1]:2?sasl.username=me@there' file:///srv/a:b@c 'amqp://me@h:1/v?password_file=/a@b' \
+	'nats://h?user=a:b@c' nats://me@h:1 'amqp://h:1/a:b@c?x=y'; do
+	EVBUS_X=$url expect_status 0 evbus replay -t traced --max 1 -- sh -c 'echo "${EVBUS_X-none}"'
+	case $url in
+	*/a:b@c\?*) expect_out none ;; # it cannot be told from a password
+	*) expect_out "$url" ;;
+	esac
+done
 
 t 'it has a process group of its own, default signals, and no descriptor of ours'
 expect_status 0 evbus replay -t orders --max 1 -- bash -c '

@@ -4,7 +4,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 9
+plan 8
 
 serve net proxy
 net=$ANSWER
@@ -14,7 +14,9 @@ serve broker server rabbitmq || {
 }
 read -r plain _ <<<"$ANSWER"
 tell net to "${plain##*:}"
-through=amqp://tester:s3cret@127.0.0.1:$net
+echo s3cret >"$SERVED/password"
+through=amqp://tester@127.0.0.1:$net?password_file=$SERVED/password
+plain=amqp://tester@${plain#*@}?password_file=$SERVED/password
 export EVBUS_STORE=sqlite:state.db
 
 events() { # FIRST LAST
@@ -37,7 +39,7 @@ events 1 20000 | evbus publish -q -t many
 
 t 'a server that is killed in the middle: 69 within the time-out, what has a receipt is there, and from there it goes on'
 tell broker queue many
-evbus replay -t many --to-bus "$plain?timeout=3s" --rate 20000 --format '{topic}\n' >receipts 2>err &
+evbus replay -t many --to-bus "$plain&timeout=3s" --rate 20000 --format '{topic}\n' >receipts 2>err &
 replay=$!
 wait_for 20 test -s receipts
 SECONDS=0
@@ -63,7 +65,7 @@ for harm in 'hole both' silent paused; do
 		tell net $harm
 	fi
 	SECONDS=0
-	expect_status 69 evbus publish -b "$through?timeout=1s" -t slow <<<'{"id":"1"}'
+	expect_status 69 evbus publish -b "$through&timeout=1s" -t slow <<<'{"id":"1"}'
 	took 4
 done
 tell broker resume
@@ -75,7 +77,7 @@ tell net pass
 } >large
 mkfifo in
 rm -f receipts
-evbus publish -b "$through?timeout=2s" --max-payload 3M -t slow --format '{topic}\n' <in >receipts 2>err &
+evbus publish -b "$through&timeout=2s" --max-payload 3M -t slow --format '{topic}\n' <in >receipts 2>err &
 publisher=$!
 exec 7>in
 echo '{"id":"0"}' >&7
@@ -100,7 +102,7 @@ for way in up down; do
 		tell broker queue cut
 		tell net pass
 		tell net cut "$way" "$bytes"
-		evbus replay -t cut --to-bus "$through?timeout=5s" --format '{topic}\n' >receipts 2>err
+		evbus replay -t cut --to-bus "$through&timeout=5s" --format '{topic}\n' >receipts 2>err
 		status=$? tries=$((tries + 1))
 		expect_true "$way $bytes: the status is $status ($(cat err))" test "$status" = 69 -o "$status" = 0
 		tell net pass
@@ -118,11 +120,11 @@ outbox() { # COMMAND...
 outbox init -q >/dev/null
 tell broker control set_vm_memory_high_watermark 0.00001
 SECONDS=0
-expect_status 69 evbus publish -b "$plain?timeout=2s" -t blocked <<<'{"id":"0"}'
+expect_status 69 evbus publish -b "$plain&timeout=2s" -t blocked <<<'{"id":"0"}'
 expect_err_has 'takes nothing now: low on memory'
 took 6
 events 1 10 | outbox add -q -t blocked >/dev/null
-outbox drain -f -q --to-bus "$plain?timeout=1s" --retry-delay 100ms --retry-cap 500ms 2>err &
+outbox drain -f -q --to-bus "$plain&timeout=1s" --retry-delay 100ms --retry-cap 500ms 2>err &
 drainer=$!
 wait_for 20 grep -q 'no attempt is counted' err
 tell broker control set_vm_memory_high_watermark 0.4
@@ -151,7 +153,7 @@ for key in a b c; do
 done
 kills=0
 for n in 1 2 3 4 5 6; do
-	outbox drain -f -q --to-bus "$plain?timeout=2s" --batch 200 --lease 2s --retry-delay 100ms 2>>err &
+	outbox drain -f -q --to-bus "$plain&timeout=2s" --batch 200 --lease 2s --retry-delay 100ms 2>>err &
 	drainer=$!
 	sleep "0.$((RANDOM % 5 + 1))"
 	if [ "$n" = 3 ]; then
@@ -204,15 +206,3 @@ wait "$publisher"
 expect_equal $? 66 'the status'
 expect_equal "$(wc -l <receipts)" 1 receipts
 expect_true "the reason is told: $(cat err)" grep -q '312 NO_ROUTE' err
-
-t 'a connection that fell silent behind a refusal is not used again: what it says late is about no other row'
-fresh
-serve half amqp_half.py
-evbus outbox-init -q --outbox sqlite:app.db >/dev/null
-for n in 1 2 3; do
-	evbus outbox-add -q --outbox sqlite:app.db -t here >/dev/null <<<"{\"id\":\"$n\",\"type\":\"t\"}"
-done
-expect_status 0 evbus outbox-drain -q -f --max 3 --timeout 20s --outbox sqlite:app.db --to-bus "amqp://127.0.0.1:$ANSWER?timeout=1s" \
-	--retry-delay 10ms
-expect_equal "$(sqlite3 app.db 'SELECT state, attempts FROM outbox' | uniq -c | tr -s ' ')" ' 3 SENT|0' rows
-expect_equal "$(paste -sd' ' "$SERVED")" '1 1 1 2 2' 'connections that messages came on'

@@ -91,6 +91,18 @@ Test(url, of_another_shape_is_refused_without_its_secrets)
 	refused(many, "too many options");
 }
 
+Test(url, a_password_with_a_question_mark_is_not_told_as_an_option)
+{
+	refused("nats://u:1?geheim=a@b?geheim=c&geheim=d@host", "option '***' twice");
+	parse("nats://u:1?geheim=a@host");
+	cr_expect_eq(url_done(&url, "timeout", &err), EVBUS_CONFIG);
+	cr_expect_null(strstr(err.text, "geheim"), "%s", err.text);
+	cr_expect(strstr(err.text, "written %3F"), "%s", err.text);
+	parse("nats://h?typo=a");
+	cr_expect_eq(url_done(&url, "timeout", &err), EVBUS_CONFIG);
+	cr_expect_str_eq(err.text, "the bus 'nats://h' has no option 'typo'; there are timeout");
+}
+
 Test(url, options_have_their_kinds)
 {
 	uint64_t number = 7;
