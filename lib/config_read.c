@@ -47,6 +47,10 @@ static enum evbus_code read_kind(const struct judge *judge, const struct node *v
 	for (const char *const *kind = kinds; *kind; kind++)
 		if (!strcmp(*kind, value->text))
 			return EVBUS_OK;
+	if (!strncmp(value->text, "amqp", 4) || !strncmp(value->text, "rabbit", 6))
+		return wrong(judge, value,
+			     "'event_bus_kind': RabbitMQ is a target, which cannot be read, and no kind of bus: give "
+			     "amqp://HOST to --to-bus, or, to publish only, write it as 'bus'");
 	return wrong(judge, value, "'event_bus_kind': '%.64s' is not one of file|memory|nats|kafka|kinesis",
 		     value->text);
 }

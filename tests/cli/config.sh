@@ -267,7 +267,11 @@ wrong 1:17 "'event_bus_kind: nats' needs 'event_bus_address: HOST:PORT'" <<<'eve
 wrong 2:1 "both 'bus' and 'event_bus_address'" <<<$'bus: file:x\nevent_bus_address: y:1'
 echo 'event_bus_kind: file' | write
 expect_equal "$(in_force bus)" 'file:event_bus evbus.yaml:1'
-wrong 1:17 'not one of file|memory|nats|kafka|kinesis' <<<'event_bus_kind: rabbit'
+wrong 1:17 'not one of file|memory|nats|kafka|kinesis' <<<'event_bus_kind: pulsar'
+for kind in amqp amqps rabbitmq; do
+	wrong 3:29 "'event_bus_kind': RabbitMQ is a target, which cannot be read, and no kind of bus: give amqp://HOST to --to-bus, or" \
+		<<<$'bus: amqp://h\nprofiles:\n  forward: {event_bus_kind: '"$kind}"
+done
 wrong 2:1 "both 'bus' and 'event_bus_root'" <<<$'bus: file:x\nevent_bus_root: y'
 
 # ---- what cannot be ----------------------------------------------------------------------------------------------
@@ -460,10 +464,6 @@ YAML
 expect_equal "$(in_force store)" 'postgres://app:***@db/app?sslpassword=***&x=1 evbus.yaml:2'
 expect_equal "$(in_force outboxes.a.url)" 'postgres://***@db/app evbus.yaml:3'
 expect_equal "$(in_force outboxes.b.url)" 'host=db password=*** user=u evbus.yaml:3'
-expect_status 0 evbus config --format json -b 'nats://u:hidden@h'
-expect_out_has '{"setting":"bus","value":"nats://u:***@h","origin":"option --bus"}'
-EVBUS_STORE='x://u:hidden@h' expect_status 0 evbus config
-expect_true 'nothing of them' sh -c "! grep -q 'hidden\|pa/s\|token' $OUT"
 write <<'YAML'
 store: "kafka://h:1?sasl.password=hid;den hidden&x=1"
 outboxes: {a: {url: "host=db password='hid den\\' hidden' user=u"}, b: {url: "amqp://u:hid/d?e#n@hidden@h/v"}, c: {url: "x://h?Secret=hidden"}}
@@ -472,6 +472,10 @@ expect_equal "$(in_force store)" 'kafka://h:1?sasl.password=***&x=1 evbus.yaml:1
 expect_equal "$(in_force outboxes.a.url)" 'host=db password=*** user=u evbus.yaml:2'
 expect_equal "$(in_force outboxes.b.url)" 'amqp://u:***@h/v evbus.yaml:2'
 expect_equal "$(in_force outboxes.c.url)" 'x://h?Secret=*** evbus.yaml:2'
+expect_status 0 evbus config --format json -b 'nats://u:hidden@h'
+expect_out_has '{"setting":"bus","value":"nats://u:***@h","origin":"option --bus"}'
+EVBUS_STORE='x://u:hidden@h' expect_status 0 evbus config
+expect_true 'nothing of them' sh -c "! grep -q 'hidden\|pa/s\|token' $OUT"
 
 t 'options of a bus on servers are put into its URL'
 : | write
