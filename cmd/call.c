@@ -171,6 +171,16 @@ enum evbus_code bus_open_other(struct call *call, const char *url, uint32_t payl
 	return evbus_open(url, &options, bus, &call->err);
 }
 
+enum evbus_code refuse_of_target(struct call *call, const char *url, const char *option, const char *why)
+{
+	char masked[MASKED_MAX_BYTES];
+
+	if (!evbus_names_target(url))
+		return EVBUS_OK;
+	mask_secrets(url, masked);
+	return fail(call, EVBUS_USAGE, "--%s is not for a target such as '%s': %s", option, masked, why);
+}
+
 void bus_cleanup(struct evbus **bus)
 {
 	if (*bus)

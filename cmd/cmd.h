@@ -326,6 +326,9 @@ CHECKED enum evbus_code bus_open_other(struct call *call, const char *url, uint3
 				       struct evbus **bus);
 void bus_cleanup(struct evbus **bus);
 
+/* EVBUS_USAGE if the URL names a target: what this option asks for (without its dashes) there is not. */
+CHECKED enum evbus_code refuse_of_target(struct call *call, const char *url, const char *option, const char *why);
+
 /* The JSON pointers of a partitioning of the configuration. EVBUS_CONFIG: there is none of the name. */
 CHECKED enum evbus_code partitioning_named(struct call *call, const char *name, const char **key_from);
 

@@ -151,12 +151,27 @@ static enum evbus_code run_command(struct retrying *retry, const struct evbus_le
 
 /* ---- by publishing it once more -------------------------------------------------------------------------------- */
 
+/* As it is printed. A target says no offset. */
+static void write_receipt(char text[RECEIPT_BYTES], const char *topic, const struct evbus_record *receipt)
+{
+	char offset[EVBUS_OFFSET_MAX_BYTES + 3] = "null";
+
+	if (receipt->offset.data)
+		snprintf(offset, sizeof offset, "\"%.*s\"", (int)receipt->offset.len, receipt->offset.data);
+	snprintf(text, RECEIPT_BYTES,
+		 "{\"topic\":\"%s\",\"partition_id\":%d,\"offset_kind\":\"%s\",\"offset\":%s,"
+		 "\"published_at_utc\":\"%.*s\"}",
+		 topic, receipt->partition_id, receipt->offset_kind, offset, (int)receipt->published_at_utc.len,
+		 receipt->published_at_utc.data);
+}
+
 static enum evbus_code publish(struct retrying *retry, const struct evbus_letter *letter, char text[RECEIPT_BYTES])
 {
 	char topic[EVBUS_TOPIC_MAX_BYTES + 1], origin[ORIGIN_BYTES];
 	struct evbus_err *err = &retry->call->err;
+	struct evbus *bus = retry->letters.sources.bus;
 	struct evbus_event event = { .topic = topic, .payload = letter->payload, .key = letter->partition_key,
-				     .partition_id = letter->partition_id };
+				     .partition_id = evbus_is_target(bus) ? EVBUS_PARTITION_ANY : letter->partition_id };
 	const struct evbus_publisher_options one_by_one = { .go_on = not_stopped };
 	struct evbus_partition_info info;
 
@@ -166,9 +181,10 @@ static enum evbus_code publish(struct retrying *retry, const struct evbus_letter
 	event.origin = (struct evbus_slice){ origin, (size_t)n };
 	event.returns = letter->returns < UINT32_MAX ? (uint32_t)letter->returns + 1 : UINT32_MAX;
 	/* A topic that is gone would be made anew, with one partition. */
-	TRY(evbus_topic_describe(retry->letters.sources.bus, topic, EVBUS_PARTITION_ALL, &info, err));
+	if (!evbus_is_target(bus))
+		TRY(evbus_topic_describe(bus, topic, EVBUS_PARTITION_ALL, &info, err));
 	if (!retry->publisher)
-		TRY(evbus_publisher_open(retry->letters.sources.bus, &one_by_one, &retry->publisher, err));
+		TRY(evbus_publisher_open(bus, &one_by_one, &retry->publisher, err));
 	enum evbus_code code = evbus_publisher_add(retry->publisher, &event, err);
 	/* A partition that takes nothing any more: its key says which ones went on with it. */
 	if (code == EVBUS_NONE && event.key.data) {
@@ -180,11 +196,7 @@ static enum evbus_code publish(struct retrying *retry, const struct evbus_letter
 	const struct evbus_record *receipt = evbus_publisher_next(retry->publisher);
 	if (!receipt)
 		return fail(retry->call, EVBUS_BUG, "the letter '%s' was published without a receipt", letter->id);
-	snprintf(text, RECEIPT_BYTES,
-		 "{\"topic\":\"%s\",\"partition_id\":%d,\"offset_kind\":\"%s\",\"offset\":\"%.*s\","
-		 "\"published_at_utc\":\"%.*s\"}",
-		 topic, receipt->partition_id, receipt->offset_kind, (int)receipt->offset.len, receipt->offset.data,
-		 (int)receipt->published_at_utc.len, receipt->published_at_utc.data);
+	write_receipt(text, topic, receipt);
 	return EVBUS_OK;
 }
 
@@ -287,6 +299,9 @@ static enum evbus_code republish_one(struct attempt *attempt, const struct evbus
 		return succeeded(attempt, letter);
 	if (code != EVBUS_DATA && code != EVBUS_USAGE && code != EVBUS_NONE)
 		return code;
+	/* What a target refuses when it gets it is the last that this one publishes. */
+	evbus_publisher_close(attempt->retry->publisher);
+	attempt->retry->publisher = NULL;
 	snprintf(attempt->result, sizeof attempt->result, "%.*s", (int)RECEIPT_BYTES - 1, call->err.text);
 	return failed(attempt, letter, EVBUS_REASON_BACKEND,
 		      (struct evbus_slice){ attempt->result, strlen(attempt->result) });

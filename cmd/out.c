@@ -439,3 +439,11 @@ enum evbus_code out_format(struct call *call, struct record_format format)
 		return EVBUS_OK;
 	return fail(call, EVBUS_USAGE, "format '%s' %s", format.text, why);
 }
+
+enum evbus_code out_format_of(struct call *call, struct record_format format, const char *url)
+{
+	TRY(out_format(call, format));
+	if (out.form != FORM_STORED)
+		return EVBUS_OK;
+	return refuse_of_target(call, url, "format stored", "there is no line that would be stored");
+}

@@ -12,6 +12,8 @@
 
 /* How records and receipts are printed from now on; JSON where it was not called. */
 CHECKED enum evbus_code out_format(struct call *call, struct record_format format);
+/* The same for receipts of the bus of this URL, which may be a target. */
+CHECKED enum evbus_code out_format_of(struct call *call, struct record_format format, const char *url);
 
 /* A line each. A receipt is a record of which only the position is printed; other formats than json and tsv print it
  * as they print a record. */

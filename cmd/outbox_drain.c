@@ -317,7 +317,6 @@ static enum evbus_code worker_open(struct worker *worker)
 	const struct args *args = worker->drain->args;
 	const struct evbus_options options = { .payload_max_bytes = (uint32_t)args->max_payload.bytes };
 
-
 	TRY(bus_open(&worker->call, &options, &worker->bus));
 	return outbox_open_to(&worker->call, worker->bus, &args->outbox, args->to_bus, options.payload_max_bytes,
 			      &worker->to, &worker->outbox);
@@ -486,7 +485,7 @@ static enum evbus_code outbox_drain_run(struct args *args, struct call *call)
 	bool done;
 
 	TRY(check_args(args, call));
-	TRY(out_format(call, args->format));
+	TRY(out_format_of(call, args->format, args->to_bus ? args->to_bus : args->common.bus));
 	drain.over = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (drain.over < 0)
 		return fail_errno(call, EVBUS_IO, "cannot make an event descriptor");

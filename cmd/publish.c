@@ -85,7 +85,9 @@ COMMAND(publish,
 struct run {
 	const struct args *args;
 	struct call *call;
+	struct evbus *bus;
 	struct evbus_publisher *publisher;
+	bool one_by_one;      /* a target refuses only when it gets something: each is waited for, to know which one it was */
 	struct input input;
 	struct evbus_event event;
 	struct record record; /* what event points into, with --records */
@@ -116,6 +118,24 @@ static enum evbus_code check_routing(const struct args *args, struct call *call)
 	return EVBUS_OK;
 }
 
+/* Of what can be published to and not be read. */
+static enum evbus_code check_target(const struct args *args, struct call *call)
+{
+	const char *bus = args->common.bus;
+
+	if (args->idempotent)
+		TRY(refuse_of_target(call, bus, "idempotent",
+				     "nobody can look whether an event is there; by its message_id a consumer knows it "
+				     "again"));
+	if (args->expect_offset)
+		TRY(refuse_of_target(call, bus, "expect-offset", "it has no offsets"));
+	if (args->atomic)
+		TRY(refuse_of_target(call, bus, "atomic", "it takes one event after the other"));
+	if (args->partition > 0)
+		TRY(refuse_of_target(call, bus, "partition", "it has no partitions"));
+	return EVBUS_OK;
+}
+
 static enum evbus_code check_args(const struct args *args, struct call *call)
 {
 	bool skip = !strcmp(args->on_error, "skip");
@@ -135,14 +155,12 @@ static enum evbus_code check_args(const struct args *args, struct call *call)
 				"operand '%.40s' is an event and not the name of a FILE; pipe it: echo '{…}' | evbus "
 				"publish -t TOPIC",
 				call->operands[i]);
-	return EVBUS_OK;
+	return check_target(args, call);
 }
 
-static enum evbus_code open_publisher(struct run *run, struct evbus **bus)
+static enum evbus_code open_publisher(struct run *run)
 {
 	const struct args *args = run->args;
-	const struct evbus_options options = { .no_create = args->no_create,
-					       .payload_max_bytes = (uint32_t)args->max_payload.bytes };
 	const struct evbus_publisher_options how = { .atomic = args->atomic,
 						     .expect_offset = args->expect_offset,
 						     .key_from = args->key_from,
@@ -150,13 +168,26 @@ static enum evbus_code open_publisher(struct run *run, struct evbus **bus)
 						     .event_key_from = args->event_key_from,
 						     .go_on = not_stopped };
 
-	TRY(bus_open(run->call, &options, bus));
-	return evbus_publisher_open(*bus, &how, &run->publisher, &run->call->err);
+	evbus_publisher_close(run->publisher);
+	run->publisher = NULL;
+	return evbus_publisher_open(run->bus, &how, &run->publisher, &run->call->err);
+}
+
+static enum evbus_code open_bus(struct run *run)
+{
+	const struct args *args = run->args;
+	const struct evbus_options options = { .no_create = args->no_create,
+					       .payload_max_bytes = (uint32_t)args->max_payload.bytes };
+
+	TRY(bus_open(run->call, &options, &run->bus));
+	run->one_by_one = evbus_is_target(run->bus) && !strcmp(args->on_error, "skip");
+	return open_publisher(run);
 }
 
 static void run_release(struct run *run)
 {
 	evbus_publisher_close(run->publisher);
+	bus_cleanup(&run->bus);
 	input_release(&run->input);
 	if (run->rejects >= 0)
 		close(run->rejects);
@@ -242,12 +273,24 @@ static enum evbus_code print_receipts(struct run *run)
 	return EVBUS_OK;
 }
 
+/* To a target: afterwards a publisher that was refused something takes no more. */
+static enum evbus_code send_alone(struct run *run, const struct item *item)
+{
+	enum evbus_code code = evbus_publisher_flush(run->publisher, &run->call->err);
+
+	if (code != EVBUS_DATA && code != EVBUS_NONE)
+		return code ? code : print_receipts(run);
+	TRY(refuse_event(run, item, item->event.data));
+	return open_publisher(run);
+}
+
 /* Makes an event of a record: what was chosen on the command line holds, else what the record has. */
 static enum evbus_code take_record(struct run *run, struct evbus_slice text)
 {
 	const struct args *args = run->args;
 	struct record *record = &run->record;
-	bool chosen = args->partition != EVBUS_PARTITION_ANY || args->key || args->key_from;
+	bool chosen = args->partition != EVBUS_PARTITION_ANY || args->key || args->key_from ||
+		      evbus_is_target(run->bus);
 
 	TRY(record_read(text, record, &run->call->err));
 	if (!args->topic && !record->topic[0]) {
@@ -279,7 +322,7 @@ static enum evbus_code take(struct run *run, const struct item *item)
 		return refuse_event(run, item, item->event.data);
 	enum evbus_code code = evbus_publisher_add(run->publisher, &run->event, &call->err);
 	if (code == EVBUS_OK)
-		return print_receipts(run);
+		return run->one_by_one ? send_alone(run, item) : print_receipts(run);
 	if (code == EVBUS_DATA)
 		return refuse_event(run, item, (run->event.payload.data ? run->event.payload : item->event).data);
 	if (run->args->records && (code == EVBUS_USAGE || code == EVBUS_NONE))
@@ -401,14 +444,13 @@ static enum evbus_code finish(struct run *run, enum evbus_code code)
 
 static enum evbus_code publish_run(struct args *args, struct call *call)
 {
-	CLEANUP(bus_cleanup) struct evbus *bus = NULL;
 	CLEANUP(run_release) struct run run = { .args = args, .call = call, .input.fd = -1, .rejects = -1 };
 
 	TRY(check_args(args, call));
 	if (args->partitioning)
 		TRY(partitioning_named(call, args->partitioning, &args->key_from));
-	TRY(out_format(call, args->format));
-	TRY(open_publisher(&run, &bus));
+	TRY(out_format_of(call, args->format, args->common.bus));
+	TRY(open_bus(&run));
 	TRY(open_rejects(&run));
 	TRY(input_init(&run.input, call, (uint32_t)args->max_payload.bytes, args->multiline));
 	begin_event(&run);

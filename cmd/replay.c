@@ -98,10 +98,15 @@ static enum evbus_code within_record(struct replay *replay, const struct evbus_r
 			   record->partition_id, (int)record->offset.len, record->offset.data);
 }
 
+static bool skips(const struct args *args)
+{
+	return args->on_error && !strcmp(args->on_error, "skip");
+}
+
 /* Whether the replay goes on after an event for which something failed: it is told then. */
 static bool is_skipped(struct replay *replay)
 {
-	if (!replay->args->on_error || !strcmp(replay->args->on_error, "stop"))
+	if (!skips(replay->args))
 		return false;
 	replay->failed++;
 	talk(replay->call, WARNING, "%s", replay->call->err.text);
@@ -204,7 +209,7 @@ static enum evbus_code deliver(struct replay *replay, const struct evbus_record 
 	if (!replay->target.publisher)
 		return out_record(replay->call, record);
 	enum evbus_code code = target_publish(&replay->target, record);
-	return code == EVBUS_DATA && is_skipped(replay) ? EVBUS_OK : code;
+	return code && replay->target.refused && is_skipped(replay) ? EVBUS_OK : code;
 }
 
 static enum evbus_code read_failed(struct replay *replay, enum evbus_code code)
@@ -282,6 +287,11 @@ static enum evbus_code check_command(struct call *call, const struct args *args)
 	return EVBUS_OK;
 }
 
+static const char *target_url(const struct args *args)
+{
+	return args->to_bus ? args->to_bus : args->common.bus;
+}
+
 static enum evbus_code check_options(struct call *call, const struct args *args)
 {
 	bool target = args->to_topic || args->to_bus;
@@ -299,6 +309,8 @@ static enum evbus_code check_options(struct call *call, const struct args *args)
 	if (target && args->count)
 		return fail(call, EVBUS_USAGE,
 			    "--count prints no receipts: to count and publish nothing say --dry-run");
+	if (args->to_partition > 0)
+		TRY(refuse_of_target(call, target_url(args), "to-partition", "it has no partitions"));
 	TRY(check_command(call, args));
 	return args->to_topic ? evbus_topic_check(args->to_topic, false, &call->err) : EVBUS_OK;
 }
@@ -310,12 +322,13 @@ static enum evbus_code open_target(struct replay *replay, struct evbus *source)
 	if (args->dry_run || (!args->to_topic && !args->to_bus))
 		return EVBUS_OK;
 	replay->target = (struct target){ .call = replay->call,
-					  .url = args->to_bus ? args->to_bus : args->common.bus,
+					  .url = target_url(args),
 					  .topic = args->to_topic,
 					  .partition = (int32_t)args->to_partition,
 					  .key = args->key,
 					  .key_from = args->key_from,
-					  .quiet = args->common.quiet };
+					  .quiet = args->common.quiet,
+					  .skips = skips(args) };
 	return target_open(&replay->target, source, args->common.bus, args->reading.topic);
 }
 
@@ -328,7 +341,7 @@ static enum evbus_code replay_run(struct args *args, struct call *call)
 	CLEANUP(handler_cleanup) struct handler *handler = NULL;
 	struct replay replay = { .call = call, .args = args, .pace.rate = args->rate };
 
-	TRY(out_format(call, args->format));
+	TRY(out_format_of(call, args->format, target_url(args)));
 	TRY(check_options(call, args));
 	selection.go_on = go_on;
 	selection.go_on_context = &replay;

@@ -121,16 +121,42 @@ static enum evbus_code refused(struct target *target, const struct evbus_record 
 	return write_failed(target, code);
 }
 
+static enum evbus_code open_publisher(struct target *target)
+{
+	const struct evbus_publisher_options publishing = { .key_from = target->key_from, .go_on = not_stopped };
+
+	evbus_publisher_close(target->publisher);
+	target->publisher = NULL;
+	return evbus_publisher_open(target->bus, &publishing, &target->publisher, &target->call->err);
+}
+
+/* *sent: to a bus that refuses what it gets, after which a publisher takes no more. */
+static enum evbus_code publish(struct target *target, const struct evbus_record *record, const char *topic, bool *sent)
+{
+	TRY(add(target, record, topic));
+	*sent = target->one_by_one;
+	return *sent ? evbus_publisher_flush(target->publisher, &target->call->err) : EVBUS_OK;
+}
+
 enum evbus_code target_publish(struct target *target, const struct evbus_record *record)
 {
 	const char *topic = topic_of(target, record);
-	enum evbus_code code = add(target, record, topic);
+	bool sent = false;
+	enum evbus_code code = publish(target, record, topic, &sent);
 
+	target->refused = false;
 	if (!code)
 		return print_receipts(target);
 	/* Another failure may be that of what was added before, and the record is not to blame. */
-	bool is_its_own = code == EVBUS_DATA || code == EVBUS_USAGE || code == EVBUS_NONE;
-	return is_its_own ? refused(target, record, topic, code) : write_failed(target, code);
+	if (code != EVBUS_DATA && code != EVBUS_USAGE && code != EVBUS_NONE)
+		return write_failed(target, code);
+	code = refused(target, record, topic, code);
+	struct evbus_err why = target->call->err;
+	if (sent)
+		TRY(open_publisher(target));
+	target->call->err = why;
+	target->refused = sent || code == EVBUS_DATA;
+	return code;
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -184,21 +210,22 @@ enum evbus_code target_open(struct target *target, struct evbus *source, const c
 {
 	CLEANUP(free_names) char **names = NULL;
 	struct call *call = target->call;
-	const struct evbus_publisher_options publishing = { .key_from = target->key_from, .go_on = not_stopped };
 
 	mask_secrets(target->url, target->name);
 	enum evbus_code code = bus_open_other(call, target->url, PAYLOAD_MAX_BYTES, &target->bus);
 	if (code)
 		return write_failed(target, code);
-	/* A target has no topics that could be prepared, and no partitions to be kept. */
-	bool keeps_topic = !target->topic && !evbus_is_target(target->bus);
+	/* There are no topics that could be prepared, and no partitions to be kept. */
+	bool writes_only = evbus_is_target(target->bus);
+	bool keeps_topic = !target->topic && !writes_only;
+	target->one_by_one = writes_only && target->skips;
 	target->keeps_partition =
 		keeps_topic && !target->key && !target->key_from && target->partition == EVBUS_PARTITION_ANY;
 	if (keeps_topic)
 		TRY(evbus_topic_list(source, pattern, &names, &call->err));
 	for (char **name = names; name && *name; name++)
 		TRY(prepare_topic(target, source, source_url, *name));
-	code = evbus_publisher_open(target->bus, &publishing, &target->publisher, &call->err);
+	code = open_publisher(target);
 	return code ? write_failed(target, code) : EVBUS_OK;
 }
 

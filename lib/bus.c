@@ -28,13 +28,14 @@ static const struct {
 	const struct backend_ops *built_in;    /* NULL: a module of that name has it */
 	const char *dev_package;
 	bool tls;                              /* its scheme with an s behind it is the same over TLS */
+	bool writes_only;                      /* as its backend_ops have it */
 } kinds[] = {
-	{ "file", &backend_file, NULL, false },
-	{ "memory", &backend_memory, NULL, false },
-	{ "nats", NULL, "libnats-dev", false },
-	{ "kafka", NULL, "librdkafka-dev", false },
-	{ "kinesis", NULL, "libcurl4-openssl-dev", false },
-	{ "amqp", NULL, "librabbitmq-dev", true },
+	{ "file", &backend_file, NULL, false, false },
+	{ "memory", &backend_memory, NULL, false, false },
+	{ "nats", NULL, "libnats-dev", false, false },
+	{ "kafka", NULL, "librdkafka-dev", false, false },
+	{ "kinesis", NULL, "libcurl4-openssl-dev", false, false },
+	{ "amqp", NULL, "librabbitmq-dev", true, true },
 };
 
 /* ---- open and close ---- */
@@ -72,24 +73,35 @@ static enum evbus_code load_backend(const char *scheme, const char *dev_package,
 		       scheme, (*ops)->version, BACKEND_VERSION);
 }
 
-static enum evbus_code find_backend(const char *url, const struct backend_ops **ops, const char **rest,
-				    struct evbus_err *err)
+/* Index in kinds; SIZE_MAX: it is of none. */
+static size_t kind_of(const char *url)
 {
 	size_t scheme = bus_scheme_len(url);
 
-	*rest = scheme ? url + scheme + 1 : url;
+	if (!scheme)
+		return 0;
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-		bool tls = scheme && kinds[i].tls && (url[scheme - 1] | 32) == 's';
-		if (scheme && !is_scheme(url, tls ? scheme - 1 : scheme, kinds[i].scheme))
-			continue;
-		*ops = kinds[i].built_in;
-		return *ops ? EVBUS_OK : load_backend(kinds[i].scheme, kinds[i].dev_package, ops, err);
+		bool tls = kinds[i].tls && (url[scheme - 1] | 32) == 's';
+		if (is_scheme(url, tls ? scheme - 1 : scheme, kinds[i].scheme))
+			return i;
 	}
-	return err_set(err, EVBUS_CONFIG, 0,
-		       "there is no backend '%.*s': the bus is file:DIR, memory:, nats://HOST, kafka://HOST, "
-		       "kinesis://REGION, amqp://HOST (to publish to), or a path "
-		       "(./%.*s:… for one with a colon)",
-		       (int)scheme, url, (int)scheme, url);
+	return SIZE_MAX;
+}
+
+static enum evbus_code find_backend(const char *url, const struct backend_ops **ops, const char **rest,
+				    struct evbus_err *err)
+{
+	size_t scheme = bus_scheme_len(url), kind = kind_of(url);
+
+	*rest = scheme ? url + scheme + 1 : url;
+	if (kind == SIZE_MAX)
+		return err_set(err, EVBUS_CONFIG, 0,
+			       "there is no backend '%.*s': the bus is file:DIR, memory:, nats://HOST, kafka://HOST, "
+			       "kinesis://REGION, amqp://HOST (to publish to), or a path "
+			       "(./%.*s:… for one with a colon)",
+			       (int)scheme, url, (int)scheme, url);
+	*ops = kinds[kind].built_in;
+	return *ops ? EVBUS_OK : load_backend(kinds[kind].scheme, kinds[kind].dev_package, ops, err);
 }
 
 const char *evbus_backend(size_t index, bool *there)
@@ -188,6 +200,13 @@ enum evbus_code evbus_open(const char *url, const struct evbus_options *options,
 bool evbus_is_target(const struct evbus *bus)
 {
 	return bus->backend->ops->writes_only;
+}
+
+bool evbus_names_target(const char *url)
+{
+	size_t kind = kind_of(url);
+
+	return kind != SIZE_MAX && kinds[kind].writes_only;
 }
 
 void evbus_close(struct evbus *bus)
