@@ -193,6 +193,9 @@ void consumer_forget_earlier(struct lane *lane);
 /* Sets lane->begins when the group has done the partition's parents. *held: what it waits for, where that is not ours. */
 CHECKED enum evbus_code consumer_ask_parents(struct evbus_consumer *consumer, struct lane *lane, struct evbus_err *held,
 					     struct evbus_err *err);
+/* Up to which number the partitions are that were there when the group was; -1: it never was. */
+CHECKED enum evbus_code consumer_last_seen(struct evbus_consumer *consumer, const struct backend_topic *topic,
+					   int32_t *last, struct evbus_err *err);
 /* Whether the group has a checkpoint on a parent. */
 CHECKED enum evbus_code consumer_was_here_before(struct evbus_consumer *consumer, const struct backend_topic *topic,
 						 const struct backend_partition *place, bool *was,

@@ -64,7 +64,7 @@ static enum evbus_code no_memory(struct evbus_err *err)
 }
 
 static enum evbus_code add_lane(struct evbus_consumer *consumer, struct backend_topic *topic,
-				struct backend_partition place, struct evbus_err *err)
+				struct backend_partition place, bool appeared, struct evbus_err *err)
 {
 	size_t chunk = consumer->lane_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
 
@@ -72,7 +72,7 @@ static enum evbus_code add_lane(struct evbus_consumer *consumer, struct backend_
 	CLEANUP(free_cleanup) struct lane *lane = os.realloc(NULL, sizeof *lane);
 	if (!lane)
 		return no_memory(err);
-	*lane = (struct lane){ .topic = topic, .place = place, .appeared = consumer->topics_looked_for };
+	*lane = (struct lane){ .topic = topic, .place = place, .appeared = appeared };
 	if (consumer->from && !lane->appeared)
 		TRY(consumer_was_here_before(consumer, topic, &place, &lane->appeared, err));
 	TRY(partition_open(topic, place.number, chunk, false, &lane->reader, err));
@@ -96,19 +96,24 @@ static bool has_lane(const struct evbus_consumer *consumer, const struct backend
 	return false;
 }
 
-/* Adds a lane for each that is asked for and has none. */
+/* Adds a lane for each that is asked for and has none. A number is given to one partition after the other, so one that is
+ * higher than those that the group has seen is of one that appeared since. */
 static enum evbus_code look_for_partitions(struct evbus_consumer *consumer, struct backend_topic *topic,
 					   struct evbus_err *err)
 {
 	size_t at = 0;
+	int32_t last = -1;
 
+	if (!consumer->topics_looked_for)
+		TRY(consumer_last_seen(consumer, topic, &last, err));
 	for (uint32_t i = 0; i < topic->partitions; i++) {
 		struct backend_partition place = topic_partition(topic, i);
 		if ((consumer->partition_id >= 0 && place.number != consumer->partition_id) ||
 		    has_lane(consumer, topic, place.number, &at))
 			continue;
+		bool appeared = consumer->topics_looked_for || (last >= 0 && place.number > last);
 		struct evbus_err why;
-		enum evbus_code code = add_lane(consumer, topic, place, &why);
+		enum evbus_code code = add_lane(consumer, topic, place, appeared, &why);
 		/* One that appeared may not be ready. */
 		if (code == EVBUS_NONE && consumer->topics_looked_for)
 			continue;

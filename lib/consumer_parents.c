@@ -121,6 +121,17 @@ enum evbus_code consumer_ask_parents(struct evbus_consumer *consumer, struct lan
 	return EVBUS_OK;
 }
 
+enum evbus_code consumer_last_seen(struct evbus_consumer *consumer, const struct backend_topic *topic, int32_t *last,
+				   struct evbus_err *err)
+{
+	*last = -1;
+	/* Where one is asked for, what it begins with is about that one, whatever became of others. */
+	if (!consumer->from || consumer->partition_id >= 0)
+		return EVBUS_OK;
+	TRY(bus_store(consumer->bus, err));
+	return store_checkpoint_last(consumer->bus->store, consumer->group, topic->name, topic->log_id, last, err);
+}
+
 enum evbus_code consumer_was_here_before(struct evbus_consumer *consumer, const struct backend_topic *topic,
 					 const struct backend_partition *place, bool *was, struct evbus_err *err)
 {

@@ -21,6 +21,9 @@ void shards_wrap(struct evbus *bus, const char *modules, unsigned count);
 int32_t shards_split(int32_t number);
 int32_t shards_merge(int32_t a, int32_t b);
 
+/* One more, as Kafka has it: half of the keys of another go to it from now on, and nobody is its parent. */
+int32_t shards_add(int32_t number);
+
 /* An open one, by any number; and one that it can be merged with, or -1. */
 int32_t shards_open_one(unsigned any);
 int32_t shards_neighbour(int32_t number);

@@ -34,6 +34,15 @@ int32_t shards_split(int32_t number)
 	return first;
 }
 
+int32_t shards_add(int32_t number)
+{
+	pthread_mutex_lock(&shards_mutex);
+	const struct shard *shard = &shards[number];
+	int32_t added = open_shard(shard->low + (shard->high - shard->low) / 2, shard->high, -1, -1);
+	pthread_mutex_unlock(&shards_mutex);
+	return added;
+}
+
 int32_t shards_merge(int32_t a, int32_t b)
 {
 	pthread_mutex_lock(&shards_mutex);
@@ -74,7 +83,8 @@ void shards_forget(int32_t number)
 
 int32_t shards_at(uint64_t place)
 {
-	for (int32_t i = 0; i < shard_count; i++)
+	/* What was added stands before those that it took keys from. */
+	for (int32_t i = shard_count - 1; i >= 0; i--)
 		if (!shards[i].closed && shards[i].low <= place && place < shards[i].high)
 			return i;
 	abort();
@@ -87,7 +97,7 @@ uint64_t shards_place(struct evbus_slice key, int32_t first)
 
 	for (size_t i = 0; i < key.len; i++)
 		hash = (hash ^ (unsigned char)key.data[i]) * 1099511628211u;
-	return shards[first].low + (hash >> 16) % (shards[first].high - shards[first].low);
+	return shards[first].low + hash % (shards[first].high - shards[first].low);
 }
 
 bool shards_is_closed(int32_t number)

@@ -12,6 +12,9 @@
 
 static const char select_one[] =
 	"SELECT " COLUMNS " FROM checkpoints WHERE group_name = ? AND topic = ? AND partition_id = ?";
+static const char select_last[] =
+	"SELECT " COLUMNS " FROM checkpoints WHERE group_name = ? AND topic = ? AND log_id = ? "
+	"ORDER BY partition_id DESC LIMIT 1";
 static const char select_group[] = "SELECT " COLUMNS " FROM checkpoints WHERE group_name = ?" ORDER;
 static const char select_all[] = "SELECT " COLUMNS " FROM checkpoints" ORDER;
 static const char delete_one[] = "DELETE FROM checkpoints WHERE group_name = ? AND topic = ? AND partition_id = ?";
@@ -88,6 +91,20 @@ enum evbus_code store_checkpoint_get(struct store *store, const char *group, con
 	if (!one.found)
 		return none(group, topic, partition_id, err);
 	*checkpoint = one.checkpoint;
+	return EVBUS_OK;
+}
+
+enum evbus_code store_checkpoint_last(struct store *store, const char *group, const char *topic, const char *log_id,
+				      int32_t *partition_id, struct evbus_err *err)
+{
+	struct one one = { 0 };
+	struct query query = { .sql = select_last,
+			       ARGS(value_text(group), value_text(topic), value_text(log_id)),
+			       .row = take_one,
+			       .context = &one };
+
+	TRY(table_read(store, &query, err));
+	*partition_id = one.found ? one.checkpoint.partition_id : -1;
 	return EVBUS_OK;
 }
 

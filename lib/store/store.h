@@ -51,6 +51,9 @@ CHECKED enum evbus_code store_place(struct store *store, struct buf *place, stru
 CHECKED enum evbus_code store_checkpoint_get(struct store *store, const char *group, const char *topic,
 					     int32_t partition_id, struct evbus_checkpoint *checkpoint,
 					     struct evbus_err *err);
+/* The partition with the highest number of those that have one on this log; -1: none has. */
+CHECKED enum evbus_code store_checkpoint_last(struct store *store, const char *group, const char *topic,
+					      const char *log_id, int32_t *partition_id, struct evbus_err *err);
 /* Inserts or replaces count of them in one transaction. */
 CHECKED enum evbus_code store_checkpoint_put(struct store *store, const struct evbus_checkpoint *checkpoints,
 					     size_t count, struct evbus_err *err);

@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 21
+plan 22
 
 command -v kcat >/dev/null || {
 	echo '1..0 # SKIP there is no kcat (tests/deps servers installs it)'
@@ -114,6 +114,15 @@ expect_equal "$(sort -n tailed | tr '\n' ' ')" "$(seq -s ' ' 1 40) 100 200 " 're
 expect_equal "$(jq .n handled | sort -n | tr '\n' ' ')" "$(seq -s ' ' 1 40) 100 200 " 'consumed once each'
 expect_status 0 evbus checkpoint-list -g g --format tsv
 expect_equal "$(cut -f3 "$OUT" | sort | tr '\n' ' ')" '0 1 2 ' 'checkpoints of all partitions'
+
+t 'what came to a partition that was added while a group was away is consumed, also where that began at the end'
+evbus consume -q -t growing -g late -o end -- false
+protocol "add_partitions(port, 'growing', 4)"
+wait_for 20 evbus publish -q -t growing -p 3 <<<'{"id":"300","n":300}'
+evbus consume -q -t growing -g late -o end -- sh -c 'cat >>late'
+expect_equal "$(cat late)" '{"id":"300","n":300}' 'what it consumed'
+evbus consume -q -t growing -g later -o end -- sh -c 'cat >>later'
+expect_true 'one that was never there begins at the end' test ! -e later
 
 t 'a key comes to the partition to which other producers of Kafka bring it'
 fresh

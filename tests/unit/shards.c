@@ -289,16 +289,46 @@ Test(shards, what_a_group_begins_with_is_about_what_it_never_saw)
 {
 	publish_to("t", 1, "k", "{\"n\":0}");
 	cr_expect_eq(finish(CONSUMER(.from = "end")), 0);
+	cr_expect_eq(finish(ONLY(1, .from = "end", .group = "each")), 0);
 	publish_to("t", 1, "k", "{\"n\":1}");
-	(void)shards_split(1);
+	int32_t child = shards_split(1);
 	publish_to("t", 1, "k", "{\"n\":2}");
 	struct evbus_consumer *consumer = CONSUMER(.from = "end");
 	done(consumer, expect(consumer, 1, 1));
 	done(consumer, expect(consumer, 2, 1));
 	expect_end(consumer);
 	evbus_consumer_close(consumer);
-	struct evbus_consumer_options options = OPTIONS(.from = "end", .group = "other");
-	cr_expect_eq(finish(consumer_with(options)), 0);
+	cr_expect_eq(finish(CONSUMER(.from = "end", .group = "other")), 0);
+	cr_expect_eq(finish(ONLY(1, .from = "end", .group = "each")), 1);
+	int first = finish(ONLY(child, .from = "end", .group = "each"));
+	cr_expect_eq(first + finish(ONLY(child + 1, .from = "end", .group = "each")), 1);
+}
+
+/* One has no parents and no checkpoint in either case: it is the number that tells. */
+Test(shards, what_was_added_while_the_group_was_away_is_consumed_from_its_beginning)
+{
+	struct evbus_partition_info info;
+	uint64_t records = 0;
+
+	publish_keys(0, PER_ROUND);
+	cr_expect_eq(finish(CONSUMER(.from = "end")), 0);
+	cr_expect_eq(finish(ONLY(2, .from = "end", .group = "some")), 0);
+	for (int32_t i = 0; i < FIRST_COUNT; i++)
+		cr_assert_eq(shards_add(i), FIRST_COUNT + i);
+	publish_keys(PER_ROUND, PER_ROUND);
+	for (int32_t i = FIRST_COUNT; i < 2 * FIRST_COUNT; i++) {
+		OK(evbus_topic_describe(bus, "t", i, &info, &err));
+		records += info.records;
+	}
+	cr_assert(records > 0 && records < PER_ROUND);
+	cr_expect_eq(finish(CONSUMER(.from = "end")), PER_ROUND);
+	/* Where one is asked for, that is where it begins; and so do those that were there before one that was seen. */
+	cr_expect_eq(finish(ONLY(3, .from = "end", .group = "one")), 0);
+	cr_expect_eq(finish(ONLY(4, .from = "end", .group = "one")), 0);
+	int old = finish(CONSUMER(.from = "end", .group = "some"));
+	OK(evbus_topic_describe(bus, "t", 2, &info, &err));
+	cr_expect(old > (int)records && old < (int)(records + info.records));
+	cr_expect_eq(finish(CONSUMER(.from = "end", .group = "new")), 0);
 }
 
 Test(shards, parents_that_are_gone_hold_nobody_up)

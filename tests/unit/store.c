@@ -133,6 +133,11 @@ Test(store, lists_in_order_of_group_topic_and_partition)
 	free(list);
 	cr_assert_eq(store_checkpoint_list(store, "c", &list, &count, &err), EVBUS_OK);
 	cr_assert_eq(count, 0);
+	int32_t last = 0;
+	cr_assert_eq(store_checkpoint_last(store, "a", "t", some[0].log_id, &last, &err), EVBUS_OK);
+	cr_assert_eq(last, 10);
+	cr_assert_eq(store_checkpoint_last(store, "a", "t", "another", &last, &err), EVBUS_OK);
+	cr_assert_eq(last, -1);
 	store_close(store);
 }
 
@@ -215,6 +220,8 @@ Test(store, refuses_rows_that_it_did_not_write)
 		cr_assert_eq(store_checkpoint_list(store, NULL, &list, &count, &err), EVBUS_IO, "%s", changes[i]);
 		cr_assert(strstr(err.text, "damaged"), "%s", err.text);
 	}
+	int32_t last;
+	cr_assert_eq(store_checkpoint_last(store, "g", "t", "0123456789abcdef0123456789abcdef", &last, &err), EVBUS_IO);
 	store_close(store);
 }
 
