@@ -6,10 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
-enum evbus_code buf_reserve(struct buf *buf, size_t more, struct evbus_err *err)
+enum evbus_code buf_grow(struct buf *buf, size_t more, struct evbus_err *err)
 {
-	if (more <= buf->size - buf->len)
-		return EVBUS_OK;
 	size_t size = buf->size ? buf->size : 256;
 	while (size - buf->len < more)
 		size *= 2;

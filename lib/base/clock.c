@@ -5,6 +5,8 @@
  * gmtime and snprintf would cost more than the checksum of the event. */
 #include "base/clock.h"
 
+#include "base/decimal.h"
+
 #include <endian.h>
 #include <string.h>
 
@@ -17,6 +19,7 @@
 #define DATE_TIME_LEN 19u /* 2026-01-29T12:00:00 */
 #define SHOWN_MAX_BYTES 64
 #define MINUTE_TEXT_LEN 16u /* 2026-01-29T12:00 */
+#define SECOND_TEXT_LEN 20u /* 2026-01-29T12:00:00. */
 
 struct civil {
 	unsigned year, month, day, hour, minute, second;
@@ -76,16 +79,13 @@ static inline void put_two(char *at, uint32_t value)
 	at[1] = (char)('0' + (value - 10 * tens));
 }
 
-void clock_format(int64_t time_us, char text[TIME_TEXT_LEN])
+static void format_second(uint64_t seconds, char text[SECOND_TEXT_LEN])
 {
-	uint64_t us = time_us < 0 ? 0 : time_us > TIME_MAX_US ? (uint64_t)TIME_MAX_US : (uint64_t)time_us;
-	uint64_t seconds = us / SECOND_US;
-	uint32_t fraction = (uint32_t)(us % SECOND_US);
 	uint32_t of_day = (uint32_t)(seconds % DAY_SECONDS);
 	struct civil c;
 
 	date_of((uint32_t)(seconds / DAY_SECONDS), &c);
-	memcpy(text, "0000-00-00T00:00:00.000000Z", TIME_TEXT_LEN);
+	memcpy(text, "0000-00-00T00:00:00.", SECOND_TEXT_LEN);
 	put_two(text, c.year / 100);
 	put_two(text + 2, c.year % 100);
 	put_two(text + 5, c.month);
@@ -93,9 +93,28 @@ void clock_format(int64_t time_us, char text[TIME_TEXT_LEN])
 	put_two(text + 11, of_day / 3600);
 	put_two(text + 14, of_day / 60 % 60);
 	put_two(text + 17, of_day % 60);
-	put_two(text + 20, fraction / 10000);
-	put_two(text + 22, fraction / 100 % 100);
-	put_two(text + 24, fraction % 100);
+}
+
+void clock_format_near(int64_t time_us, struct clock_second *second, char text[TIME_TEXT_LEN])
+{
+	int64_t us = time_us < 0 ? 0 : time_us > TIME_MAX_US ? TIME_MAX_US : time_us;
+
+	if (!second->text[0] || us < second->us || us - second->us >= SECOND_US) {
+		second->us = us - us % SECOND_US;
+		format_second((uint64_t)us / SECOND_US, second->text);
+	}
+	/* Six digits and a Z. In few pieces: what is read of it at once, for the checksum, is there sooner. */
+	uint64_t rest = decimal_eight((uint32_t)(us - second->us)) >> 16 | (uint64_t)'Z' << 48;
+	rest = htole64(rest);
+	memcpy(text, second->text, SECOND_TEXT_LEN);
+	memcpy(text + SECOND_TEXT_LEN, &rest, TIME_TEXT_LEN - SECOND_TEXT_LEN);
+}
+
+void clock_format(int64_t time_us, char text[TIME_TEXT_LEN])
+{
+	struct clock_second second = { .us = 0 };
+
+	clock_format_near(time_us, &second, text);
 }
 
 void evbus_time_format(int64_t time_us, char text[28])

@@ -9,6 +9,13 @@
 
 void clock_format(int64_t time_us, char text[TIME_TEXT_LEN]);
 
+/* The same, where many times are written and most are of the second of the one before. second: cleared at first. */
+struct clock_second {
+	int64_t us;
+	char text[20];                   /* 2026-01-29T12:00:00. */
+};
+void clock_format_near(int64_t time_us, struct clock_second *second, char text[TIME_TEXT_LEN]);
+
 /* Exactly the form that clock_format writes (a real date). false: it is not. */
 bool clock_parse_exact(const char text[TIME_TEXT_LEN], int64_t *time_us);
 

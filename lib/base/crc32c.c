@@ -105,6 +105,25 @@ __attribute__((target("sse4.2,pclmul"))) static inline uint64_t three_streams(ui
 	return _mm_crc32_u64(c, load_64(p + 3 * STREAM_BYTES - 8) ^ times(a, AFTER_TWO) ^ times(b, AFTER_ONE));
 }
 
+/* Fewer than 8 bytes. */
+__attribute__((target("sse4.2"))) static inline uint32_t crc32c_rest(uint32_t sum, const uint8_t *p, size_t len)
+{
+	uint32_t four;
+	uint16_t two;
+
+	if (len & 4) {
+		memcpy(&four, p, sizeof four);
+		sum = _mm_crc32_u32(sum, four);
+		p += sizeof four;
+	}
+	if (len & 2) {
+		memcpy(&two, p, sizeof two);
+		sum = _mm_crc32_u16(sum, two);
+		p += sizeof two;
+	}
+	return len & 1 ? _mm_crc32_u8(sum, *p) : sum;
+}
+
 __attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_hardware(uint32_t crc, const void *data, size_t len)
 {
 	const uint8_t *p = data;
@@ -114,10 +133,7 @@ __attribute__((target("sse4.2,pclmul"))) static uint32_t crc32c_hardware(uint32_
 		sum = three_streams(sum, p);
 	for (; len >= 8; p += 8, len -= 8)
 		sum = _mm_crc32_u64(sum, load_64(p));
-	uint32_t rest = (uint32_t)sum;
-	for (; len; p++, len--)
-		rest = _mm_crc32_u8(rest, *p);
-	return ~rest;
+	return ~crc32c_rest((uint32_t)sum, p, len);
 }
 
 static int has_hardware(void)
@@ -156,7 +172,14 @@ static int has_hardware(void)
 }
 #endif
 
+static int hardware;
+
+__attribute__((constructor)) static void look_at_hardware(void)
+{
+	hardware = has_hardware();
+}
+
 uint32_t crc32c(uint32_t crc, const void *data, size_t len)
 {
-	return has_hardware() ? crc32c_hardware(crc, data, len) : crc32c_portable(crc, data, len);
+	return hardware ? crc32c_hardware(crc, data, len) : crc32c_portable(crc, data, len);
 }

@@ -36,7 +36,8 @@ enum evbus_code group_add(struct group *group, const struct line_body *body, uin
 				     .partition = -1 };
 
 	TRY(buf_reserve(&group->entries, sizeof entry, err));
-	enum evbus_code code = line_add(&group->lines, body, offset, time_us, &entry.split, err);
+	enum evbus_code code =
+		line_add_near(&group->lines, body, offset, time_us, &group->second, &entry.split, err);
 	if (code != EVBUS_OK) {
 		group->lines.len = entry.at;
 		return code;

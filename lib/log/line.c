@@ -48,12 +48,12 @@ static char *put(char *to, const void *from, size_t len)
 #define PUT(to, literal) put(to, literal, sizeof(literal) - 1)
 
 /* text: in place of the offset; data NULL: none. */
-static char *put_head(char *to, uint64_t offset, struct evbus_slice text, int64_t time_us)
+static char *put_head(char *to, uint64_t offset, struct evbus_slice text, int64_t time_us, struct clock_second *second)
 {
 	to = PUT(to, HEAD_A "00000000" HEAD_B);
 	to = text.data ? put(to, text.data, text.len) : to + decimal_format(offset, to);
 	to = PUT(to, HEAD_C);
-	clock_format(time_us, to);
+	clock_format_near(time_us, second, to);
 	return to + TIME_TEXT_LEN;
 }
 
@@ -105,13 +105,13 @@ static char *put_payload(char *to, const struct line_body *body)
 	return PUT(to, "}\n");
 }
 
-enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
-			 uint32_t *split, struct evbus_err *err)
+enum evbus_code line_add_near(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
+			      struct clock_second *second, uint32_t *split, struct evbus_err *err)
 {
 	size_t start = out->len, payload_len = (body->payload.data ? body->payload : body->payload_base64).len;
 
 	TRY(buf_reserve(out, LINE_HEAD_MAX + 64 + body->offset_text.len + payload_len, err));
-	char *to = PUT(put_head(out->data + start, offset, body->offset_text, time_us), HEAD_D);
+	char *to = PUT(put_head(out->data + start, offset, body->offset_text, time_us, second), HEAD_D);
 	if (!body->key.data)
 		to = PUT(to, "null");
 	out->len = (size_t)(to - out->data);
@@ -128,17 +128,26 @@ enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t
 	return EVBUS_OK;
 }
 
+enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
+			 uint32_t *split, struct evbus_err *err)
+{
+	struct clock_second second = { .us = 0 };
+
+	return line_add_near(out, body, offset, time_us, &second, split, err);
+}
+
 static enum evbus_code readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset,
 			     struct evbus_slice offset_text, int64_t time_us, uint64_t batch_first,
 			     uint64_t batch_last, struct evbus_err *err)
 {
 	size_t start = out->len;
 	const char *rest = memchr(old.data + OFFSET_AT, '"', old.len - OFFSET_AT);
+	struct clock_second second = { .us = 0 };
 
 	assert(rest);
 	rest += sizeof HEAD_C - 1 + TIME_TEXT_LEN;    /* from the quote that ends published_at_utc */
 	TRY(buf_reserve(out, old.len + LINE_HEAD_MAX + 64 + offset_text.len, err));
-	char *to = put_head(out->data + start, offset, offset_text, time_us);
+	char *to = put_head(out->data + start, offset, offset_text, time_us, &second);
 	to = put(to, rest, (size_t)(old.data + *split - rest));
 	uint32_t new_split = (uint32_t)(to - out->data - (ptrdiff_t)start);
 	if (batch_first <= batch_last) {
@@ -426,7 +435,7 @@ bool line_parse_last(struct evbus_slice text, struct line *line)
 	return false;
 }
 
-void line_to_record(const struct line *line, struct evbus_slice topic, int32_t partition, struct evbus_record *record)
+static inline void fill(struct evbus_record *record, const struct line *line, struct evbus_slice topic, int32_t partition)
 {
 	/* One by one: all at once would be cleared before. */
 	record->topic = topic;
@@ -447,6 +456,11 @@ void line_to_record(const struct line *line, struct evbus_slice topic, int32_t p
 	record->stored = line->text;
 }
 
+void line_to_record(const struct line *line, struct evbus_slice topic, int32_t partition, struct evbus_record *record)
+{
+	fill(record, line, topic, partition);
+}
+
 /* From a partition key up to where a batch would stand: the key, and what a line of idempotent publishing has there. */
 static void take_identity(struct evbus_slice text, struct line *line)
 {
@@ -458,22 +472,29 @@ static void take_identity(struct evbus_slice text, struct line *line)
 	assert(got);
 }
 
+/* The line may have been written just now: who reads many bytes of it at once waits until they all are in their place. */
 void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len, struct evbus_slice topic,
 		  int32_t partition, struct evbus_record *record)
 {
-	const char *offset = text.data + OFFSET_AT;
-	const char *quote = memchr(offset, '"', text.len - OFFSET_AT);
-	struct line line = { .tenant_id = { NULL, 0 } };
+	const char *offset = text.data + OFFSET_AT, *quote = offset;
 
-	assert(quote && split < text.len && payload_len + 1 < text.len);
+	assert(split < text.len && payload_len + 1 < text.len);
+	while (*quote != '"')
+		quote++;
 	const char *key = quote + sizeof HEAD_C - 1 + TIME_TEXT_LEN + sizeof HEAD_D - 1;
-	take_identity((struct evbus_slice){ key, (size_t)(text.data + split - key) }, &line);
-	line.text = text;
+	struct line line = { .text = text, .key = { key, (size_t)(text.data + split - key) } };
+	if (line.key.len != 4 || *key != 'n') {
+		struct line identity = { .batch = { NULL, 0 } };
+		take_identity(line.key, &identity);
+		line.key = identity.key;
+		line.tenant_id = identity.tenant_id;
+		line.event_key = identity.event_key;
+	}
 	line.offset_text = (struct evbus_slice){ offset, (size_t)(quote - offset) };
 	line.time_text = (struct evbus_slice){ quote + sizeof HEAD_C - 1, TIME_TEXT_LEN };
 	if (text.data[text.len - 2] == '"')
 		line.payload_base64 = (struct evbus_slice){ text.data + text.len - 2 - payload_len, payload_len };
 	else
 		line.payload = (struct evbus_slice){ text.data + text.len - 1 - payload_len, payload_len };
-	line_to_record(&line, topic, partition, record);
+	fill(record, &line, topic, partition);
 }

@@ -57,6 +57,10 @@ struct line_body {
 CHECKED enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
 				 uint32_t *split, struct evbus_err *err);
 
+/* The same, where many lines are added. second: as in clock_format_near. */
+CHECKED enum evbus_code line_add_near(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
+				      struct clock_second *second, uint32_t *split, struct evbus_err *err);
+
 /* Appends the line `old` (as line_add made it, with its newline) again with another offset, time and batch (last < first:
  * none). *split becomes that of the new line. */
 CHECKED enum evbus_code line_readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset,

@@ -25,6 +25,7 @@ struct held_file {
 struct group {
 	struct buf lines;
 	struct buf entries;      /* of struct group_entry */
+	struct clock_second second;    /* for line_add_near() */
 	bool atomic;
 	bool durable;            /* it was committed; the caller's */
 	size_t acknowledged;     /* so many of its first lines were, though the commit failed */

@@ -133,6 +133,26 @@ Test(clock, a_time_is_read_the_same_near_another)
 	}
 }
 
+/* Whatever was written before, and whether the time after it is later or earlier. */
+Test(clock, a_time_is_written_the_same_near_another)
+{
+	static const int64_t noon = 1769688000000000;
+	static const int64_t times[] = {
+		noon,    noon + 1, noon + 999999, noon + 1000000, noon - 1,        noon - 1000000, 0, 1, 999999,
+		1000000, -1,       INT64_MIN,     TIME_MAX_US,    TIME_MAX_US + 1, INT64_MAX
+	};
+	const size_t count = sizeof times / sizeof *times;
+
+	for (size_t i = 0; i < count * count; i++) {
+		struct clock_second second = { .us = 0 };
+		char alone[TIME_TEXT_LEN], near[TIME_TEXT_LEN];
+		clock_format(times[i % count], alone);
+		clock_format_near(times[i / count], &second, near);
+		clock_format_near(times[i % count], &second, near);
+		cr_assert_arr_eq(near, alone, TIME_TEXT_LEN, "%.27s, %.27s", near, alone);
+	}
+}
+
 Test(clock, reads_rfc_3339_with_any_offset)
 {
 	cr_expect_str_eq(parsed("2026-01-29T12:00:00Z"), "2026-01-29T12:00:00.000000Z");

@@ -416,6 +416,8 @@ Test(line, that_was_just_made_gives_the_receipt_that_reading_it_gives)
 		{ .key = SLICE("a\"b"), .origin = SLICE("x/0/1"), .payload = payload },
 		{ .event_key = SLICE("e,\"\n"), .payload = payload },
 		{ .key = SLICE("null"), .tenant_id = SLICE("\\"), .event_key = SLICE("e"), .payload = payload },
+		{ .key = SLICE("nu"), .payload = payload },
+		{ .payload = payload },
 	};
 
 	for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++)
@@ -458,9 +460,19 @@ Test(line, offsets_of_any_length_are_read)
 	}
 }
 
+static void assert_digits(uint64_t value)
+{
+	char text[20], known[21];
+	uint64_t read;
+
+	struct evbus_slice digits = { text, decimal_format(value, text) };
+	snprintf(known, sizeof known, "%llu", (unsigned long long)value);
+	assert_is(digits, known);
+	cr_assert(decimal_parse(digits, &read) && read == value);
+}
+
 Test(line, numbers_are_plain_decimal_digits)
 {
-	static const uint64_t values[] = { 0, 1, 9, 10, 4294967295, 18446744073709551613u, 18446744073709551614u };
 	static const char *const wrong[] = { "",
 					     "00",
 					     "01",
@@ -474,13 +486,12 @@ Test(line, numbers_are_plain_decimal_digits)
 					     "18446744073709551616",
 					     "99999999999999999999",
 					     "184467440737095516140" };
-	char text[20];
-	uint64_t value;
+	uint64_t value, random = 1;
 
-	for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
-		size_t len = decimal_format(values[i], text);
-		cr_assert(decimal_parse((struct evbus_slice){ text, len }, &value) && value == values[i]);
-	}
+	for (uint64_t power = 1; power < 10000000000000000000u; power *= 10)
+		for (int i = 0; i < 100; i++, random = random * 6364136223846793005 + 1442695040888963407)
+			assert_digits(i < 2 ? power - (uint64_t)i : random % (power * 10));
+	assert_digits(18446744073709551614u);
 	for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
 		cr_assert_not(decimal_parse((struct evbus_slice){ wrong[i], strlen(wrong[i]) }, &value), "%s",
 			      wrong[i]);
