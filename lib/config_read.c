@@ -242,9 +242,10 @@ enum evbus_code config_read(struct config *config, const struct evbus_config_opt
 
 const char *config_key_from(const struct evbus_config *config, const char *topic)
 {
+	if (!config)
+		return NULL;
 	const struct evbus_slice name = { topic, strlen(topic) };
-
-	for (size_t i = 0; config && i < config->partitioning_count; i++)
+	for (size_t i = 0; i < config->partitioning_count; i++)
 		for (const char *const *pattern = config->partitionings[i].topics; *pattern; pattern++)
 			if (subject_matches(*pattern, name))
 				return config->partitionings[i].key_from;

@@ -281,11 +281,10 @@ static bool take_receipt(struct evbus_publisher *publisher, const struct slot *s
 	if (ticket->kind == TICKET_TWICE)
 		ticket = ticket_at(slot, ticket->entry);
 	const struct lane *lane = publisher->lanes[ticket->lane];
-	struct evbus_slice topic = { lane->topic->name, strlen(lane->topic->name) };
 	if (ticket->kind == TICKET_NEW)
-		group_record(&slot->groups[ticket->lane], ticket->entry, topic, lane->writer->partition,
+		group_record(&slot->groups[ticket->lane], ticket->entry, lane->name, lane->writer->partition,
 			     &publisher->receipt);
-	else if (publisher_first(slot, ticket->entry, topic, &publisher->receipt) != EVBUS_OK)
+	else if (publisher_first(slot, ticket->entry, lane->name, &publisher->receipt) != EVBUS_OK)
 		return false;
 	publisher->receipt.offset_kind = lane->topic->ops->offset_kind;
 	if (lane->topic->ops->writes_only)

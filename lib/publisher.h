@@ -25,6 +25,7 @@ struct open_topic {
 struct lane {
 	struct lane *next;                /* in its bucket */
 	struct backend_topic *topic;
+	struct evbus_slice name;          /* the topic's */
 	struct partition_writer *writer;
 	uint32_t index;
 	uint64_t expected_next;           /* what the next line will probably get */

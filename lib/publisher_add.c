@@ -88,7 +88,7 @@ static enum evbus_code find_lane(struct evbus_publisher *publisher, struct backe
 	CLEANUP(free_cleanup) struct lane *lane = os.realloc(NULL, sizeof *lane);
 	if (!lane)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open topic '%s'", topic->name);
-	*lane = (struct lane){ .topic = topic };
+	*lane = (struct lane){ .topic = topic, .name = { topic->name, strlen(topic->name) } };
 	TRY(topic->ops->writer_open(topic, partition, &publisher->caller, &lane->writer, err));
 	lane->expected_next = lane->writer->expected_next;
 	lane->expected_time_us = lane->writer->expected_time_us;
@@ -105,7 +105,8 @@ static enum evbus_code find_lane(struct evbus_publisher *publisher, struct backe
 static enum evbus_code find_group(struct slot *slot, uint32_t index, struct group **group, struct evbus_err *err)
 {
 	if (index >= slot->group_count) {
-		uint32_t count = index + 8;
+		/* No more than there are lanes: each group is looked at whenever a slot is written. */
+		uint32_t count = index + 1;
 		struct group *groups = os.realloc(slot->groups, count * sizeof(*groups));
 		if (!groups)
 			return err_set(err, EVBUS_IO, ENOMEM, "cannot take an event");

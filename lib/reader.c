@@ -273,8 +273,7 @@ enum evbus_code evbus_reader_next(struct evbus_reader *reader, int timeout_ms, c
 			reader->skip--;
 			continue;
 		}
-		struct evbus_slice topic = { source->topic->name, strlen(source->topic->name) };
-		line_to_record(&source->line, topic, source->reader->partition, &reader->record);
+		line_to_record(&source->line, source->name, source->reader->partition, &reader->record);
 		reader->record.offset_kind = source->reader->ops->offset_kind;
 		if (reader->filtered && !filter_matches(&reader->filter, &reader->record))
 			continue;

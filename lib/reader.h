@@ -8,6 +8,7 @@
 /* A partition that is read. */
 struct source {
 	struct backend_topic *topic;
+	struct evbus_slice name;         /* the topic's */
 	struct partition_reader *reader;
 	uint64_t end;                    /* exclusive */
 	uint64_t skip_below;             /* began beyond the end of the log, while following */

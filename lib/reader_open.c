@@ -172,6 +172,7 @@ static enum evbus_code add_source(struct evbus_reader *reader, struct backend_to
 	if (!source)
 		return no_memory(err);
 	*source = (struct source){ .topic = topic, .end = UINT64_MAX, .place = place };
+	source->name = (struct evbus_slice){ topic->name, strlen(topic->name) };
 	size_t chunk = reader->source_count < CHUNK_FEW ? CHUNK_BYTES : CHUNK_LESS_BYTES;
 	/* One of them reads ahead, so that a reader has one thread at most. */
 	TRY(partition_open(topic, place.number, chunk, reader->source_count == 0, &source->reader, err));
