@@ -16,9 +16,11 @@ struct ring {
 	uint32_t waiting;
 	size_t size;
 	char *data;                      /* NULL until something is published */
-	struct place *places;            /* of the lines, by offset modulo their number */
+	struct place *places;            /* of the lines, by the last bits of the offset, */
+	size_t last_place;               /* which are these */
 	uint64_t first, next;            /* offsets */
-	uint64_t end;                    /* the position behind the last line */
+	uint64_t end;                    /* the position behind the last line, */
+	size_t end_index;                /* and where that is in data; its size where the next turn begins */
 	uint64_t bytes;                  /* of the lines that are there */
 	int64_t time_us;                 /* of the last */
 };

@@ -12,11 +12,13 @@
 #include <sys/mman.h>
 
 #define LINE_LEAST_BYTES 64u                 /* a ring has places for so many lines that its bytes run out first */
+#define CHUNK_MAX_BYTES (32u * 1024)         /* copied at once, and read before it leaves the nearest cache */
 
 struct place {
 	uint64_t at;
 	int64_t time_us;
 	uint32_t len;                    /* with the newline */
+	uint32_t index;                  /* where `at` is in the ring */
 };
 
 struct memory_reader {
@@ -35,15 +37,19 @@ struct memory_writer {
 
 /* ---- the ring ---- */
 
+/* The number of places is a power of two, so that none takes a division to be found. */
 void ring_init(struct ring *ring, size_t size)
 {
-	*ring = (struct ring){ .size = size };
+	*ring = (struct ring){ .size = size, .last_place = 1 };
+	while (ring->last_place < size / LINE_LEAST_BYTES)
+		ring->last_place *= 2;
+	ring->last_place--;
 	pthread_mutex_init(&ring->mutex, NULL);
 }
 
-static size_t place_count(const struct ring *ring)
+static size_t places_bytes(const struct ring *ring)
 {
-	return ring->size / LINE_LEAST_BYTES;
+	return (ring->last_place + 1) * sizeof(struct place);
 }
 
 void ring_release(struct ring *ring)
@@ -51,13 +57,13 @@ void ring_release(struct ring *ring)
 	if (ring->data)
 		munmap(ring->data, ring->size);
 	if (ring->places)
-		munmap(ring->places, place_count(ring) * sizeof(struct place));
+		munmap(ring->places, places_bytes(ring));
 	pthread_mutex_destroy(&ring->mutex);
 }
 
 static struct place *place_of(const struct ring *ring, uint64_t offset)
 {
-	return &ring->places[offset % place_count(ring)];
+	return &ring->places[offset & ring->last_place];
 }
 
 /* NULL: there is none. */
@@ -88,15 +94,19 @@ static void drop_first(struct ring *ring)
 static void put(struct ring *ring, const char *text, const struct group_entry *entry)
 {
 	uint64_t at = ring->end;
+	size_t index = ring->end_index;
 
 	assert(entry->len >= LINE_LEAST_BYTES && entry->len <= ring->size);
-	if (at % ring->size + entry->len > ring->size)
-		at += ring->size - at % ring->size;
+	if (index + entry->len > ring->size) {
+		at += ring->size - index;
+		index = 0;
+	}
 	while (ring->first < ring->next && at + entry->len - place_of(ring, ring->first)->at > ring->size)
 		drop_first(ring);
-	memcpy(ring->data + at % ring->size, text, entry->len);
-	*place_of(ring, ring->next++) = (struct place){ at, entry->time_us, entry->len };
+	memcpy(ring->data + index, text, entry->len);
+	*place_of(ring, ring->next++) = (struct place){ at, entry->time_us, entry->len, (uint32_t)index };
 	ring->end = at + entry->len;
+	ring->end_index = index + entry->len;
 	ring->bytes += entry->len;
 	ring->time_us = entry->time_us;
 }
@@ -165,7 +175,7 @@ enum evbus_code memory_writer_open(const struct backend_topic *topic, int32_t pa
 	if (opened && !ring->data)
 		ring->data = take_pages(ring->size);
 	if (opened && !ring->places)
-		ring->places = take_pages(place_count(ring) * sizeof(struct place));
+		ring->places = take_pages(places_bytes(ring));
 	bool taken = ring->data && ring->places;
 	if (opened && taken) {
 		*opened = (struct memory_writer){ .base = { .ops = &backend_memory,
@@ -222,7 +232,7 @@ enum evbus_code memory_reader_open(const struct backend_topic *topic, int32_t pa
 	*opened = (struct memory_reader){
 		.base = { .ops = &backend_memory, .topic = topic, .partition = partition },
 		.ring = ring,
-		.chunk = chunk,
+		.chunk = chunk < CHUNK_MAX_BYTES ? chunk : CHUNK_MAX_BYTES,
 	};
 	*reader = &opened->base;
 	TRY(memory_refresh(*reader, err));
@@ -289,7 +299,7 @@ enum evbus_code memory_seek_time(struct partition_reader *reader, int64_t time_u
 	return memory_seek(reader, low, err);
 }
 
-/* Copies lines from `next` on, at least one. */
+/* Copies lines from `next` on, at least one, that stand in the ring one after the other. */
 static enum evbus_code copy(struct memory_reader *memory, struct evbus_err *err)
 {
 	struct partition_reader *reader = &memory->base;
@@ -298,14 +308,15 @@ static enum evbus_code copy(struct memory_reader *memory, struct evbus_err *err)
 	reader->first = ring->first;
 	if (reader->next < reader->first)
 		return gone(reader, reader->next, err);
+	size_t index = place_of(ring, reader->next)->index, len = 0;
 	for (uint64_t offset = reader->next; offset < reader->end; offset++) {
 		const struct place *place = place_of(ring, offset);
-		if (memory->lines.len && memory->lines.len + place->len > memory->chunk)
+		if (len && (len + place->len > memory->chunk || place->index != index + len))
 			break;
 		TRY(buf_add(&memory->lens, &place->len, sizeof place->len, err));
-		TRY(buf_add(&memory->lines, ring->data + place->at % ring->size, place->len, err));
+		len += place->len;
 	}
-	return EVBUS_OK;
+	return buf_add(&memory->lines, ring->data + index, len, err);
 }
 
 static enum evbus_code fetch(struct memory_reader *memory, struct evbus_err *err)

@@ -60,6 +60,35 @@ Test(memory, the_oldest_go_and_who_asks_for_them_is_told)
 	evbus_close(bus);
 }
 
+/* Of lengths that end everywhere before the edge of the ring, and three times round it. */
+Test(memory, each_record_is_what_was_published_wherever_in_the_ring_it_lies)
+{
+	struct evbus *bus = open_bus("memory:?bytes=4194304");
+	char payload[2 * EVENT_BYTES];
+	const struct evbus_record *record, *receipt;
+	struct evbus_reader *reader;
+
+	OK(evbus_topic_create(bus, "t", NULL, &(bool){ false }, &err));
+	OK(evbus_reader_open(bus, &(struct evbus_selection){ .topic = "t", .follow = true }, &reader, &err));
+	for (int i = 0; i < 15000; i++) {
+		int len = snprintf(payload, sizeof payload, "{\"a\":\"%0*d\"}", 1 + i * 7919 % (int)EVENT_BYTES, i);
+		OK(evbus_publish(bus, "t", payload, &receipt, &err));
+		cr_assert(receipt->payload.len == (size_t)len &&
+			  !memcmp(receipt->payload.data, payload, receipt->payload.len));
+		/* So that of some many are copied at once. */
+		for (int left = i % 100 == 99 ? 100 : 0; left--;) {
+			OK(evbus_reader_next(reader, 1000, &record, &err));
+			cr_assert(record && scratch_number(record->offset.data) == (uint64_t)(i - left));
+			len = snprintf(payload, sizeof payload, "{\"a\":\"%0*d\"}",
+				       1 + (i - left) * 7919 % (int)EVENT_BYTES, i - left);
+			cr_assert(record->payload.len == (size_t)len &&
+				  !memcmp(record->payload.data, payload, (size_t)len));
+		}
+	}
+	evbus_reader_close(reader);
+	evbus_close(bus);
+}
+
 Test(memory, who_reads_too_slowly_is_told)
 {
 	struct evbus *bus = open_bus("memory:?bytes=4194304");
