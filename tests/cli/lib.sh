@@ -30,6 +30,7 @@
 #
 # EVBUS_TEST_STORE=postgres: the state is in a Postgres that ends with the file, a schema for each directory that is entered,
 # instead of in the bus. sql STATEMENT asks that, or the SQLite of the bus; what is about SQLite's files says `needs_sqlite`.
+# use_app: the outbox is in an application's database `app.db`, in the same Postgres or a file; app STATEMENT asks it.
 set -u
 # Who is started in the background of a script, "make test &", ignores these for ever, and so would those that are to be
 # stopped by them here.
@@ -58,7 +59,7 @@ OUT=$tests_dir/out ERR=$tests_dir/err
 mkdir "$tests_dir/home" "$tests_dir/scratch"
 export HOME=$tests_dir/home
 cd "$tests_dir/scratch" || exit 1
-tests_database=
+tests_database='' tests_app=''
 
 # plan N: how many cases there are.
 plan() {
@@ -187,6 +188,7 @@ release_lock() {
 fresh() {
 	cd "$(mktemp -d "$tests_dir/scratch/XXXXXX")" || exit 1
 	[ -z "$tests_database" ] || tests_set_store "${PWD##*/}"
+	[ -z "$tests_app" ] || tests_set_app
 }
 
 # sql STATEMENT: to the store, in words that both databases read; columns have | between them.
@@ -195,6 +197,24 @@ sql() {
 		PGOPTIONS="-c search_path=$tests_schema" psql -XAtq -v ON_ERROR_STOP=1 -d "$tests_database" -c "$1"
 	else
 		sqlite3 -batch -cmd '.timeout 20000' event_bus/.evbus/state.db "$1"
+	fi
+}
+# use_app: EVBUS_OUTBOX is the database of an application, in each directory another one. app STATEMENT: to it; of what SQLite
+# has and Postgres has not, tests/servers/dialect.sql has some.
+use_app() {
+	tests_app=sqlite:app.db
+	[ -z "$tests_database" ] || {
+		psql -XAtqw -v ON_ERROR_STOP=1 -d "$tests_database" -c 'CREATE DATABASE "app.db"'
+		tests_app=${tests_database%/*}/app.db
+		psql -XAtqw -v ON_ERROR_STOP=1 -d "$tests_app" -f "$ROOT/tests/servers/dialect.sql"
+	} || exit 1
+	tests_set_app
+}
+app() {
+	if [ -n "$tests_database" ]; then
+		PGOPTIONS="-c search_path=$tests_schema,public" psql -XAtqw -v ON_ERROR_STOP=1 -d "$tests_app" -c "$1"
+	else
+		sqlite3 -batch -cmd '.timeout 10000' app.db "$1"
 	fi
 }
 # bytes_of COLUMN: in a statement, a payload as text.
@@ -211,6 +231,12 @@ needs_sqlite() {
 	not_on_postgres 'it is about the files of SQLite'
 }
 
+tests_set_app() {
+	export EVBUS_OUTBOX=$tests_app
+	[ -n "$tests_database" ] || return 0
+	app "CREATE SCHEMA $tests_schema"
+	EVBUS_OUTBOX="$tests_app?schema=${tests_schema//\"/}"
+}
 tests_set_store() { # NAME
 	tests_schema=\"$1\" EVBUS_STORE="$tests_database?schema=$1"
 	export EVBUS_STORE

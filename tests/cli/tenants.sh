@@ -5,8 +5,6 @@
 . "${0%/*}/lib.sh"
 plan 5
 
-db=event_bus/.evbus/state.db
-
 # events TENANT: three, with a payload that says whose they are.
 events() {
 	printf '{"id":"%s","event_type":"a","tenant_id":"'"$1"'","event_key":"k%s","correlation_id":"c","whose":"of-'"$1"'"}\n' 1 1 2 2 3 3
@@ -31,29 +29,40 @@ cd base || exit 1
 	evbus outbox-init -q
 	add_row A fails-A rows
 	add_row B fails-B rows
-	sqlite3 $db "UPDATE outbox SET topic = '..'"
+	sql "UPDATE outbox SET topic = '..'"
 	evbus outbox-drain -q --retry-max 0
 	add_row A waits-A rows
 	add_row B waits-B rows
 } >/dev/null 2>&1
 cd ..
+[ -z "$tests_database" ] || sql "CREATE SCHEMA kept;
+	DO \$\$ DECLARE t text; BEGIN FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() LOOP
+		EXECUTE format('CREATE TABLE kept.%I AS TABLE %I', t, t); END LOOP; END \$\$"
+# as_before DIRECTORY: a copy of the bus; a store on a server is not in it.
+as_before() {
+	rm -rf "$1"
+	cp -a ../base "$1"
+	[ -z "$tests_database" ] || sql "DO \$\$ DECLARE t text; BEGIN FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = 'kept' LOOP
+		EXECUTE format('DELETE FROM %I', t); EXECUTE format('INSERT INTO %I SELECT * FROM kept.%I', t, t); END LOOP; END \$\$"
+}
 
 # All that there is of B; what the log has of it stands in the log for good.
 of_b() {
-	sqlite3 $db "SELECT * FROM dlq WHERE tenant_id = 'B'; SELECT * FROM outbox WHERE tenant_id = 'B';
+	sql "SELECT * FROM dlq WHERE tenant_id = 'B'; SELECT * FROM outbox WHERE tenant_id = 'B';
 		SELECT * FROM inbox WHERE tenant_id = 'B'; SELECT * FROM event_keys WHERE tenant_id = 'B';
 		SELECT * FROM outbox_decisions WHERE seq IN (SELECT seq FROM outbox WHERE tenant_id = 'B')"
 	evbus tail -t '>' -o beginning --tenant B 2>/dev/null
 }
 
+# How it is printed does not depend on where it is.
+formats=(table json tsv) all=97
+[ -z "$tests_database" ] || formats=(json) all=71
 ran=0
-# for_a STATUSES WORDS...: the command shows nothing of B, and changes nothing of it.
+# for_a STATUSES WORDS...: the command shows nothing of B, and changes nothing of it, which is $before.
 for_a() {
-	local status=0 before
-	rm -rf work
-	cp -a ../base work
+	local status=0
+	as_before work
 	cd work || exit 1
-	before=$(of_b)
 	timeout 20 "$EVBUS" "${@:2}" <"../${input:-nothing}" >"$OUT" 2>"$ERR" || status=$?
 	[[ " $1 " == *" $status "* ]] || fail "${*:2}: exit status $status: $(head -n 5 "$ERR")"
 	expect_equal "$(cat "$OUT" "$ERR" | grep -aE 'of-B|tenant_id": *"B"|[a-z]-B')" '' "of B, by ${*:2}"
@@ -67,19 +76,21 @@ shows_a() {
 	expect_true "something of A is shown by ${*:2}" grep -qaE 'of-A|"A"|[a-z]-A|	A	' "$OUT"
 }
 
-fresh
+# Beside it, with its store.
+mkdir elsewhere && cd elsewhere || exit 1
 : >nothing
 t 'the same is there of both'
-cp -a ../base here
+as_before here
 cd here || exit 1
 for tenant in A B; do
-	expect_equal "$(sqlite3 $db "SELECT count(*) FROM dlq WHERE tenant_id = '$tenant'")" 3 "letters of $tenant"
-	expect_equal "$(sqlite3 $db "SELECT group_concat(state) FROM outbox WHERE tenant_id = '$tenant'")" FAILED,PENDING "rows of $tenant"
-	expect_equal "$(sqlite3 $db "SELECT count(*) FROM event_keys WHERE tenant_id = '$tenant'")" 3 "keys of $tenant"
+	expect_equal "$(sql "SELECT count(*) FROM dlq WHERE tenant_id = '$tenant'")" 3 "letters of $tenant"
+	expect_equal "$(sql "SELECT state FROM outbox WHERE tenant_id = '$tenant' ORDER BY seq" | paste -sd ,)" FAILED,PENDING "rows of $tenant"
+	expect_equal "$(sql "SELECT count(*) FROM event_keys WHERE tenant_id = '$tenant'")" 3 "keys of $tenant"
 	expect_equal "$(evbus tail -t t -o beginning --tenant $tenant --count)" 3 "records of $tenant"
 done
-expect_equal "$(sqlite3 $db "SELECT count(*) FROM inbox WHERE tenant_id = 'B'")" 3 'inbox of B'
-mapfile -t letters_of_b < <(sqlite3 $db "SELECT id FROM dlq WHERE tenant_id = 'B'")
+expect_equal "$(sql "SELECT count(*) FROM inbox WHERE tenant_id = 'B'")" 3 'inbox of B'
+mapfile -t letters_of_b < <(sql "SELECT id FROM dlq WHERE tenant_id = 'B'")
+before=$(of_b)
 row_of_b=$(evbus dlq-list --format tsv | cut -f 1 | grep ':2$')
 expect_true 'a row that is FAILED has a letter' test "$row_of_b"
 cd ..
@@ -119,17 +130,17 @@ expect_equal "$(evbus tail -t t --event-key 'of B alone' -o beginning --count -b
 input=three for_a 0 publish -t t --idempotent
 expect_equal "$(grep -o '"offset":"[0-9]*"' "$OUT" | paste -sd ' ')" '"offset":"0" "offset":"1" "offset":"2"'
 input=one for_a 0 outbox-add -t rows --tenant-id A
-for format in table json tsv; do
-	shows_a 0 outbox-list --tenant A --format $format
-	shows_a 0 outbox-list --tenant A --state FAILED --format $format
+for format in "${formats[@]}"; do
+	shows_a 0 outbox-list --tenant A --format "$format"
+	shows_a 0 outbox-list --tenant A --state FAILED --format "$format"
 done
 for_a 0 outbox-list --tenant A --topic rows
 
 t 'of dead letters, those of another tenant are not there'
 for options in '' --payload '--state all' '--type a' '--source store' '--source outbox' '-g letters' '--by type' '--by tenant' '--by group' '--by error'; do
-	for format in table json tsv; do
+	for format in "${formats[@]}"; do
 		# shellcheck disable=SC2086 # several words
-		for_a '0 64' dlq-list --tenant A --format $format $options
+		for_a '0 64' dlq-list --tenant A --format "$format" $options
 	done
 done
 shows_a 0 dlq-list --tenant A --payload --format json
@@ -153,8 +164,8 @@ for_a '0 1' dlq-retry --tenant A --all -- cat
 for_a '0 1' dlq-retry --tenant A --all -- false
 for_a 0 dlq-discard --tenant A --all --dry-run
 for_a 0 dlq-discard --tenant A --all
-expect_equal "$(sqlite3 work/$db "SELECT count(*) FROM dlq WHERE state = 'DISCARDED'")" 3
+expect_equal "$(cd work && sql "SELECT count(*) FROM dlq WHERE state = 'DISCARDED'")" 3
 for_a '0 1' dlq-discard --tenant A --all --undo
 
 t 'all of it was run'
-ran 'commands for one of two tenants' "$ran" 97
+ran 'commands for one of two tenants' "$ran" $all
