@@ -84,8 +84,8 @@ static enum evbus_code parse(struct url *url, char *text, char *shown, bool path
 	/* A password may have any character, as long as it is escaped or no '?'. */
 	char *at = strrchr(servers, '@');
 	char *behind = at ? at + 1 : servers;
-	/* Of one that has a '?' the end stands among the options. */
-	url->hides = !at && options && strchr(options, '@');
+	/* Of one that has a '?' the end stands among the options, and what looks like servers is a part of it. */
+	url->hides = options && strchr(options, '@');
 	url->servers = behind;
 	if (*behind)
 		snprintf(shown, strlen(behind) + 6, "//%s", url->hides ? "***" : behind);

@@ -98,6 +98,8 @@ Test(url, a_password_with_a_question_mark_is_not_told_as_an_option)
 	cr_expect_eq(url_done(&url, "timeout", &err), EVBUS_CONFIG);
 	cr_expect_null(strstr(err.text, "geheim"), "%s", err.text);
 	cr_expect(strstr(err.text, "written %3F"), "%s", err.text);
+	parse("nats://u:a@geheim?geheim=a@host");
+	cr_expect_str_eq(url.shown, "nats://***");
 	parse("nats://h?typo=a");
 	cr_expect_eq(url_done(&url, "timeout", &err), EVBUS_CONFIG);
 	cr_expect_str_eq(err.text, "the bus 'nats://h' has no option 'typo'; there are timeout");
