@@ -212,10 +212,10 @@ Test(store, refuses_rows_that_it_did_not_write)
 	};
 	struct store *store = open_store("state.db");
 	struct evbus_checkpoint *list;
-	size_t count, last = stored_on_server() ? 2 : sizeof changes / sizeof *changes;
+	size_t count, tried = stored_on_server() ? 2 : sizeof changes / sizeof *changes;
 
 	cr_assert_eq(put(store, "g", "t", 0, 1), EVBUS_OK);
-	for (size_t i = 0; i < last; i++) {
+	for (size_t i = 0; i < tried; i++) {
 		sql("state.db", changes[i]);
 		cr_assert_eq(store_checkpoint_list(store, NULL, &list, &count, &err), EVBUS_IO, "%s", changes[i]);
 		cr_assert(strstr(err.text, "damaged"), "%s", err.text);
