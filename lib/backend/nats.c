@@ -249,6 +249,7 @@ static enum evbus_code take_identity(struct nats_backend *nats, struct evbus_err
 		status = natsOptions_SetUserCredentialsFromFiles(nats->options, creds, NULL);
 	if (status == NATS_OK && nkey)
 		status = natsOptions_SetNKeyFromSeed(nats->options, nkey, seed);
+	nats->signs = creds || nkey;
 	return status == NATS_OK ? EVBUS_OK : nats_failed(nats, status, 0, err, "cannot use the credentials");
 }
 
@@ -401,7 +402,7 @@ static enum evbus_code nats_ready(struct backend *backend, bool create, struct e
 		return EVBUS_OK;
 	jsOptions_Init(&wait);
 	wait.Wait = nats->timeout_ms;
-	natsStatus status = nats_connect(&nats->connection, nats->options);
+	natsStatus status = nats_connect(nats, &nats->connection);
 	if (status == NATS_OK)
 		status = natsConnection_JetStream(&nats->streams, nats->connection, &wait);
 	if (status == NATS_OK)

@@ -26,6 +26,7 @@ struct nats_backend {
 	struct url url;
 	pid_t process; /* in a forked child there are no threads that could answer */
 	bool no_create;
+	bool signs; /* the nonce of a server, to log in */
 	int timeout_ms;
 	uint64_t replicas, window_s; /* of streams that are made here */
 	const char *prefix;
@@ -101,7 +102,7 @@ bool nats_question_again(const struct nats_backend *nats, struct nats_question *
 /* ---- connections ---- */
 
 /* Signals are for the threads of the program: those of libnats inherit what is blocked where they are made. */
-natsStatus nats_connect(natsConnection **connection, natsOptions *options);
+natsStatus nats_connect(const struct nats_backend *nats, natsConnection **connection);
 
 /* How often the connection was made anew. What was asked for before may have been lost. */
 uint64_t nats_reconnects(const struct nats_backend *nats);

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2016 # $JS is the server's
 . "${0%/*}/lib.sh"
 . "$ROOT/tests/servers/lib.sh"
-plan 9
+plan 10
 
 # within SECONDS COMMAND...: takes no longer, of the ten that an answer is waited for.
 within() {
@@ -95,6 +95,12 @@ expect_status 66 evbus replay -b "$(by_creds other)" -t keyed
 expect_status 0 evbus publish -b "$(by_creds other)" -t keyed --format '{offset}\n' <<<'{"id":"o"}'
 expect_out 1
 expect_denied '"evbus.keyed.0"' evbus publish -b "$(by_creds denied)" -t keyed
+
+t 'a signature that begins with a zero, which libnats may leave out, keeps nobody outside'
+serve chosen nats_nonce.py
+read -r chosen allowed <<<"$ANSWER"
+expect_status 69 evbus topic-list -b "nats://127.0.0.1:$chosen?timeout=1s&nkey=$allowed&nkey_seed=$SERVED.seed"
+expect_equal "$(tail -n 1 "$SERVED")" signed 'the last login'
 
 # ---- what is denied ------------------------------------------------------------------------------------------------
 
