@@ -154,7 +154,8 @@ expect_status 1 evbus consume -q -t dead -g g --retry-max 0 -- false
 tell service call SplitShard '{"StreamName":"dead","ShardToSplit":"shardId-000000000000","NewStartingHashKey":"1701411834604692317316873037158841057"}'
 wait_for 10 is_active dead
 tell service call ListShards '{"StreamName":"dead"}'
-tell service expire "$(sed 's/.*"EndingSequenceNumber":"\([0-9]*\)".*/\1/' <<<"$ANSWER")"
+[[ $ANSWER =~ \"EndingSequenceNumber\":\"([0-9]+)\" ]] || fail "no shard is closed: $ANSWER"
+tell service expire "${BASH_REMATCH[1]}"
 evbus dlq-list -g g --format tsv | cut -f 1 >ids
 expect_equal "$(wc -l <ids)" 3 letters
 expect_status 1 evbus dlq-retry -g g --all --format tsv
