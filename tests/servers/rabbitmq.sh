@@ -12,8 +12,8 @@ serve broker server rabbitmq --mutual || {
 read -r plain tls <<<"$ANSWER"
 at=${plain#*@} files=$SERVED
 echo s3cret >"$files/password"
-plain=amqp://tester@$at?password_file=$files/password
-tls=amqps://tester@${tls#*@}?password_file=$files/password
+plain="amqp://tester@$at?password_file=$files/password"
+tls="amqps://tester@${tls#*@}?password_file=$files/password"
 secure=${tls/127.0.0.1/localhost}
 
 # take QUEUE FILE: what is in it, a message a line; taken QUEUE FILTER: of each, by jq

@@ -15,8 +15,8 @@ serve broker server rabbitmq || {
 read -r plain _ <<<"$ANSWER"
 tell net to "${plain##*:}"
 echo s3cret >"$SERVED/password"
-through=amqp://tester@127.0.0.1:$net?password_file=$SERVED/password
-plain=amqp://tester@${plain#*@}?password_file=$SERVED/password
+through="amqp://tester@127.0.0.1:$net?password_file=$SERVED/password"
+plain="amqp://tester@${plain#*@}?password_file=$SERVED/password"
 export EVBUS_STORE=sqlite:state.db
 
 events() { # FIRST LAST
