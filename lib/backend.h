@@ -74,6 +74,7 @@ struct backend_topic {
 	const char *log_id;              /* another log under the same name has another one */
 	uint32_t partitions;             /* how many are there, closed ones too, */
 	const struct backend_partition *list; /* each of them, by number; NULL: 0 … partitions - 1, without parents */
+	uint32_t keys_among;             /* over so many keys are spread, whatever was added since; 0: over all */
 	uint64_t segment_max_bytes;      /* a group is not larger; UINT64_MAX: no such limit */
 	const char *acknowledgement;     /* what a receipt means here, for ever; NULL: as ops has it */
 };
@@ -109,6 +110,7 @@ struct backend_ops {
 	const char *idempotence;         /* what publishing idempotently is worth */
 	bool keeps_lines;                /* a log of ours: a record stays the same line, no offset is left out, and
 	                                    times do not go back; else a fingerprint is the log id alone */
+	bool grows;                      /* a topic may get further partitions while it is open */
 	bool expects;                    /* append() sees to `expect` exactly, whoever else publishes */
 	bool writes_only;                /* a target: nothing of it can be read again, and records get no offset there; what
 	                                    is read fails with EVBUS_CONFIG */

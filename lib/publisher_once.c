@@ -271,7 +271,7 @@ static enum evbus_code enter(struct part *part, struct evbus_err *err)
 	struct backend_topic *topic = part->home->topic;
 
 	/* What others have published since may be in partitions that were not there. */
-	if (topic->list)
+	if (topic->ops->grows)
 		TRY(topic->ops->topic_check(topic, "published to", err));
 	for (uint32_t i = 0; i < part->publisher->lane_count; i++) {
 		struct partition_writer *writer = part->publisher->lanes[i]->writer;

@@ -31,6 +31,7 @@ struct gaps_writer {
 
 static const struct backend_ops gaps_ops;
 unsigned gaps_fail;
+uint32_t gaps_shown;
 int64_t gaps_late_us;
 
 static uint64_t outer_of(uint64_t inner)
@@ -78,6 +79,9 @@ static void wrap_topic(struct backend_topic *inner, struct backend_topic **topic
 
 	made->base = *inner;
 	made->base.ops = &gaps_ops;
+	if (gaps_shown)
+		made->base.partitions = gaps_shown;
+	made->base.keys_among = made->base.partitions;
 	made->inner = inner;
 	*topic = &made->base;
 }
@@ -124,6 +128,8 @@ static enum evbus_code gaps_topic_check(struct backend_topic *topic, const char 
 {
 	struct backend_topic *inner = AS(gaps_topic, topic)->inner;
 
+	if (!gaps_shown)
+		topic->partitions = inner->partitions;
 	return inner->ops->topic_check(inner, doing, err);
 }
 
@@ -332,6 +338,7 @@ static const struct backend_ops gaps_ops = {
 	.offset_kind = "gaps_offset",
 	.acknowledgement = "in the memory of this process, and gone with it",
 	.idempotence = "none",
+	.grows = true,
 	.expects = true,
 	.close = close_backend,
 	.ready = gaps_ready,

@@ -12,6 +12,9 @@
 /* The call so many from now that reads, or finds a place to read from, fails with EVBUS_IO; 0: none does. */
 extern unsigned gaps_fail;
 
+/* A topic that is opened shows no more partitions than this, until it is 0. */
+extern uint32_t gaps_shown;
+
 /* Every second record says that it was published so much earlier: on a server times may go back. */
 extern int64_t gaps_late_us;
 

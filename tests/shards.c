@@ -389,6 +389,7 @@ static const struct backend_ops shards_ops = {
 	.offset_kind = "shards_offset",
 	.acknowledgement = "in the memory of this process, and gone with it",
 	.idempotence = "none",
+	.grows = true,
 	.close = close_backend,
 	.ready = shards_ready,
 	.topic_open = shards_topic_open,

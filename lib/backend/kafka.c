@@ -78,6 +78,7 @@ const struct backend_ops backend_kafka = {
 	.offset_kind = "kafka_offset",
 	.acknowledgement = "written by all in-sync replicas (acks=all); synced only where flush.messages says so",
 	.idempotence = "a repeat of what is there is dropped; of two at the same time both may get in",
+	.grows = true,
 	.open = kafka_open,
 	.close = kafka_close,
 	.ready = kafka_ready,

@@ -81,6 +81,7 @@ static enum evbus_code find(struct kafka_topic *topic, bool *led, struct evbus_e
 			       topic->kafka->url.shown);
 	if (why)
 		return kafka_failed(topic->kafka, why, NULL, err, "look for topic '%s'", topic->full_name);
+	topic->base.keys_among = topic->base.partitions;
 	return set_log_id(topic, err);
 }
 

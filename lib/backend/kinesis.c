@@ -168,6 +168,7 @@ const struct backend_ops backend_kinesis = {
 	.idempotence =
 		"what was there when it was looked is not appended again: of two who publish the same at the same time "
 		"both may",
+	.grows = true,
 	.open = kinesis_open,
 	.close = kinesis_close,
 	.ready = kinesis_ready,

@@ -69,12 +69,13 @@ enum evbus_code partition_of(const struct backend_topic *topic, struct evbus_sli
 {
 	if (topic->ops->partition_of)
 		return topic->ops->partition_of(topic, key, partition, err);
-	if (!key.data && topic->partitions > 1)
+	uint32_t among = topic->keys_among ? topic->keys_among : topic->partitions;
+	if (!key.data && among > 1)
 		return err_set(
 			err, EVBUS_USAGE, 0,
 			"topic '%s' has %u partitions: choose one by its number or by a key (--partition, --key, "
 			"--key-from)",
-			topic->name, topic->partitions);
-	*partition = key.data ? partition_of_key(key.data, key.len, topic->partitions) : 0;
+			topic->name, among);
+	*partition = key.data ? partition_of_key(key.data, key.len, among) : 0;
 	return EVBUS_OK;
 }

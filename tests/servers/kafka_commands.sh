@@ -3,7 +3,7 @@
 . "${0%/*}/../cli/lib.sh"
 # shellcheck source=tests/servers/lib.sh
 . "$ROOT/tests/servers/lib.sh"
-plan 22
+plan 23
 
 command -v kcat >/dev/null || {
 	echo '1..0 # SKIP there is no kcat (tests/deps servers installs it)'
@@ -123,6 +123,23 @@ evbus consume -q -t growing -g late -o end -- sh -c 'cat >>late'
 expect_equal "$(cat late)" '{"id":"300","n":300}' 'what it consumed'
 evbus consume -q -t growing -g later -o end -- sh -c 'cat >>later'
 expect_true 'one that was never there begins at the end' test ! -e later
+
+t 'who publishes idempotently for long finds what came to a partition that was added meanwhile'
+fresh
+coproc once { exec "$EVBUS" publish --idempotent -t growing --event-key-from /id -k k --format '{event_key} {partition_id} {duplicate}\n'; }
+# shellcheck disable=SC2154 # of the coproc
+once_pid=$once_PID
+once() { # LINE
+	echo "$1" >&"${once[1]}"
+	read -r answer <&"${once[0]}"
+}
+once '{"id":"first"}'
+protocol "add_partitions(port, 'growing', 5)"
+wait_for 20 evbus publish -q --idempotent -t growing -p 4 --event-key-from /id <<<'{"id":"again"}'
+once '{"id":"again"}'
+expect_equal "$answer" 'again 4 true' 'the receipt of the repeat'
+eval "exec ${once[1]}>&-"
+wait "$once_pid"
 
 t 'a key comes to the partition to which other producers of Kafka bring it'
 fresh

@@ -296,3 +296,52 @@ Test(gaps, a_failure_on_the_way_to_a_place_is_told)
 		}
 	}
 }
+
+/* ---- partitions that are added ---- */
+
+static struct evbus_publisher *open_once(void)
+{
+	const struct evbus_publisher_options options = { .idempotent = true };
+	struct evbus_publisher *publisher;
+
+	OK(evbus_publisher_open(bus, &options, &publisher, &err));
+	return publisher;
+}
+
+static const struct evbus_record *put_once(struct evbus_publisher *publisher, int32_t partition, const char *key)
+{
+	const struct evbus_event event = { .topic = "more",
+					   .payload = SLICE("{}"),
+					   .key = { key, strlen(key) },
+					   .event_key = { key, strlen(key) },
+					   .partition_id = partition };
+
+	OK(evbus_publisher_add(publisher, &event, &err));
+	OK(evbus_publisher_flush(publisher, &err));
+	const struct evbus_record *receipt = evbus_publisher_next(publisher);
+	cr_assert_not_null(receipt);
+	return receipt;
+}
+
+Test(gaps, who_publishes_once_finds_what_came_to_a_partition_that_was_added_and_keys_stay_where_they_were)
+{
+	struct evbus_topic_options two = { .partitions = 2 };
+	char key[16];
+	bool created;
+
+	OK(evbus_topic_create(bus, "more", &two, &created, &err));
+	gaps_shown = 1;
+	struct evbus_publisher *publisher = open_once();
+	cr_expect_not(put_once(publisher, EVBUS_PARTITION_ANY, "first")->duplicate);
+	gaps_shown = 0;
+	struct evbus_publisher *other = open_once();
+	cr_expect_eq(put_once(other, 1, "theirs")->partition_id, 1);
+	evbus_publisher_close(other);
+	const struct evbus_record *receipt = put_once(publisher, EVBUS_PARTITION_ANY, "theirs");
+	cr_expect(receipt->duplicate && receipt->partition_id == 1);
+	for (int i = 0; i < 10; i++) {
+		snprintf(key, sizeof key, "k%d", i);
+		cr_expect_eq(put_once(publisher, EVBUS_PARTITION_ANY, key)->partition_id, 0, "%s", key);
+	}
+	evbus_publisher_close(publisher);
+}
