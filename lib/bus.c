@@ -181,7 +181,7 @@ enum evbus_code evbus_open(const char *url, const struct evbus_options *options,
 	opened = os.realloc(NULL, sizeof *opened);
 	if (!opened)
 		return err_set(err, EVBUS_IO, ENOMEM, "cannot open a bus");
-	*opened = (struct evbus){ 0 };
+	*opened = (struct evbus){ .event = { .partition_id = EVBUS_PARTITION_ANY } };
 	if (options)
 		opened->options = *options;
 	TRY(open_backend(opened, url, err));

@@ -14,7 +14,8 @@ struct evbus {
 	char *store_url;             /* NULL: the one in the files, or it is not known yet */
 	struct store *store;         /* opened when it is needed */
 	unsigned char *alive;        /* a page that the kernel wipes in a forked child */
-	struct evbus_publisher *publisher;    /* of evbus_publish() */
+	struct evbus_publisher *publisher;    /* of evbus_publish(), */
+	struct evbus_event event;    /* and what it publishes: to clear one each time would take as long as to write it */
 };
 
 /* EVBUS_BUG in a forked child. */

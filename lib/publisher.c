@@ -469,9 +469,6 @@ void evbus_publisher_close(struct evbus_publisher *publisher)
 enum evbus_code evbus_publish(struct evbus *bus, const char *topic, const char *payload,
 			      const struct evbus_record **receipt, struct evbus_err *err)
 {
-	struct evbus_event event = { .topic = topic, .payload = { payload, strlen(payload) },
-				     .partition_id = EVBUS_PARTITION_ANY };
-
 	TRY(bus_check(bus, err));
 	if (bus->publisher && bus->publisher->failed != EVBUS_OK) {
 		evbus_publisher_close(bus->publisher);
@@ -479,7 +476,9 @@ enum evbus_code evbus_publish(struct evbus *bus, const char *topic, const char *
 	}
 	if (!bus->publisher)
 		TRY(evbus_publisher_open(bus, NULL, &bus->publisher, err));
-	TRY(evbus_publisher_add(bus->publisher, &event, err));
+	bus->event.topic = topic;
+	bus->event.payload = (struct evbus_slice){ payload, strlen(payload) };
+	TRY(evbus_publisher_add(bus->publisher, &bus->event, err));
 	TRY(evbus_publisher_flush(bus->publisher, err));
 	const struct evbus_record *given = evbus_publisher_next(bus->publisher);
 	if (receipt)

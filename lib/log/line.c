@@ -128,14 +128,6 @@ enum evbus_code line_add_near(struct buf *out, const struct line_body *body, uin
 	return EVBUS_OK;
 }
 
-enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
-			 uint32_t *split, struct evbus_err *err)
-{
-	struct clock_second second = { .us = 0 };
-
-	return line_add_near(out, body, offset, time_us, &second, split, err);
-}
-
 static enum evbus_code readd(struct buf *out, struct evbus_slice old, uint32_t *split, uint64_t offset,
 			     struct evbus_slice offset_text, int64_t time_us, uint64_t batch_first,
 			     uint64_t batch_last, struct evbus_err *err)
@@ -358,15 +350,21 @@ static const char *take_payload(struct scan *scan, struct line *line)
 	return take_base64(scan, line) ? NULL : "its payload is not an object";
 }
 
+/* What every line has is set later: to clear all of it first would cost as much as to read it. */
+static inline void begin(struct line *line, struct evbus_slice text)
+{
+	static const struct evbus_slice absent = { NULL, 0 };
+
+	line->text = text;
+	line->tenant_id = line->event_key = line->batch = line->origin = line->payload = line->payload_base64 = absent;
+	line->returns = 0;
+}
+
 static inline const char *parse(struct evbus_slice text, struct clock_minute *minute, bool texts, struct line *line)
 {
 	struct scan scan = { text.data, text.data + text.len, texts };
-	static const struct evbus_slice absent = { NULL, 0 };
 
-	/* What every line has is set below: to clear all of it first would cost as much as to read it. */
-	line->text = text;
-	line->tenant_id = line->event_key = line->batch = line->origin = line->payload_base64 = absent;
-	line->returns = 0;
+	begin(line, text);
 	if (!EXPECT(&scan, HEAD_A) || text.len < LINE_MEMBERS_AT)
 		return "it does not begin with a checksum";
 	const char *why = check_sum(text);
@@ -482,7 +480,9 @@ void line_receipt(struct evbus_slice text, uint32_t split, uint32_t payload_len,
 	while (*quote != '"')
 		quote++;
 	const char *key = quote + sizeof HEAD_C - 1 + TIME_TEXT_LEN + sizeof HEAD_D - 1;
-	struct line line = { .text = text, .key = { key, (size_t)(text.data + split - key) } };
+	struct line line;
+	begin(&line, text);
+	line.key = (struct evbus_slice){ key, (size_t)(text.data + split - key) };
 	if (line.key.len != 4 || *key != 'n') {
 		struct line identity = { .batch = { NULL, 0 } };
 		take_identity(line.key, &identity);

@@ -53,13 +53,17 @@ struct line_body {
 	struct evbus_slice offset_text;      /* data NULL: the offset as a number, else these digits in its place */
 };
 
-/* Appends a whole line with a blank head to out; *split is where, relative to its beginning, "batch" would go. */
-CHECKED enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
-				 uint32_t *split, struct evbus_err *err);
-
-/* The same, where many lines are added. second: as in clock_format_near. */
+/* Appends a whole line with a blank head to out; *split is where, relative to its beginning, "batch" would go. second: as
+ * in clock_format_near. */
 CHECKED enum evbus_code line_add_near(struct buf *out, const struct line_body *body, uint64_t offset, int64_t time_us,
 				      struct clock_second *second, uint32_t *split, struct evbus_err *err);
+CHECKED static inline enum evbus_code line_add(struct buf *out, const struct line_body *body, uint64_t offset,
+					       int64_t time_us, uint32_t *split, struct evbus_err *why)
+{
+	struct clock_second second = { .us = 0 };
+
+	return line_add_near(out, body, offset, time_us, &second, split, why);
+}
 
 /* Appends the line `old` (as line_add made it, with its newline) again with another offset, time and batch (last < first:
  * none). *split becomes that of the new line. */
