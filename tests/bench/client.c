@@ -3,7 +3,6 @@
  *	client make N [FIRST]                   N events, a line each, numbered from FIRST
  *	client publish PROCESSES N URL TOPIC    N events by each process, each waiting for its receipt
  *	client stream N URL TOPIC               N events through a publisher
- *	client through N URL TOPIC              N events through a publisher and a reader that follows, in turns
  *	client read URL TOPIC                   every record
  *	client open N URL TOPIC                 open the bus, take the last record, close all
  *	client seek N offset|time warm|cold URL TOPIC
@@ -162,48 +161,6 @@ static void stream(char **args)
 	if (receipts != count)
 		die("receipts are missing");
 	tell(count, seconds, NULL, *syncs);
-}
-
-/* The events are there before: to make one takes longer than to hand it on in memory. */
-static void through(char **args)
-{
-	enum { TURN = 1000 };
-	static char payloads[TURN][EVENT_MAX_BYTES];
-	struct evbus_selection selection = { .topic = args[2], .follow = true };
-	struct evbus_event events[TURN];
-	struct evbus_publisher *publisher;
-	const struct evbus_record *record;
-	struct evbus_reader *reader;
-	struct evbus *bus = bus_open(args[1]);
-	struct evbus_err err;
-	size_t count = number(args[0]);
-
-	for (size_t i = 0; i < TURN; i++)
-		events[i] = (struct evbus_event){ .topic = args[2],
-						  .payload = { payloads[i], event_make(payloads[i], i) },
-						  .partition_id = EVBUS_PARTITION_ANY };
-	check(evbus_publisher_open(bus, NULL, &publisher, &err), &err);
-	check(evbus_reader_open(bus, &selection, &reader, &err), &err);
-	double start = now();
-	for (size_t done = 0; done < count; done += TURN) {
-		size_t read = 0;
-		for (size_t i = 0; i < TURN; i++)
-			check(evbus_publisher_add(publisher, &events[i], &err), &err);
-		check(evbus_publisher_flush(publisher, &err), &err);
-		size_t receipts = receipts_take(publisher);
-		for (; read < TURN; read++) {
-			check(evbus_reader_next(reader, 1000, &record, &err), &err);
-			if (!record)
-				break;
-		}
-		if (receipts != TURN || read != TURN)
-			die("events are missing");
-	}
-	double seconds = now() - start;
-	evbus_reader_close(reader);
-	evbus_publisher_close(publisher);
-	evbus_close(bus);
-	tell((count + TURN - 1) / TURN * TURN, seconds, NULL, 0);
 }
 
 /* ---- a log that is there already ---- */
@@ -483,7 +440,6 @@ int main(int argc, char **argv)
 		{ "publish", 4, 4, publish_by_many },
 		{ "stream", 3, 3, stream },
 		{ "read", 2, 2, read_all },
-		{ "through", 3, 3, through },
 		{ "open", 3, 3, open_each },
 		{ "seek", 5, 5, seek_each },
 		{ "answer", 0, 0, answer },

@@ -43,10 +43,18 @@ class Result:
             parts.append(self.more(name) / bound if way == ">=" else bound / max(self.more(name), 1e-9))
         return min(parts, default=None)
 
+    def held(self):
+        """How much is there of what a change must not lose: the target or, where that is out of reach, the ratio that was reached."""
+        row = self.row
+        if not row.was:
+            return self.part()
+        return row.was / self.ratio() if row.less else self.ratio() / row.was
+
     def verdict(self):
-        """"reached", "missed", "FELL" (below half of the target), or "" where nothing is wanted."""
-        part = self.part()
-        return "" if part is None else "reached" if part >= 1 else "missed" if part >= 0.5 else "FELL"
+        """"reached", "missed", "FELL" (below half of what it must hold), or "" where nothing is wanted."""
+        if self.part() is None:
+            return ""
+        return "reached" if self.part() >= 1 else "missed" if self.held() >= 0.5 else "FELL"
 
 
 def number(value):
@@ -73,6 +81,8 @@ def besides(result):
         words.append(f"{name} {value if isinstance(value, str) else number(value)}")
     if row.also:
         words[-1] += f" ({'≥' if row.also[1] == '>=' else '≤'} {row.also[2]:g})"
+    if row.was:
+        words.append(f"of {row.was:g} ×")
     return ", ".join(words)
 
 
@@ -104,7 +114,7 @@ def as_json(results, facts):
     rows = []
     for r in results:
         row = {"mark": r.row.mark, "name": r.row.name, "unit": r.row.unit, "less_is_better": r.row.less,
-               "target_ratio": r.row.target, "limit": r.row.limit, "scale": r.row.scale, "not_run": r.why}
+               "target_ratio": r.row.target, "reached_ratio": r.row.was, "limit": r.row.limit, "scale": r.row.scale, "not_run": r.why}
         if not r.why:
             row |= {"floor": [floor.value for floor in r.floors], "evbus": [run.value for run in r.runs], "p50_us": [run.p50 for run in r.runs],
                     "p99_us": [run.p99 for run in r.runs], "more": [run.more for run in r.runs], "ratio": r.ratio(),

@@ -8,12 +8,13 @@ MB = 1e-6
 
 
 class Row:
-    """target: of the ratio to the floor; limit: of the figure itself; also: (what is told beside it, ">=" or "<=", bound)."""
+    """target: of the ratio to the floor; limit: of the figure itself; also: (what is told beside it, ">=" or "<=", bound).
+    was: the ratio to the floor that was reached, where the target is shown to be out of reach (README.md)."""
 
-    def __init__(self, mark, name, unit, make, target=None, less=False, limit=None, scale=1.0, also=None, rounds=None):
+    def __init__(self, mark, name, unit, make, target=None, less=False, limit=None, scale=1.0, also=None, rounds=None, was=None):
         self.mark, self.name, self.unit, self.make = mark, name, unit, make
         self.target, self.less, self.limit, self.scale = target, less, limit, scale
-        self.also, self.rounds = also, rounds
+        self.also, self.rounds, self.was = also, rounds, was
 
 
 def one_at_a_time(m):
@@ -154,14 +155,28 @@ def command_each(m, *options):
     return lambda: m.floor("spawn", n, "/bin/true"), lambda: consume(m, log, n, *options, "--", "/bin/true")
 
 
-def in_memory(m):
-    n = m.count(2000000, 20000)
-    return None, lambda: m.client("through", n, "memory:", "t")
+def thousands(m, *command):
+    """Events a second of what is done with a thousand at a time."""
+    count = m.count(2000, 20)
+    return Measure(1000 * m.measure("memory", command[0], count, *command[1:]).value)
+
+
+def in_memory(floor):
+    def row(m):
+        def evbus():
+            measure = thousands(m, "through", "memory:", "t")
+            if floor == "copy":
+                measure.more["validated alone"] = thousands(m, "scan").value
+            return measure
+        return lambda: thousands(m, floor), evbus
+    return row
 
 
 def in_memory_each(m):
-    n = m.count(1000000, 20000)
-    return None, lambda: latency(m.client("publish", 1, n, "memory:", "t"))
+    def each(*command):
+        took = m.measure("memory", command[0], m.count(100000, 2000), *command[1:])
+        return Measure(took.p50 / 10, p99=took.p99 / 10)
+    return lambda: each("store"), lambda: each("publish", "memory:", "t")
 
 
 def memory(m):
@@ -223,8 +238,9 @@ ROWS = [
     Row("P12", "consume --coprocess --inbox", "/s", coprocess, limit=2e5),
     Row("P12", "consume --commit-every 20 -- true / spawn + wait", "/s", lambda m: command_each(m, "--commit-every", "20"), 0.8),
     Row("P12", "consume -- true / spawn + wait", "/s", command_each),
-    Row("P13", "memory: published and read", "/s", in_memory, limit=1e7),
-    Row("P13", "memory: publish one at a time", "ns", in_memory_each, less=True, limit=0.2, scale=1e3),
+    Row("P13", "memory: published and read / validated, copied twice", "/s", in_memory("copy"), limit=1e7, was=0.35),
+    Row("P13", "memory: the same / timed and summed twice as well", "/s", in_memory("line")),
+    Row("P13", "memory: publish one at a time / validated, copied", "ns", in_memory_each, less=True, limit=0.2, scale=1e3, was=2.6),
     Row("P14", "resident memory", "MiB", memory, less=True, limit=64, rounds=1),
     Row("P14", "publish without a control page", "ms", recovery, less=True, limit=50),
 ]
