@@ -5,14 +5,6 @@
 . "$ROOT/tests/servers/lib.sh"
 plan 22
 
-# begin: an empty directory, and topics of its own on the server.
-number=0
-begin() {
-	fresh
-	number=$((number + 1))
-	prefix=t$number
-	export EVBUS_BUS="$url?prefix=$prefix" EVBUS_STORE=sqlite:state.db
-}
 events() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
 }
@@ -35,15 +27,7 @@ ids() { # TOPIC
 }
 
 t 'there is a server, and the module'
-if ! serve broker server nats || [ ! -e "${EVBUS%/*}/../lib/libevbus-nats.so" ]; then
-	why=${WHY:-evbus was built without libnats}
-	skip "$why"
-	for ((i = 2; i <= tests_planned; i++)); do
-		t "case $i"
-		skip "$why"
-	done
-	exit
-fi
+must_serve nats broker server nats
 url=$ANSWER
 ok
 

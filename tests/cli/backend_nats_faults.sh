@@ -3,14 +3,8 @@
 . "${0%/*}/lib.sh"
 . "$ROOT/tests/servers/lib.sh"
 plan 16
+url_options=timeout=5s
 
-number=0
-begin() {
-	fresh
-	number=$((number + 1))
-	prefix=f$number
-	export EVBUS_BUS="$url?prefix=$prefix&timeout=5s" EVBUS_STORE=sqlite:state.db
-}
 events() { # FIRST LAST
 	seq "$1" "$2" | sed 's/.*/{"id":"&"}/'
 }
@@ -20,12 +14,6 @@ ids() { # TOPIC
 # through OPTIONS: the bus, by way of the proxy
 through() {
 	printf 'nats://127.0.0.1:%s?prefix=%s&%s' "$net" "$prefix" "$1"
-}
-# within SECONDS COMMAND...: takes no longer
-within() {
-	local start=$SECONDS most=$1
-	"${@:2}"
-	expect_true "within $most s" test $((SECONDS - start)) -le "$most"
 }
 # Receipts in the file `receipts`, of the events 1, 2, ... in their order, say where they stand: so they do in the log.
 expect_receipts_hold() {
@@ -42,15 +30,7 @@ expect_order() { # OF REPEATS
 }
 
 t 'there is a server, a proxy, and the module'
-if ! serve broker server nats || [ ! -e "${EVBUS%/*}/../lib/libevbus-nats.so" ]; then
-	why=${WHY:-evbus was built without libnats}
-	skip "$why"
-	for ((i = 2; i <= tests_planned; i++)); do
-		t "case $i"
-		skip "$why"
-	done
-	exit
-fi
+must_serve nats broker server nats
 url=$ANSWER
 expect_true 'a proxy' serve net proxy "${url##*:}"
 net=$ANSWER

@@ -5,12 +5,6 @@
 . "$ROOT/tests/servers/lib.sh"
 plan 10
 
-# within SECONDS COMMAND...: takes no longer, of the ten that an answer is waited for.
-within() {
-	local start=$SECONDS most=$1
-	"${@:2}"
-	expect_true "within $most s" test $((SECONDS - start)) -le "$most"
-}
 # Refused with 77: what is denied is told, and nothing of what opens the door.
 expect_denied() { # WHAT COMMAND...
 	within 5 expect_status 77 "${@:2}" <<<'{"id":"denied"}'
@@ -41,15 +35,7 @@ guest publish $JS.API.STREAM.CREATE.>
 lister publish $JS.API.STREAM.NAMES
 deaf subscribe _INBOX.>
 USERS
-if ! serve broker server nats --users "$PWD/users" || [ ! -e "${EVBUS%/*}/../lib/libevbus-nats.so" ]; then
-	why=${WHY:-evbus was built without libnats}
-	skip "$why"
-	for ((i = 2; i <= tests_planned; i++)); do
-		t "case $i"
-		skip "$why"
-	done
-	exit
-fi
+must_serve nats broker server nats --users "$PWD/users"
 port=${ANSWER##*:}
 export EVBUS_BUS=$ANSWER EVBUS_STORE=sqlite:state.db
 expect_status 0 evbus publish -q -t orders <<<'{"id":"1"}'

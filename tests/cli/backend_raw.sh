@@ -4,13 +4,6 @@
 . "$ROOT/tests/servers/lib.sh"
 plan 9
 
-number=0
-begin() {
-	fresh
-	number=$((number + 1))
-	prefix=t$number
-	export EVBUS_BUS="$url?prefix=$prefix" EVBUS_STORE=sqlite:state.db
-}
 # raw TOPIC BASE64 [MEMBERS]: publishes bytes
 raw() {
 	printf '{"topic":"%s"%s,"payload":null,"payload_base64":"%s"}\n' "$1" "${3-}" "$2" |
@@ -24,15 +17,7 @@ mixed() {
 }
 
 t 'there is a server, and the module'
-if ! serve broker server nats || [ ! -e "${EVBUS%/*}/../lib/libevbus-nats.so" ]; then
-	why=${WHY:-evbus was built without libnats}
-	skip "$why"
-	for ((i = 2; i <= tests_planned; i++)); do
-		t "case $i"
-		skip "$why"
-	done
-	exit
-fi
+must_serve nats broker server nats
 url=$ANSWER
 ok
 

@@ -138,6 +138,13 @@ expect_same() {
 	difference=$(cmp "$1" "$2" 2>&1) || fail "$difference$(tests_show "$1" "$1")$(tests_show "$2" "$2")"
 }
 
+# expect_order_of_keys <LINES: those of a key, of lines KEY NUMBER, have rising numbers.
+expect_order_of_keys() {
+	ok
+	sort -s -k 1,1 | awk '$1 == key && $2 <= n { print "after " n ": " $0 } { key = $1; n = $2 }' >"$tests_dir/disorder"
+	[ ! -s "$tests_dir/disorder" ] || fail "out of order: $(head "$tests_dir/disorder")"
+}
+
 # expect_true SENTENCE COMMAND...: it exits with 0.
 expect_true() {
 	ok

@@ -34,9 +34,6 @@ expect_receipts_true() { # TOPIC RECEIPTS
 	evbus replay -q -t "$1" --format '{/n}\n' >found
 	expect_same found <(seq 1 "$(wc -l <found)")
 }
-took() { # SECONDS AT MOST
-	expect_true "it took $SECONDS s, $1 at most" test "$SECONDS" -le "$1"
-}
 
 t 'a broker that is killed in the middle of a publish and comes back has each event once, in order'
 mkfifo in

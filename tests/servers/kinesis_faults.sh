@@ -20,16 +20,10 @@ export EVBUS_BUS=$url EVBUS_STORE=sqlite:state.db AWS_SHARED_CREDENTIALS_FILE=$S
 events() { # FIRST LAST, of 50 keys
 	seq "$1" "$2" | awk '{ printf "{\"n\":%d,\"key\":\"k%d\",\"event_id\":\"e%d\"}\n", $1, $1 % 50, $1 }'
 }
-# Of lines KEY N..., those of a key stand in their order.
-expect_order() {
-	sort -s -k 1,1 >ordered
-	awk '$1 == key && $2 <= n { print; exit 1 } { key = $1; n = $2 }' ordered >wrong ||
-		fail "the order of a key: $(cat wrong)"
-}
 # In the topic stands each from 1 to LAST once, and those of a key in their order; the receipts say where.
 expect_all() { # TOPIC LAST RECEIPTS
 	evbus replay -q -t "$1" --format '{/key} {/n} {partition_id} {offset}\n' >found
-	expect_order <found
+	expect_order_of_keys <found
 	cut -d ' ' -f 2 found | sort -n >numbers
 	expect_same numbers <(seq 1 "$2")
 	cut -d ' ' -f 3,4 found | sort >places
@@ -41,9 +35,6 @@ expect_receipts_true() { # TOPIC RECEIPTS
 	evbus replay -q -t "$1" --format '{partition_id} {offset}\n' | sort >places
 	sort "$2" | comm -23 - places >false
 	expect_same false - </dev/null
-}
-took() { # SECONDS AT MOST
-	expect_true "it took $SECONDS s, $1 at most" test "$SECONDS" -le "$1"
 }
 is_active() { # TOPIC
 	tell service call DescribeStreamSummary "{\"StreamName\":\"$1\"}"
@@ -143,8 +134,9 @@ got 600
 exec 7>&-
 wait "$publisher" "$consumer" || fail "status $?"
 expect_equal "$(sed -n 's/.*"partition_id":\([0-9]*\).*/\1/p' got | sort -u | paste -sd ' ')" '0 1 2 3 4' 'the shards'
-expect_order < <(sed 's/.*"n":\([0-9]*\),"key":"\([^"]*\)".*/\2 \1/' got)
-cut -d ' ' -f 2 ordered | sort -n >numbers
+sed 's/.*"n":\([0-9]*\),"key":"\([^"]*\)".*/\2 \1/' got >lines
+expect_order_of_keys <lines
+cut -d ' ' -f 2 lines | sort -n >numbers
 expect_same numbers <(seq 1 600)
 
 t 'dead letters of a shard that has expired are not queued for nobody, and can be tried and published again'

@@ -27,6 +27,42 @@ serve() {
 	servers_answer "$name"
 }
 
+# must_serve MODULE NAME server ARGUMENT...: the same, for all cases of a file: where there is no server, or no module of evbus
+# for it, this case and those that were to come say so, and it is over.
+must_serve() {
+	if serve "${@:2}" && [ -e "${EVBUS%/*}/../lib/libevbus-$1.so" ]; then
+		ok
+		return
+	fi
+	WHY=${WHY:-evbus was built without its module '$1'}
+	skip "$WHY"
+	# shellcheck disable=SC2154 # of tests/cli/lib.sh
+	while [ "$tests_begun" -lt "$tests_planned" ]; do
+		t "case $((tests_begun + 1))"
+		skip "$WHY"
+	done
+	exit
+}
+
+# begin: an empty directory, and topics of its own on the broker at $url, by $prefix; with $url_options.
+servers_begun=0 url_options=
+begin() {
+	fresh
+	servers_begun=$((servers_begun + 1))
+	prefix=t$servers_begun
+	export EVBUS_BUS="${url:?}?prefix=$prefix${url_options:+&$url_options}" EVBUS_STORE=sqlite:state.db
+}
+
+# within SECONDS COMMAND...: takes no longer. took SECONDS: no more went by since SECONDS=0.
+within() {
+	local start=$SECONDS most=$1
+	"${@:2}"
+	expect_true "within $most s" test $((SECONDS - start)) -le "$most"
+}
+took() {
+	expect_true "it took $SECONDS s, $1 at most" test "$SECONDS" -le "$1"
+}
+
 # tell NAME COMMAND...: has it do that; what it answers is in $ANSWER.
 tell() {
 	printf '%s\n' "${*:2}" >&"${servers_to[$1]}"

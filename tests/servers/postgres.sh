@@ -23,12 +23,6 @@ ask() { # STATEMENT
 through() {
 	printf 'postgresql://%s@127.0.0.1:%s/%s?schema=%s&%s' "$user" "$net" "${url##*/}" "$schema" "$1"
 }
-# within SECONDS COMMAND...: takes no longer
-within() {
-	local start=$SECONDS most=$1
-	"${@:2}"
-	expect_true "within $most s" test $((SECONDS - start)) -le "$most"
-}
 is_gone() { # PID
 	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status"
 }
@@ -41,15 +35,7 @@ other_machine() {
 }
 
 t 'there is a server, a proxy, and the module'
-if ! serve db server postgres || [ ! -e "${EVBUS%/*}/../lib/libevbus-postgres.so" ]; then
-	why=${WHY:-evbus was built without libpq}
-	skip "$why"
-	for ((i = 2; i <= tests_planned; i++)); do
-		t "case $i"
-		skip "$why"
-	done
-	exit
-fi
+must_serve postgres db server postgres
 url=${ANSWER%% *} with_password=${ANSWER#* }
 user=${url#*//} user=${user%%@*} password=${with_password#*://*:} password=${password%%@*}
 port=${url##*:} port=${port%%/*}

@@ -32,9 +32,6 @@ expect_all() { # QUEUE LAST
 	awk '!seen[$1]++' found >firsts
 	expect_same firsts <(seq 1 "$2")
 }
-took() { # SECONDS AT MOST
-	expect_true "it took $SECONDS s, $1 at most" test "$SECONDS" -le "$1"
-}
 events 1 20000 | evbus publish -q -t many
 
 t 'a server that is killed in the middle: 69 within the time-out, what has a receipt is there, and from there it goes on'
