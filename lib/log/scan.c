@@ -19,8 +19,14 @@ static size_t first_read(size_t chunk)
 
 void scan_init(struct scan *scan, int fd, const char *name, uint64_t at, uint64_t limit, size_t chunk)
 {
-	*scan = (struct scan){ .fd = fd, .name = name, .at = at, .limit = limit, .data_at = at, .chunk = chunk,
-			       .step = first_read(chunk) };
+	*scan = (struct scan){ .fd = fd,
+			       .name = name,
+			       .at = at,
+			       .limit = limit,
+			       .data_at = at,
+			       .chunk = chunk,
+			       .step = first_read(chunk),
+			       .nothing_at = UINT64_MAX };
 }
 
 /* Leaves what was read there, also the beginning of a line: it is read again. */
@@ -102,6 +108,8 @@ static enum evbus_code take_ahead(struct scan *scan, bool *more, struct evbus_er
 	}
 	if (n > 0)
 		code = make_room(scan, (size_t)n, err);
+	if (n == 0)
+		scan->nothing_at = scan->data_at + scan->len;
 	if (n <= 0 || code != EVBUS_OK) {
 		stop_reading_ahead(scan);
 		return code;
@@ -130,10 +138,12 @@ static uint64_t bytes_behind(const struct scan *scan)
 	return scan->limit > from ? scan->limit - from : 0;
 }
 
-/* Who has read a whole chunk goes on to read. */
+/* Who has read a whole chunk goes on to read; but not where the file is shorter than it should be, or what is there of its
+ * last line would be read again and again, each time by a thread that finds no more. */
 static bool is_worth_a_thread(const struct scan *scan)
 {
-	return scan->reads_ahead && scan->step == scan->chunk && bytes_behind(scan) >= AHEAD_LEAST_BYTES;
+	return scan->reads_ahead && scan->step == scan->chunk && bytes_behind(scan) >= AHEAD_LEAST_BYTES &&
+	       scan->data_at + scan->len != scan->nothing_at;
 }
 
 /* Drops what lies before scan->at and reads on behind what is there. *more: whether something came. */

@@ -19,6 +19,7 @@ struct scan {
 	size_t step;             /* and the next time: less at first */
 	bool reads_ahead;        /* whether a thread may do it, where much is left; set after scan_init */
 	struct ahead *ahead;     /* NULL: none does */
+	uint64_t nothing_at;     /* where the last one found that the file ends */
 };
 
 enum scan_what {

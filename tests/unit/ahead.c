@@ -195,6 +195,22 @@ Test(ahead, ends_where_the_file_does_that_was_cut_meanwhile)
 	assert_end(&scan);
 }
 
+Test(ahead, ends_in_the_middle_of_a_line_long_before_it_should)
+{
+	CLEANUP(scan_release) struct scan scan;
+	struct evbus_slice text;
+	enum scan_what what = SCAN_LINE;
+
+	cr_assert(!ftruncate(file, (off_t)2 << 20));
+	begin(&scan, 0, content.len);
+	while (what == SCAN_LINE)
+		cr_assert_eq(scan_next(&scan, &text, &what, &err), EVBUS_OK);
+	cr_assert_eq(what, SCAN_PARTIAL);
+	cr_assert_eq(scan.at, (uint64_t)2 << 20);
+	assert_end(&scan);
+	cr_assert_gt(atomic_load(&reads_beside), 0);
+}
+
 Test(ahead, is_done_without_where_no_thread_can_be_made)
 {
 	CLEANUP(scan_release) struct scan scan;
