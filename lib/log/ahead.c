@@ -5,11 +5,9 @@
 #include "log/ahead.h"
 
 #include "base/os.h"
+#include "base/thread.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
 #include <unistd.h>
 
 #define CHUNK_BYTES ((size_t)256 * 1024)
@@ -67,35 +65,15 @@ static void *work(void *context)
 	return NULL;
 }
 
-/* Signals are for the threads of the program. */
-static bool start(struct ahead *ahead)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int failed = pthread_create(&ahead->thread, NULL, work, ahead);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return !failed;
-}
-
 static void destroy(struct ahead *ahead)
 {
 	pthread_mutex_destroy(&ahead->mutex);
 	pthread_cond_destroy(&ahead->changed);
 }
 
-/* With a single one the two would only take turns. */
-static bool has_processors(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof set, &set) || CPU_COUNT(&set) > 1;
-}
-
 struct ahead *ahead_open(int fd, uint64_t from, uint64_t limit)
 {
-	struct ahead *ahead = has_processors() ? os.realloc(NULL, sizeof *ahead) : NULL;
+	struct ahead *ahead = thread_processors() > 1 ? os.realloc(NULL, sizeof *ahead) : NULL;
 
 	if (!ahead)
 		return NULL;
@@ -108,7 +86,7 @@ struct ahead *ahead_open(int fd, uint64_t from, uint64_t limit)
 	ahead->stop = ahead->ended = false;
 	pthread_mutex_init(&ahead->mutex, NULL);
 	pthread_cond_init(&ahead->changed, NULL);
-	if (start(ahead))
+	if (thread_start(&ahead->thread, work, ahead))
 		return ahead;
 	destroy(ahead);
 	free(ahead);

@@ -1,6 +1,8 @@
 /* verify.c: reading a partition from end to end, and going on behind what is damaged. */
 #include "log/verify.h"
 
+#include "log/runs.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
@@ -8,6 +10,7 @@
 #define CHUNK_BYTES (512u * 1024)
 #define PROGRESS_BYTES (4u * 1024 * 1024)
 #define CLOCK_AHEAD_US 60000000
+#define ODD_RUNS_MAX 16u             /* then threads are of no use there: batches, or much damage */
 
 struct walk {
 	struct log_verify *verify;
@@ -118,19 +121,83 @@ static enum evbus_code show_progress(struct walk *walk, uint64_t byte, struct ev
 	return verify->progress(verify, err);
 }
 
-/* The lines of one segment, to byte `limit` of it. */
+/* The lines of a segment. */
+struct going {
+	struct scan scan;
+	uint64_t limit;
+	struct runs *runs;               /* NULL: line by line */
+	struct run run;
+	bool has_run;
+	unsigned odd;                    /* runs one after the other that were of little use */
+};
+
+static void release_going(struct going *going)
+{
+	runs_close(going->runs);
+	scan_release(&going->scan);
+}
+
+static void go_line_by_line(struct going *going)
+{
+	runs_close(going->runs);
+	going->runs = NULL;
+	going->scan.limit = going->limit;
+	going->scan.reads_ahead = true;
+}
+
+static bool take_run(struct walk *walk, struct going *going)
+{
+	const struct run *run = &going->run;
+
+	if (!run->count || run->begin != going->scan.at || walk->lost || walk->in_batch || run->first != walk->next ||
+	    run->first_us < walk->time_us)
+		return false;
+	walk->next += run->count;
+	walk->time_us = run->last_us;
+	walk->verify->records += run->count;
+	scan_seek(&going->scan, run->end, going->limit);
+	return true;
+}
+
+/* Over what is known to be whole; what stands before the next run, as far as the scan's limit, is looked at by lines. */
+static enum evbus_code go_over_runs(struct walk *walk, struct going *going, struct evbus_err *err)
+{
+	while (going->runs) {
+		if (!going->has_run && !runs_next(going->runs, &going->run))
+			break;
+		going->has_run = going->run.count && going->run.begin > going->scan.at;
+		if (going->has_run) {
+			going->scan.limit = going->run.begin;
+			return EVBUS_OK;
+		}
+		bool useful = take_run(walk, going) && going->run.whole;
+		going->odd = useful ? 0 : going->odd + 1;
+		if (going->odd == ODD_RUNS_MAX)
+			break;
+		if (walk->start + going->scan.at - walk->told >= PROGRESS_BYTES)
+			TRY(show_progress(walk, walk->start + going->scan.at, err));
+	}
+	if (going->runs)
+		go_line_by_line(going);
+	return EVBUS_OK;
+}
+
+/* To byte `limit` of it. */
 static enum evbus_code walk_segment(struct walk *walk, int fd, const char *name, uint64_t limit,
 				    struct evbus_err *err)
 {
-	CLEANUP(scan_release) struct scan scan;
+	CLEANUP(release_going) struct going going = { .limit = limit };
+	struct scan *scan = &going.scan;
 	struct evbus_slice text;
 	enum scan_what what;
 
-	scan_init(&scan, fd, name, 0, limit, CHUNK_BYTES);
-	scan.reads_ahead = true;
+	scan_init(scan, fd, name, 0, limit, CHUNK_BYTES);
+	going.runs = walk->verify->record ? NULL : runs_open(fd, limit);
+	scan->reads_ahead = !going.runs;
 	for (;;) {
-		uint64_t byte = walk->start + scan.at;
-		TRY(scan_next(&scan, &text, &what, err));
+		TRY(go_over_runs(walk, &going, err));
+		uint64_t byte = walk->start + scan->at;
+		TRY(scan_next(scan, &text, &what, err));
 		if (what == SCAN_END)
 			break;
 		if (what == SCAN_LINE)
@@ -139,15 +206,15 @@ static enum evbus_code walk_segment(struct walk *walk, int fd, const char *name,
 			tell(walk, EVBUS_DAMAGE, "shape", walk->next++, byte,
 			     what == SCAN_LONG ? "it is longer than a line may be" : "it has no newline");
 			walk->lost = true;
-			TRY(scan_resync(&scan, err));
+			TRY(scan_resync(scan, err));
 		}
 		if (byte - walk->told >= PROGRESS_BYTES)
 			TRY(show_progress(walk, byte, err));
 	}
-	if (scan.at < limit)
-		tell(walk, EVBUS_DAMAGE, "segment", walk->next, walk->start + scan.at,
+	if (scan->at < limit)
+		tell(walk, EVBUS_DAMAGE, "segment", walk->next, walk->start + scan->at,
 		     "'%s' ends %llu bytes before what was acknowledged: it was cut", name,
-		     (unsigned long long)(limit - scan.at));
+		     (unsigned long long)(limit - scan->at));
 	walk->start += limit;
 	return show_progress(walk, walk->start, err);
 }
