@@ -102,29 +102,6 @@ static enum evbus_code open_handler(struct retrying *retry, const char *group)
 	return handler_open(retry->call, &options, &retry->handler);
 }
 
-static void put_text(void *context, const char *data, size_t len)
-{
-	struct evbus_slice *text = context;
-
-	memcpy((char *)text->data + text->len, data, len);
-	text->len += len;
-}
-
-/* As a JSON string, in memory for free(). */
-static enum evbus_code quote(struct call *call, struct evbus_slice text, char **memory, struct evbus_slice *quoted)
-{
-	if (!text.data)
-		return EVBUS_OK;
-	*memory = malloc(6 * text.len + 2);
-	if (!*memory)
-		return fail(call, EVBUS_IO, "cannot run a command for a letter: out of memory");
-	*quoted = (struct evbus_slice){ *memory, 0 };
-	put_text(quoted, "\"", 1);
-	json_escape(text, put_text, quoted);
-	put_text(quoted, "\"", 1);
-	return EVBUS_OK;
-}
-
 static void free_text(char **text)
 {
 	free(*text);
@@ -143,8 +120,8 @@ static enum evbus_code run_command(struct retrying *retry, const struct evbus_le
 
 	snprintf(kind, sizeof kind, "%.*s", (int)letter->offset_kind.len, letter->offset_kind.data);
 	record.offset_kind = letter->offset_kind.data ? kind : NULL;
-	TRY(quote(retry->call, letter->partition_key, &key, &record.partition_key));
-	TRY(quote(retry->call, letter->tenant_id, &tenant, &record.tenant_id));
+	TRY(letters_quote(retry->call, letter->partition_key, &key, &record.partition_key));
+	TRY(letters_quote(retry->call, letter->tenant_id, &tenant, &record.tenant_id));
 	TRY(out_flush(retry->call)); /* its stdout is ours */
 	return handler_run(retry->handler, &job, outcome);
 }

@@ -3,6 +3,7 @@
 
 #include <pwd.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -269,4 +270,28 @@ enum evbus_code changes_end(const struct letters *letters, struct table *table, 
 	TRY(printed);
 	TRY(check_ids(letters));
 	return undone ? EVBUS_NO : EVBUS_OK;
+}
+
+/* ---- their texts ------------------------------------------------------------------------------------------------ */
+
+static void put_text(void *context, const char *data, size_t len)
+{
+	struct evbus_slice *text = context;
+
+	memcpy((char *)text->data + text->len, data, len);
+	text->len += len;
+}
+
+enum evbus_code letters_quote(struct call *call, struct evbus_slice text, char **memory, struct evbus_slice *quoted)
+{
+	if (!text.data)
+		return EVBUS_OK;
+	*memory = malloc(6 * text.len + 2);
+	if (!*memory)
+		return fail(call, EVBUS_IO, "cannot run a command for a letter: out of memory");
+	*quoted = (struct evbus_slice){ *memory, 0 };
+	put_text(quoted, "\"", 1);
+	json_escape(text, put_text, quoted);
+	put_text(quoted, "\"", 1);
+	return EVBUS_OK;
 }

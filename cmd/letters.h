@@ -81,6 +81,10 @@ void change_row(struct table *table, const struct change *change);
 CHECKED enum evbus_code changes_end(const struct letters *letters, struct table *table, enum evbus_code code,
 				    size_t undone, bool dry_run);
 
+/* A text of a letter as a JSON string, in memory for free(). Absent, it stays so. */
+CHECKED enum evbus_code letters_quote(struct call *call, struct evbus_slice text, char **memory,
+				      struct evbus_slice *quoted);
+
 /* Where it comes from: its group, or its outbox. */
 struct evbus_slice letter_origin(const struct evbus_letter *letter);
 
