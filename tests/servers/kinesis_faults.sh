@@ -119,7 +119,7 @@ publisher=$!
 exec 7>moves
 got() { # LAST
 	events $(($1 - 199)) "$1" >&7
-	wait_for 30 at_least "$1"
+	wait_for 60 at_least "$1"
 }
 at_least() { # N
 	[ "$(wc -l <got)" -ge "$1" ]
