@@ -88,6 +88,8 @@ bool nats_denied(natsConnection *connection, const char *what)
 		return true;
 	const char *found = strstr(text, what);
 	const char *behind = found ? found + strlen(what) : "";
+	if (found && behind[-1] == '.')
+		return true;
 	return *behind == '"' || (*behind == '.' && !strchr(what, '.'));
 }
 

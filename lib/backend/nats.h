@@ -80,7 +80,8 @@ enum evbus_code nats_failed(const struct nats_backend *nats, natsStatus status, 
  *
  * The server says so beside, to the connection, and to the question nobody answers. */
 
-/* Whether it has said so of this subject, of one of the API with this stream in it, or of where answers are heard. */
+/* Whether it has said so of this subject, of one of the API with this stream in it, of one with this and more where it ends
+ * with a dot, or of where answers are heard. */
 bool nats_denied(natsConnection *connection, const char *what);
 
 /* Of the server's API. It is waited for shortly, and then again until the time-out, unless it is not permitted:
@@ -180,6 +181,7 @@ struct nats_reader {
 	uint64_t reconnects; /* when it was made */
 	uint64_t number; /* of the delivery that came last */
 	unsigned asked;
+	bool refused; /* while it was waited, the server said that it may not be asked */
 	bool large; /* a message does not fit into what is usually asked for */
 	natsMsg *held; /* it came, and was not given out yet */
 	uint64_t doubted; /* sequence of one that was not whole, and is read again */
@@ -195,6 +197,8 @@ CHECKED enum evbus_code nats_consumer_open(struct nats_reader *reader, int64_t f
 CHECKED enum evbus_code nats_ask(struct nats_reader *reader, struct evbus_err *err);
 /* Takes what comes within this time, where nothing is held. *came: something did, if only an answer. */
 CHECKED enum evbus_code nats_take(struct nats_reader *reader, int64_t timeout_ms, bool *came, struct evbus_err *err);
+/* Whether the server has said that messages may not be asked for. */
+bool nats_may_not_ask(const struct nats_reader *reader);
 /* Holds the next message; *none: there is none of those that were there. from_us: as above. */
 CHECKED enum evbus_code nats_hold_next(struct nats_reader *reader, int64_t from_us, bool *none, struct evbus_err *err);
 enum evbus_code nats_cannot_read(const struct nats_reader *reader, natsStatus status, jsErrCode why,

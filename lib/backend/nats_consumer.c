@@ -138,6 +138,14 @@ enum evbus_code nats_ask(struct nats_reader *reader, struct evbus_err *err)
 	return EVBUS_OK;
 }
 
+bool nats_may_not_ask(const struct nats_reader *reader)
+{
+	char subject[STREAM_NAME_MAX + 16];
+
+	snprintf(subject, sizeof subject, ".MSG.NEXT.%s.", reader->place.stream);
+	return nats_denied(reader->nats->connection, subject);
+}
+
 /* The server says how a request ended. */
 static void take_status(struct nats_reader *reader, natsMsg *message)
 {
@@ -250,7 +258,7 @@ enum evbus_code nats_hold_next(struct nats_reader *reader, int64_t from_us, bool
 		}
 		TRY(nats_ask(reader, err));
 		TRY(nats_take(reader, QUIET_MS, &came, err));
-		if (!came && nats_denied(reader->nats->connection, reader->place.stream))
+		if (!came && nats_may_not_ask(reader))
 			return nats_cannot_read(reader, NATS_NOT_PERMITTED, 0, err);
 		if (!came)
 			TRY(while_quiet(reader, none, err));

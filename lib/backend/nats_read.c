@@ -43,7 +43,13 @@ static enum evbus_code look(struct nats_reader *reader, struct evbus_err *err)
 /* Also where a consumer would tell what comes: it tells so after a while, and who looks means now. */
 enum evbus_code nats_refresh(struct partition_reader *base, struct evbus_err *err)
 {
-	return look(reading(base), err);
+	struct nats_reader *reader = reading(base);
+
+	if (reader->refused) {
+		reader->refused = false;
+		return nats_cannot_read(reader, NATS_NOT_PERMITTED, 0, err);
+	}
+	return look(reader, err);
 }
 
 static enum evbus_code gone(const struct partition_reader *reader, uint64_t position, struct evbus_err *err)
@@ -148,7 +154,7 @@ enum evbus_code nats_next(struct partition_reader *base, uint64_t end, struct li
 	return EVBUS_OK;
 }
 
-/* A failure is told by whoever reads next. */
+/* A failure is told by whoever reads next; what is not permitted by whoever looks, as there may be nothing to be read. */
 bool nats_wait(const struct partition_reader *base, int timeout_ms)
 {
 	struct nats_reader *reader = reading(base);
@@ -157,12 +163,16 @@ bool nats_wait(const struct partition_reader *base, int timeout_ms)
 	bool came;
 
 	while (!reader->held && (left = until - nats_now_ms()) > 0) {
-		bool failed = !reader->deliveries && nats_consumer_open(reader, INT64_MIN, &pending, NULL) != EVBUS_OK;
-		if (!failed && nats_reconnects(reader->nats) != reader->reconnects)
+		enum evbus_code code = EVBUS_OK;
+		if (!reader->deliveries)
+			code = nats_consumer_open(reader, INT64_MIN, &pending, NULL);
+		reader->refused = code == EVBUS_PERMISSION;
+		if (!code && nats_reconnects(reader->nats) != reader->reconnects)
 			nats_consumer_close(reader);
-		else if (failed || nats_ask(reader, NULL) != EVBUS_OK ||
-			 nats_take(reader, left, &came, NULL) != EVBUS_OK)
+		else if (code || nats_ask(reader, NULL) != EVBUS_OK || nats_take(reader, left, &came, NULL) != EVBUS_OK)
 			return usleep((useconds_t)left * 1000) == 0 || errno != EINTR;
+		else if (!came)
+			reader->refused = nats_may_not_ask(reader);
 	}
 	return true;
 }

@@ -7,7 +7,7 @@ plan 10
 
 # Refused with 77: what is denied is told, and nothing of what opens the door.
 expect_denied() { # WHAT COMMAND...
-	within 5 expect_status 77 "${@:2}" <<<'{"id":"denied"}'
+	within 5 expect_status 77 timeout 20 "${@:2}" <<<'{"id":"denied"}'
 	expect_out ''
 	expect_err_has "$1"
 	expect_equal "$(grep -c "s3cret\|$seed\|SU[A-Z2-7]\{20\}" "$ERR")" 0 'a secret is told'
@@ -102,6 +102,9 @@ expect_denied '"$JS.API.CONSUMER.MSG.NEXT.evbus=orders=0' evbus replay -b "$(as 
 expect_denied '"$JS.API.CONSUMER.CREATE.evbus=orders=0' evbus tail -b "$(as writer)" -f -t orders -o beginning
 expect_denied '"$JS.API.CONSUMER.MSG.NEXT.evbus=orders=0' evbus consume -b "$(as stuck)" -t orders -g g -- cat
 expect_denied '"$JS.API.CONSUMER.CREATE.evbus=orders=0' evbus tail -b "$(as writer)" -f -t orders
+expect_denied '"$JS.API.CONSUMER.MSG.NEXT.evbus=orders=0' evbus tail -b "$(as stuck)" -f -t orders -o end
+expect_denied '"$JS.API.CONSUMER.CREATE.evbus=orders=0' evbus tail -b "$(as writer)" -f -t orders -o end
+expect_denied '"$JS.API.CONSUMER.MSG.NEXT.evbus=orders=0' evbus consume -b "$(as stuck)" -f -t orders -g h -o end -- cat
 expect_status 0 evbus publish -q -b "$(as writer)" -t orders <<<'{"id":"2"}'
 
 t 'who may not look at topics, make or list them is told so'
