@@ -128,20 +128,6 @@ static enum evbus_code run_command(struct retrying *retry, const struct evbus_le
 
 /* ---- by publishing it once more -------------------------------------------------------------------------------- */
 
-/* As it is printed. A target says no offset. */
-static void write_receipt(char text[RECEIPT_BYTES], const char *topic, const struct evbus_record *receipt)
-{
-	char offset[EVBUS_OFFSET_MAX_BYTES + 3] = "null";
-
-	if (receipt->offset.data)
-		snprintf(offset, sizeof offset, "\"%.*s\"", (int)receipt->offset.len, receipt->offset.data);
-	snprintf(text, RECEIPT_BYTES,
-		 "{\"topic\":\"%s\",\"partition_id\":%d,\"offset_kind\":\"%s\",\"offset\":%s,"
-		 "\"published_at_utc\":\"%.*s\"}",
-		 topic, receipt->partition_id, receipt->offset_kind, offset, (int)receipt->published_at_utc.len,
-		 receipt->published_at_utc.data);
-}
-
 static enum evbus_code publish(struct retrying *retry, const struct evbus_letter *letter, char text[RECEIPT_BYTES])
 {
 	char topic[EVBUS_TOPIC_MAX_BYTES + 1], origin[ORIGIN_BYTES];
@@ -173,7 +159,7 @@ static enum evbus_code publish(struct retrying *retry, const struct evbus_letter
 	const struct evbus_record *receipt = evbus_publisher_next(retry->publisher);
 	if (!receipt)
 		return fail(retry->call, EVBUS_BUG, "the letter '%s' was published without a receipt", letter->id);
-	write_receipt(text, topic, receipt);
+	receipt_text(receipt, text, RECEIPT_BYTES);
 	return EVBUS_OK;
 }
 

@@ -431,6 +431,16 @@ enum evbus_code out_receipt(struct call *call, const struct evbus_record *receip
 	return print(call, receipt, true);
 }
 
+void receipt_text(const struct evbus_record *receipt, char *text, size_t size)
+{
+	struct evbus_slice prefix = record_prefix(receipt), time = receipt->published_at_utc;
+	const char *quote = receipt->offset.data ? "\"" : "";
+	struct evbus_slice offset = receipt->offset.data ? receipt->offset : (struct evbus_slice){ "null", 4 };
+
+	snprintf(text, size, "%.*s\"offset\":%s%.*s%s,\"published_at_utc\":\"%.*s\"}", (int)prefix.len, prefix.data,
+		 quote, (int)offset.len, offset.data, quote, (int)time.len, time.data);
+}
+
 enum evbus_code out_format(struct call *call, struct record_format format)
 {
 	char why[320];

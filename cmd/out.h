@@ -18,6 +18,8 @@ CHECKED enum evbus_code out_format_of(struct call *call, struct record_format fo
 /* A line each. A receipt is a record of which only the position is printed; other formats than json and tsv print it
  * as they print a record. */
 CHECKED enum evbus_code out_record(struct call *call, const struct evbus_record *record);
+/* A receipt as a text in JSON. */
+void receipt_text(const struct evbus_record *receipt, char *text, size_t size);
 CHECKED enum evbus_code out_receipt(struct call *call, const struct evbus_record *receipt);
 
 /* What stands before record->members where a record is printed in JSON; lives until the next call. */
