@@ -1,6 +1,7 @@
 /* Where offsets begin anywhere and are left out, as on servers: what is consumed and read is what is there, and the
  * checkpoint is where it should be. The rest of it is in tests/conformance, which runs over the same backend. */
 #include "gaps_helpers.h"
+#include "modules.h"
 
 #define MANY 300
 #define RETRIES 2
