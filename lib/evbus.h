@@ -689,10 +689,10 @@ struct evbus_drain_result {
 	bool outage;               /* the failure is that of the bus, and not of the database */
 };
 
-/* Claims a batch, at most 4096 rows or 16 MiB, publishes it idempotently and marks it. A failure of the bus is an outage,
- * whatever its code: what has no receipt is given back as it was, and no attempt is counted. So it is with EVBUS_AGAIN
- * where the lease runs out on the way: a row that is published when nine tenths of it are over is given back instead.
- * *result is set on failure too. */
+/* Claims a batch, at most 4096 rows or about 4 MiB, publishes it idempotently and marks it. A failure of the bus is an
+ * outage, whatever its code: what has no receipt is given back as it was, and no attempt is counted. So it is with
+ * EVBUS_AGAIN where the lease runs out on the way: a row that is published when nine tenths of it are over is given back
+ * instead. *result is set on failure too. */
 EVBUS_CHECKED enum evbus_code evbus_outbox_drain(struct evbus_outbox *outbox, const struct evbus_drain_options *options,
 						 struct evbus_drain_result *result, struct evbus_err *err);
 /* Between two drains that are not bounded: a descriptor that can be read, as poll() tells, once rows may have come; -1:

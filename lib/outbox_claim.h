@@ -4,7 +4,7 @@
 
 #include "outbox_table.h"
 
-#define CLAIM_BYTES (16u * 1024 * 1024)
+#define CLAIM_BYTES (4u * 1024 * 1024)
 
 struct claiming {
 	struct evbus_outbox *outbox;

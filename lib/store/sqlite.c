@@ -387,7 +387,7 @@ static enum evbus_code settle_as_guest(struct sqlite *db, struct evbus_err *err)
 		"PRAGMA synchronous=EXTRA",        /* with a WAL the same as FULL */
 		"PRAGMA cell_size_check=ON",
 		"PRAGMA temp_store=MEMORY",
-		"PRAGMA cache_size=-16384",        /* KiB: of a batch of rows that are claimed, for when they are marked */
+		"PRAGMA cache_size=-8192",         /* KiB: of a batch of rows that are claimed, for when they are marked */
 	};
 	int rc = sqlite3_db_config(db->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 
