@@ -283,6 +283,15 @@ static enum evbus_code open_last(const struct log_verify *verify, uint64_t base,
 	return EVBUS_OK;
 }
 
+static bool went_on(const struct cursor *cursor)
+{
+	struct control_view view;
+	enum control_state state;
+
+	return cursor->has_page && !control_read(&cursor->control, &state, &view, NULL) && state == CONTROL_OURS &&
+	       view.durable.next != cursor->durable.next;
+}
+
 static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor, struct evbus_err *err)
 {
 	char path[SEGMENT_PATH_MAX], name[NAME_IN_MESSAGE];
@@ -307,8 +316,9 @@ static enum evbus_code walk_live(struct walk *walk, const struct cursor *cursor,
 		tell(walk, EVBUS_DAMAGE, "segment", walk->next, walk->start,
 		     "'%s' ends with offset %llu where %llu was acknowledged: it is not the log that was", name,
 		     (unsigned long long)walk->next, (unsigned long long)cursor->durable.next);
-	/* A writer that has the partition open may be writing right now: that is no news. */
-	if (live && (uint64_t)st.st_size > cursor->durable.bytes && !control_has_writer(&cursor->control))
+	/* A writer that has the partition open may be writing right now, or has ended since: that is no news. */
+	if (live && (uint64_t)st.st_size > cursor->durable.bytes && !control_has_writer(&cursor->control) &&
+	    !went_on(cursor))
 		tell(walk, EVBUS_NOTE, "tail", walk->next, walk->start,
 		     "%llu bytes of an interrupted write stand behind the last record; the next publisher, or --repair, "
 		     "takes care of them",

@@ -101,6 +101,21 @@ Test(log_verify, finds_nothing_in_a_log_that_is_being_written)
 	writer_close(&writer);
 }
 
+static void publish_one_meanwhile(void)
+{
+	meanwhile = NULL;
+	must_publish(13, 1);
+}
+
+Test(log_verify, finds_nothing_in_a_log_whose_writer_has_ended_meanwhile)
+{
+	open_rolling(1000);
+	must_publish(0, 13);
+	meanwhile = publish_one_meanwhile;
+	assert_none(13);
+	cr_assert_null(meanwhile);
+}
+
 static void publish_meanwhile(void)
 {
 	static uint64_t next = 12;
