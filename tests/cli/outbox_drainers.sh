@@ -28,10 +28,10 @@ whole() {
 
 t 'two drainers share the rows; each is published once, and each key is in order'
 begin
-fill 2000 20
-evbus outbox-drain --batch 50 >one 2>said_one &
+fill 2000 500
+evbus outbox-drain --batch 20 >one 2>said_one &
 one=$!
-evbus outbox-drain --batch 50 --concurrency 2 >two 2>said_two &
+evbus outbox-drain --batch 20 --concurrency 3 >two 2>said_two &
 two=$!
 wait $one
 expect_equal $? 0 'the status of the first'
