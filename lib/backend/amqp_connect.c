@@ -7,6 +7,7 @@
  * takes nothing for as long as the time-out (TCP_USER_TIMEOUT), and nothing is written before the socket has room. */
 #include "backend/amqp_bus.h"
 
+#include "base/thread.h"
 #include "base/wait.h"
 
 #include <amqp_ssl_socket.h>
@@ -14,7 +15,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -159,20 +159,12 @@ static void *work(void *context)
 
 static enum evbus_code start(struct attempt *attempt, struct evbus_err *err)
 {
-	pthread_attr_t detached;
-	sigset_t all, before;
 	pthread_t thread;
 
-	pthread_attr_init(&detached);
-	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-	/* Signals are for the threads of the program. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int failed = pthread_create(&thread, &detached, work, attempt);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&detached);
-	if (failed)
-		return err_set(err, EVBUS_IO, failed, "cannot start a thread");
+	if (!thread_start(&thread, work, attempt))
+		return err_set(err, EVBUS_IO, EAGAIN, "cannot connect to '%s': no thread can be started",
+			       attempt->amqp->url.shown);
+	pthread_detach(thread);
 	return EVBUS_OK;
 }
 
