@@ -7,11 +7,11 @@
  * out. */
 #include "publisher.h"
 
+#include "base/thread.h"
 #include "delivery/keys.h"
 #include "event/envelope.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 
 #define LANES_KEEP_BUFFERS 8u             /* more partitions than this: buffers are not kept between groups */
@@ -199,18 +199,9 @@ static void close_slot(struct evbus_publisher *publisher, struct slot *slot)
 
 static enum evbus_code start_thread(struct evbus_publisher *publisher, struct evbus_err *err)
 {
-	if (publisher->has_thread)
-		return EVBUS_OK;
-	sigset_t all, before;
-	/* Signals are for the threads of the program. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int failed = pthread_create(&publisher->thread, NULL, work, publisher);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (failed)
-		return err_set(err, EVBUS_IO, failed, "cannot start a thread");
-	publisher->has_thread = true;
-	return EVBUS_OK;
+	if (!publisher->has_thread)
+		publisher->has_thread = thread_start(&publisher->thread, work, publisher);
+	return publisher->has_thread ? EVBUS_OK : err_set(err, EVBUS_IO, EAGAIN, "cannot start a thread");
 }
 
 enum evbus_code publisher_failure(const struct evbus_publisher *publisher, struct evbus_err *err)
